@@ -1,0 +1,180 @@
+/**
+ * Configuration: one schema, one prefix, one call. Defaults live here only; README's table is
+ * checked against `SETTINGS` by a test.
+ */
+import { z } from 'zod'
+import { RegistryError } from './errors.ts'
+
+const port = z.coerce.number().int().min(0).max(65535)
+const url = z
+  .string()
+  .regex(
+    /^https?:\/\/[a-z0-9.[\]:-]+$/i,
+    'must be http(s)://host[:port] without a path or trailing slash',
+  )
+
+/** Every setting: its variable, default, schema and one line for --help and README. */
+export const SETTINGS = {
+  SREG_HOST: { default: '127.0.0.1', schema: z.string().min(1), help: 'address to listen on' },
+  SREG_PORT: { default: '8080', schema: port, help: 'port to listen on' },
+  SREG_DATA: {
+    default: './sreg-data',
+    schema: z.string().min(1),
+    help: 'folder for database, blobs and keys',
+  },
+  SREG_PUBLIC_URL: {
+    default: '',
+    schema: z.literal('').or(url),
+    help: 'address that clients use, as http(s)://host[:port]; without it, taken from each request',
+  },
+  SREG_TLS_CERT: { default: '', schema: z.string(), help: 'certificate file (PEM) for https' },
+  SREG_TLS_KEY: { default: '', schema: z.string(), help: 'key file (PEM) for https' },
+  SREG_SECRET: {
+    default: '',
+    schema: z.literal('').or(z.string().min(32, 'must have at least 32 characters')),
+    help: 'secret for tickets; without it, kept in the data folder',
+  },
+  SREG_SECRET_PREVIOUS: {
+    default: '',
+    schema: z.literal('').or(z.string().min(32, 'must have at least 32 characters')),
+    help: 'the former secret, still accepted while tickets signed with it run out',
+  },
+  SREG_TRUSTED_PROXIES: {
+    default: '',
+    schema: z.string(),
+    help: 'addresses or networks (CIDR, comma-separated) whose X-Forwarded-* is believed; loopback always is',
+  },
+  SREG_SHORT_REFS: {
+    default: 'default',
+    schema: z.enum(['default', 'unique']),
+    help: 'what library://collection/name means: a collection of the entity library, or the one visible collection of that name',
+  },
+  SREG_LOG: {
+    default: 'auto',
+    schema: z.enum(['auto', 'json', 'pretty', 'off']),
+    help: 'form of the log lines on stderr; auto is pretty on a terminal, else json',
+  },
+  SREG_GRACE: {
+    default: '30',
+    schema: z.coerce.number().int().min(0).max(3600),
+    help: 'seconds that running requests get at shutdown',
+  },
+  SREG_SWEEP_INTERVAL: {
+    default: '900',
+    schema: z.coerce.number().int().min(1).max(86400),
+    help: 'seconds between two sweeps of expired uploads and unreferenced blobs',
+  },
+  SREG_SWEEP_GRACE: {
+    default: '43200',
+    schema: z.coerce.number().int().min(0),
+    help: 'seconds a deleted blob is kept; no shorter than the longest download ticket (43200) unless tests say so',
+  },
+  SREG_MIN_FREE: {
+    default: '1073741824',
+    schema: z.coerce.number().int().min(0),
+    help: 'bytes of disk that uploads must leave free (5 % of the disk if that is less)',
+  },
+  SREG_MAX_CONNECTIONS: {
+    default: '64',
+    schema: z.coerce.number().int().min(1),
+    help: 'open connections per client address; loopback and trusted proxies are not counted',
+  },
+} as const
+
+export type Variable = keyof typeof SETTINGS
+
+export type Config = Readonly<{
+  host: string
+  port: number
+  data: string
+  publicUrl: string | null
+  tls: Readonly<{ cert: string; key: string }> | null
+  secret: Secret | null
+  secretPrevious: Secret | null
+  trustedProxies: readonly string[]
+  shortRefs: 'default' | 'unique'
+  log: 'auto' | 'json' | 'pretty' | 'off'
+  /** Seconds. */
+  grace: number
+  sweepInterval: number
+  sweepGrace: number
+  /** Bytes. */
+  minFree: number
+  maxConnections: number
+}>
+
+/** A value that prints as ‹redacted› wherever it is printed; `reveal` is the only way out. */
+export class Secret {
+  readonly #value: string
+  constructor(value: string) {
+    this.#value = value
+  }
+  reveal(): string {
+    return this.#value
+  }
+  toString(): string {
+    return '‹redacted›'
+  }
+  toJSON(): string {
+    return '‹redacted›'
+  }
+}
+
+/**
+ * Reads the environment. Returns a frozen, fully defaulted object, or throws one `invalid` error
+ * whose message lists every problem with its variable's name.
+ */
+export function parseConfig(env: Record<string, string | undefined>): Config {
+  const problems: string[] = []
+  const values: Record<string, unknown> = {}
+  for (const [name, setting] of Object.entries(SETTINGS)) {
+    const raw = env[name]
+    const result = setting.schema.safeParse(raw === undefined || raw === '' ? setting.default : raw)
+    if (result.success) values[name] = result.data
+    else {
+      const shown = name.startsWith('SREG_SECRET') ? '' : ` (it is ${JSON.stringify(raw)})`
+      problems.push(`${name}: ${result.error.issues[0]?.message ?? 'not valid'}${shown}`)
+    }
+  }
+  for (const name of Object.keys(env))
+    if (name.startsWith('SREG_') && !(name in SETTINGS) && !name.startsWith('SREG_TEST_'))
+      problems.push(`${name}: no such setting; see sreg-lite serve --help`)
+  const v = values as { [K in Variable]: z.infer<(typeof SETTINGS)[K]['schema']> }
+  if (Boolean(v.SREG_TLS_CERT) !== Boolean(v.SREG_TLS_KEY))
+    problems.push('SREG_TLS_CERT and SREG_TLS_KEY: give both or neither')
+  const proxies = String(v.SREG_TRUSTED_PROXIES ?? '')
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+  for (const proxy of proxies)
+    if (!/^[0-9a-f.:]+(\/\d{1,3})?$/i.test(proxy))
+      problems.push(`SREG_TRUSTED_PROXIES: ${JSON.stringify(proxy)} is no address or network`)
+  if (problems.length > 0)
+    throw new RegistryError(
+      'invalid',
+      `The configuration has ${problems.length} problem(s):\n${problems.map((p) => `  - ${p}`).join('\n')}`,
+    )
+  return Object.freeze({
+    host: v.SREG_HOST,
+    port: v.SREG_PORT,
+    data: v.SREG_DATA,
+    publicUrl: v.SREG_PUBLIC_URL === '' ? null : v.SREG_PUBLIC_URL,
+    tls:
+      v.SREG_TLS_CERT === '' ? null : Object.freeze({ cert: v.SREG_TLS_CERT, key: v.SREG_TLS_KEY }),
+    secret: v.SREG_SECRET === '' ? null : new Secret(v.SREG_SECRET),
+    secretPrevious: v.SREG_SECRET_PREVIOUS === '' ? null : new Secret(v.SREG_SECRET_PREVIOUS),
+    trustedProxies: Object.freeze(proxies),
+    shortRefs: v.SREG_SHORT_REFS,
+    log: v.SREG_LOG,
+    grace: v.SREG_GRACE,
+    sweepInterval: v.SREG_SWEEP_INTERVAL,
+    sweepGrace: v.SREG_SWEEP_GRACE,
+    minFree: v.SREG_MIN_FREE,
+    maxConnections: v.SREG_MAX_CONNECTIONS,
+  })
+}
+
+/** The effective configuration, secrets redacted, for the start-up line. */
+export function describeConfig(config: Config): Record<string, unknown> {
+  return JSON.parse(JSON.stringify(config)) as Record<string, unknown>
+}

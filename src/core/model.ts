@@ -1,0 +1,169 @@
+/** The nouns of the registry. Plain records: no methods, no HTTP, no SQL. Glossary: docs/glossary.md. */
+
+/** Scopes a token can carry. The default set lacks `admin` (R14). */
+export const SCOPES = ['pull', 'push', 'delete', 'keys', 'admin'] as const
+export type Scope = (typeof SCOPES)[number]
+export const DEFAULT_SCOPES: readonly Scope[] = ['pull', 'push', 'delete', 'keys']
+
+export type Role = 'admin' | 'user'
+
+export type User = {
+  id: string
+  name: string
+  role: Role
+  disabled: boolean
+  createdAt: Date
+}
+
+/** A token's record. The secret itself is a signed JWT that is never stored. */
+export type Token = {
+  id: string
+  userId: string
+  userName: string
+  name: string
+  scopes: Scope[]
+  createdAt: Date
+  expiresAt: Date
+  revokedAt: Date | null
+  lastUsedAt: Date | null
+}
+
+/** What a verified token says, before the database was asked whether it still stands. */
+export type Claims = {
+  tokenId: string
+  userId: string
+  scopes: readonly Scope[]
+  expiresAt: Date
+}
+
+/** Whether token and user still stand, read in the same trip as the object asked for (R25). */
+export type Standing = {
+  userId: string
+  userName: string
+  role: Role
+  /** Scopes of the token's row; effective scopes are JWT ∩ row ∩ role (R14). */
+  scopes: Scope[]
+}
+
+/** Who asks: nobody, or a user through a token whose row stands. */
+export type Identity =
+  | { kind: 'anonymous' }
+  | {
+      kind: 'user'
+      userId: string
+      userName: string
+      tokenId: string
+      /** True only for an administrator whose token carries the scope `admin`. */
+      admin: boolean
+      scopes: readonly Scope[]
+    }
+
+export const ANONYMOUS: Identity = { kind: 'anonymous' }
+
+export type Entity = {
+  id: string
+  name: string
+  description: string
+  ownerId: string
+  /** Collections made in it are private unless said otherwise. */
+  defaultPrivate: boolean
+  createdAt: Date
+  updatedAt: Date
+}
+
+export type Collection = {
+  id: string
+  name: string
+  description: string
+  private: boolean
+  entityId: string
+  entityName: string
+  ownerId: string
+  createdAt: Date
+  updatedAt: Date
+}
+
+export type Container = {
+  id: string
+  name: string
+  description: string
+  fullDescription: string
+  private: boolean
+  collectionId: string
+  collectionName: string
+  collectionPrivate: boolean
+  entityId: string
+  entityName: string
+  ownerId: string
+  downloads: number
+  createdAt: Date
+  updatedAt: Date
+}
+
+/** What SIF inspection found; stored with the image when its bytes are attached. */
+export type SifFacts = {
+  /** GOARCH word, or `unknown`. */
+  arch: string
+  signed: boolean
+  /** 40 upper-case hex digits each, as the signature descriptors claim (R18: a claim, not a verdict). */
+  fingerprints: string[]
+  encrypted: boolean
+  /** Text of the definition file, cut at 256 KiB; null when there is none. */
+  definition: string | null
+  labels: Record<string, string>
+  /** Sizes of the partitions in descriptor order, in bytes. */
+  partitions: { name: string; type: string; filesystem: string; arch: string; size: number }[]
+  /** Names of the fields that were cut to fit their limit (R51). */
+  truncated: string[]
+}
+
+export type Image = {
+  id: string
+  /** 64 hex digits of the whole file's SHA-256. */
+  digest: string
+  description: string
+  containerId: string
+  containerName: string
+  collectionId: string
+  collectionName: string
+  entityId: string
+  entityName: string
+  ownerId: string
+  containerPrivate: boolean
+  collectionPrivate: boolean
+  containerDescription: string
+  containerDownloads: number
+  createdBy: string
+  createdAt: Date
+  updatedAt: Date
+  /** Bytes are verified and attached. Only then is the image visible to anybody. */
+  uploaded: boolean
+  blob: { key: string; size: number } | null
+  facts: SifFacts | null
+  tags: string[]
+}
+
+/** A tag of one container: name → image, per arch. */
+export type Tag = { arch: string; name: string; imageId: string }
+
+export type UploadState = 'open' | 'finishing' | 'done' | 'failed' | 'aborted' | 'expired'
+
+/** Bytes on their way. The row with its blob key is committed before the first byte (R21). */
+export type Upload = {
+  id: string
+  imageId: string | null
+  userId: string
+  tokenId: string
+  blobKey: string
+  /** Store handle of a parts upload; null until the store answered, and for a single put. */
+  handle: string | null
+  size: number
+  partSize: number
+  /** 64 hex digits of the image's SHA-256. */
+  digest: string
+  state: UploadState
+  claim: string | null
+  leaseUntil: Date | null
+  createdAt: Date
+  expiresAt: Date
+}

@@ -1,0 +1,405 @@
+/**
+ * Every interface the outside must fulfil. Read this first.
+ *
+ * Rules that hold for all: absence is `null`, never an exception; failures are `RegistryError` or
+ * bubble up as internal; all methods are async; byte streams are `Bytes`; times are `Date`; nothing
+ * here knows Hono. One port method is one atomic unit and at most one database round trip.
+ */
+import type {
+  Claims,
+  Collection,
+  Container,
+  Entity,
+  Image,
+  Scope,
+  SifFacts,
+  Standing,
+  Tag,
+  Token,
+  Upload,
+  UploadState,
+  User,
+} from './core/model.ts'
+
+/** A stream of bytes. Consumers iterate it once; breaking off early must release the source. */
+export type Bytes = AsyncIterable<Uint8Array>
+
+// ---------------------------------------------------------------------------------------------
+// Blobs
+
+/** Inclusive byte range as asked for: `end` may lie beyond the end of the blob and is clipped. */
+export type ByteRange = { start: number; end: number }
+
+export type BlobInfo = {
+  /** Exact size of the whole blob in bytes. */
+  size: number
+  /** Opaque, quoted, changes whenever the bytes would. */
+  etag: string
+}
+
+export type BlobPart = { number: number; etag: string }
+
+export type BlobRead = BlobInfo & {
+  /** The range that is served, inclusive; for an empty blob `{ start: 0, end: -1 }`. */
+  range: ByteRange
+  /** The bytes of `range`. May be called once. Breaking off the iteration closes the source. */
+  stream(): Bytes
+  /**
+   * Random access, present only where the store has it (disk): reads up to `length` bytes of the
+   * blob from absolute `position` into `buffer` at `offset`; resolves with the number read.
+   */
+  readInto?(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>
+  /** Releases the source. Safe to repeat; needed when `stream` is not run to its end. */
+  close(): Promise<void>
+}
+
+/**
+ * Bytes by opaque key. Keys match `^[0-9a-f]{24}$` and are written once, for ever: a key that
+ * holds bytes is never opened for writing again (R1). No move, append, directories or metadata.
+ */
+export type BlobStore = {
+  /**
+   * Stores a whole blob, all or nothing: a reader never sees half, and when the promise resolves
+   * the bytes are durable (R39). A body shorter or longer than `size` is `size_mismatch`; a body
+   * whose SHA-256 is not `sha256` (64 hex digits) is `digest_mismatch`; both leave nothing. A key
+   * that holds bytes is `conflict`. A full disk is `insufficient_storage` and leaves nothing.
+   */
+  put(key: string, body: Bytes, size: number, sha256?: string): Promise<BlobInfo>
+  /** Opens a blob for reading. A `start` at or past the end is `range_unsatisfiable`. */
+  get(key: string, range?: ByteRange): Promise<BlobRead | null>
+  /** Size and etag without opening a body. */
+  head(key: string): Promise<BlobInfo | null>
+  /** Absent keys are fine; safe to repeat. Durable when it resolves. */
+  delete(keys: string[]): Promise<void>
+  /** Keys in order, at most `limit` (≤ 1000), after `cursor`; `modifiedAt` by the store's clock. */
+  list(
+    cursor: string | null,
+    limit: number,
+  ): Promise<{ blobs: { key: string; modifiedAt: Date }[]; cursor: string | null }>
+  /**
+   * Opens an upload in parts of `partSize` bytes (the last one shorter) and returns the store's
+   * handle, a short string. The caller has committed the key before (R21).
+   */
+  startParts(key: string, size: number, partSize: number): Promise<string>
+  /**
+   * Writes part `number` (from 1) of exactly `size` bytes. Repeating a number replaces it and ends
+   * a writer of the same part that is still at work. With `sha256`, a body of another digest is
+   * `digest_mismatch` and the part is not recorded. `onChunk` sees each chunk as it passes.
+   * On an unknown, finished or aborted handle: `not_found`, and nothing is created (R22).
+   */
+  putPart(
+    key: string,
+    handle: string,
+    number: number,
+    body: Bytes,
+    size: number,
+    options?: { sha256?: string; onChunk?: (chunk: Uint8Array) => void },
+  ): Promise<{ etag: string }>
+  /**
+   * Ends running writers, checks that `parts` are exactly 1..P with the recorded etags and sizes
+   * (`invalid` otherwise), makes the blob durable and publishes it under `key` (R1, R39). Calling
+   * it again after success is success.
+   */
+  finishParts(key: string, handle: string, parts: BlobPart[]): Promise<BlobInfo>
+  /** Drops an upload in parts. Safe to repeat, safe after finish. `handle` null aborts by key. */
+  abortParts(key: string, handle: string | null): Promise<void>
+  /** Free bytes, where the store can tell; null where it cannot (object stores). */
+  space(): Promise<{ free: number; total: number } | null>
+  /** The registry id the store belongs to (R10), or null for a store that never had one. */
+  readId(): Promise<string | null>
+  /** Binds a fresh store to a registry id; `conflict` when it has another one. */
+  writeId(id: string): Promise<void>
+  /** Cheap proof of life for /readyz; throws when the store does not answer. */
+  ping(): Promise<void>
+}
+
+// ---------------------------------------------------------------------------------------------
+// Database: books opened together. Every method is one atomic unit and one round trip.
+
+/** Who looks, as the database needs to know it: a verified token, or nobody. */
+export type Viewer = Pick<Claims, 'tokenId' | 'userId'> | null
+
+/** An answer together with the standing of the viewer's token, read in one trip (R25). */
+export type Seen<T> = {
+  /** null for an anonymous viewer and for a token that is unknown, revoked, expired or disabled. */
+  standing: Standing | null
+  value: T
+}
+
+/** How a caller names an image in a container. */
+export type ImageSelector =
+  | { by: 'tag'; tag: string; arch: string }
+  | { by: 'digest'; digest: string }
+
+/** A path as typed, after the server's defaults were applied (see core/ref.ts). */
+export type ContainerPath = { entity: string; collection: string; container: string }
+/** `entity: null` asks for the one visible collection of that name (SREG_SHORT_REFS=unique). */
+export type LookupPath = { entity: string | null; collection: string; container: string }
+
+/** What may be summed and listed for a viewer below a name (R27). */
+export type Below = { ids: string[]; size: number }
+
+/** The writing user as guards inside a batch re-check them (R6, R8). */
+export type Writer = { userId: string; tokenId: string; admin: boolean; now: Date }
+
+export type CatalogBook = {
+  findEntity(
+    name: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ entity: Entity; below: Below; visibleBelow: Below } | null>>
+  findCollection(
+    entity: string,
+    name: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ collection: Collection; below: Below; visibleBelow: Below } | null>>
+  findContainer(
+    path: LookupPath,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ container: Container; below: Below; tags: Tag[] } | null>>
+  /** An image whose bytes are attached; never one that is still on its way. */
+  findImage(
+    path: LookupPath,
+    selector: ImageSelector,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<Image | null>>
+  entityById(id: string, viewer: Viewer, now: Date): Promise<Seen<Entity | null>>
+  collectionById(id: string, viewer: Viewer, now: Date): Promise<Seen<Collection | null>>
+  containerById(id: string, viewer: Viewer, now: Date): Promise<Seen<Container | null>>
+  /** Any image row, uploaded or not: for the upload calls only. */
+  imageById(id: string, viewer: Viewer, now: Date): Promise<Seen<Image | null>>
+  /** The user of that name, for deciding who will own a new entity. */
+  entityParent(
+    name: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ user: User | null; entity: Entity | null }>>
+
+  /** Insert-or-nothing plus select. `created` is false when the row was there before. */
+  createEntity(draft: {
+    id: string
+    name: string
+    description: string
+    ownerId: string
+    writer: Writer
+  }): Promise<{ row: Entity; created: boolean }>
+  createCollection(draft: {
+    id: string
+    name: string
+    description: string
+    entityId: string
+    private: boolean
+    writer: Writer
+  }): Promise<{ row: Collection; created: boolean }>
+  createContainer(draft: {
+    id: string
+    name: string
+    description: string
+    collectionId: string
+    private: boolean
+    writer: Writer
+  }): Promise<{ row: Container; created: boolean }>
+  createImage(draft: {
+    id: string
+    digest: string
+    description: string
+    containerId: string
+    writer: Writer
+  }): Promise<{ row: Image; created: boolean }>
+
+  /**
+   * A live blob of that digest which the viewer may read through some image right now, for
+   * deduplication without upload (R8, R29); null otherwise.
+   */
+  readableBlob(
+    digest: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<{ id: string; key: string; size: number } | null>
+  /**
+   * The only way an image gets bytes (R8). From an upload: the claim must still hold; the blob
+   * becomes live, or the live blob of the same digest is used and the upload's own key is surplus.
+   * From an existing blob: the reader's grant is a condition of the batch. False conditions are
+   * `conflict` (claim lost, image gone) or `denied`. Repeating it with the same claim is success.
+   */
+  attach(attachment: {
+    imageId: string
+    digest: string
+    size: number
+    facts: SifFacts
+    writer: Writer
+    source:
+      | { kind: 'upload'; uploadId: string; claim: string; blobId: string; key: string }
+      | { kind: 'blob'; blobId: string }
+  }): Promise<void>
+  /** Marks a live blob whose object is gone; the next push of the digest heals its images (R60). */
+  markLost(blobKey: string): Promise<void>
+
+  listTags(
+    containerId: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ container: Container; tags: Tag[] } | null>>
+  /**
+   * Points a tag of one arch at an uploaded image of the same container. `arch` must be the
+   * image's own unless that is unknown. `not_found` when the image is not in this container or
+   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right.
+   */
+  setTag(change: {
+    containerId: string
+    arch: string | null
+    tag: string
+    imageId: string
+    writer: Writer
+  }): Promise<void>
+  /** Removes a tag of one arch; the image goes with its last tag. Null when absent. */
+  deleteTag(containerId: string, arch: string, tag: string, writer: Writer): Promise<boolean>
+  /** Removes an image with all its tags. */
+  deleteImage(imageId: string, writer: Writer): Promise<boolean>
+  /** Makes a collection, or a container when one is named, private or public again. */
+  setPrivate(
+    path: { entity: string; collection: string; container: string | null },
+    value: boolean,
+    now: Date,
+  ): Promise<boolean>
+
+  countDownloads(counts: { containerId: string; count: number }[]): Promise<void>
+  /** Substring search over what the viewer may see (R30, R56). */
+  search(
+    query: { terms: string[]; arch: string[]; signed: boolean; limit: number },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<
+    Seen<{
+      images: Image[]
+      containers: Container[]
+      collections: Collection[]
+      entities: Entity[]
+      cut: boolean
+    }>
+  >
+}
+
+export type UploadsBook = {
+  /**
+   * Commits the intent and reserves the declared size in one guard (R21, R50): at most
+   * `limits.perUser` open uploads, the image still without bytes, and the sum of open uploads
+   * within `limits.free` (null = the store cannot tell). `insufficient_storage` or `rate_limited`
+   * otherwise. More than `limits.perImage` open uploads of one image and user abort the oldest.
+   */
+  open(
+    upload: Upload,
+    writer: Writer,
+    limits: { perUser: number; perImage: number; free: number | null },
+  ): Promise<void>
+  setHandle(id: string, handle: string): Promise<void>
+  find(id: string, viewer: Viewer, now: Date): Promise<Seen<Upload | null>>
+  /** Uploads of an image by a user that are open, finishing or done, newest first. */
+  forImage(imageId: string, viewer: Viewer, now: Date): Promise<Seen<Upload[]>>
+  /** open → finishing, or takes over a finishing upload whose lease ended; false if somebody else holds it. */
+  claim(id: string, claim: string, now: Date, leaseUntil: Date): Promise<boolean>
+  renew(id: string, claim: string, leaseUntil: Date): Promise<boolean>
+  /** Ends an upload by compare-and-set from `from`; false if it was not in that state. */
+  close(
+    id: string,
+    from: { state: UploadState; claim: string | null },
+    to: UploadState,
+  ): Promise<boolean>
+  /** Open uploads past their deadline and finishing ones whose lease ended long ago. */
+  expired(now: Date, limit: number): Promise<Upload[]>
+  /** Closed uploads whose key is no blob's: their bytes may go. */
+  surplus(limit: number): Promise<Upload[]>
+  forget(ids: string[]): Promise<void>
+}
+
+export type BlobsBook = {
+  /** live → dying for blobs nothing refers to (R9), at most `limit`; returns how many. */
+  markDying(now: Date, limit: number): Promise<number>
+  /** Dying (or lost and unreferenced) blobs marked before `before`. */
+  dying(before: Date, limit: number): Promise<{ id: string; key: string; size: number }[]>
+  forget(ids: string[]): Promise<void>
+  /** Which of these keys the database knows: as a blob in any state or as an upload's key. */
+  known(keys: string[]): Promise<Set<string>>
+  liveCount(): Promise<number>
+}
+
+export type UsersBook = {
+  /** Makes a user and the entity of the same name (an existing entity of that name passes to them). */
+  create(user: User & { entityId: string }): Promise<{ created: boolean; user: User }>
+  /** Makes the first admin only if no admin exists (R19); false otherwise. */
+  createFirstAdmin(user: User & { entityId: string }): Promise<boolean>
+  byName(name: string): Promise<User | null>
+  list(): Promise<User[]>
+}
+
+export type TokensBook = {
+  insert(token: {
+    id: string
+    userId: string
+    name: string
+    scopes: Scope[]
+    createdAt: Date
+    expiresAt: Date
+  }): Promise<void>
+  standing(viewer: NonNullable<Viewer>, now: Date): Promise<Standing | null>
+  listFor(userId: string): Promise<Token[]>
+  /** False when there is no such token; revoking twice is success. */
+  revoke(id: string, now: Date): Promise<boolean>
+  touch(id: string, now: Date): Promise<void>
+}
+
+/** Ids whose tickets end at once: revoked tokens, disabled users, deleted or hidden images (R25). */
+export type EndedBook = {
+  since(after: Date): Promise<string[]>
+  prune(before: Date): Promise<void>
+}
+
+export type SettingsBook = {
+  get(key: string): Promise<string | null>
+  /** Sets a value once; returns the value that stands (R10: the registry id). */
+  setOnce(key: string, value: string): Promise<string>
+  set(key: string, value: string): Promise<void>
+}
+
+export type Database = {
+  catalog: CatalogBook
+  uploads: UploadsBook
+  blobs: BlobsBook
+  users: UsersBook
+  tokens: TokensBook
+  ended: EndedBook
+  settings: SettingsBook
+  /** Answers when the database does; throws otherwise. */
+  ping(): Promise<void>
+}
+
+// ---------------------------------------------------------------------------------------------
+// Small ports
+
+export type TokenVerifier = {
+  /** Signature, issuer, audience and times, without the database; null is an explicit rejection. */
+  verify(jwt: string): Promise<Claims | null>
+}
+
+export type Clock = { now(): Date }
+
+/** Ids of 24 lower-case hex digits, shaped like the ObjectIDs clients have always seen. */
+export type Ids = { next(): string }
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+export type LogFields = Record<string, string | number | boolean | null | undefined>
+export type Log = { event(level: LogLevel, name: string, fields?: LogFields): void }
+
+/** The set of ended ids (R25). On Workers it is empty: a ticket there outlives revocation. */
+export type Ended = { has(id: string): boolean }
+
+/** Facts about a connection that only the runtime knows. */
+export type Peer = {
+  /** Address of the socket's other end, or null when unknown. */
+  address: string | null
+  /** Whether the socket itself is TLS. */
+  encrypted: boolean
+}
