@@ -142,7 +142,7 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
   const v = values as { [K in Variable]: z.infer<(typeof SETTINGS)[K]['schema']> }
   if (Boolean(v.SREG_TLS_CERT) !== Boolean(v.SREG_TLS_KEY))
     problems.push('SREG_TLS_CERT and SREG_TLS_KEY: give both or neither')
-  const proxies = String(v.SREG_TRUSTED_PROXIES ?? '')
+  const proxies = (v.SREG_TRUSTED_PROXIES ?? '')
     .split(',')
     .map((part) => part.trim())
     .filter((part) => part !== '')
