@@ -167,4 +167,5 @@ export type Upload = {
   leaseUntil: Date | null
   createdAt: Date
   expiresAt: Date
+  closedAt: Date | null
 }

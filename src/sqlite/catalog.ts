@@ -32,7 +32,6 @@ import {
   toImage,
   toStanding,
   toUser,
-  type StandingRow,
 } from './rows.ts'
 import * as t from './schema.ts'
 
@@ -554,12 +553,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   ) {
     if (viewer === null) {
       const rows = await handle.read(...statements)
-      return { standing: null, value: pick(rows as never) }
+      return { standing: null, value: pick(rows) }
     }
     const [stands, ...rows] = await handle.read(standing(values), ...statements)
     return {
-      standing: toStanding((stands as StandingRow[])[0]),
-      value: pick(rows as never),
+      standing: toStanding(stands[0]),
+      value: pick(rows),
     }
   }
 

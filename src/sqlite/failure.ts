@@ -1,5 +1,5 @@
 /** Driver messages → what they mean. Texts differ by driver (D1 prefixes, wrappers), so causes are searched too. */
-import { RegistryError } from '../errors.ts'
+import type { RegistryError } from '../errors.ts'
 
 function texts(error: unknown): string {
   let text = ''

@@ -129,8 +129,9 @@ export function toImage(row: ImageRow): Image {
   }
 }
 
-export const toUpload = ({ closedAt: _, ...row }: UploadRow): Upload => ({
+export const toUpload = ({ closedAt, ...row }: UploadRow): Upload => ({
   ...row,
+  closedAt: closedAt === null ? null : new Date(closedAt),
   createdAt: new Date(row.createdAt),
   expiresAt: new Date(row.expiresAt),
   leaseUntil: row.leaseUntil === null ? null : new Date(row.leaseUntil),
