@@ -1,5 +1,5 @@
 /** Names, tags and ids: what is allowed, what is reserved, and that judging is linear. */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { checkName, isId, isName, quote } from '../../src/core/names.ts'
 import type { NameKind } from '../../src/core/names.ts'

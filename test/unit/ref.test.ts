@@ -1,5 +1,5 @@
 /** Refs as clients type and send them (protocol.md §3.3), and as nobody should. */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { hashOf, parseHash, parsePath, parseRef, printRef } from '../../src/core/ref.ts'
 import type { RefSelector } from '../../src/core/ref.ts'
