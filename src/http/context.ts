@@ -20,16 +20,22 @@ export type LogEntry = {
   code: ErrorCode | null
   /** What an operator may know beyond the answer: why a ticket was refused, a stack. */
   reason: string | null
-  /** Settles when a response written past Hono has ended; null when Hono writes it. */
-  sent: Promise<void> | null
+  /** Status of an answer that a Transfer wrote past Hono, base headers included; else null. */
+  status: number | null
 }
 
-export type Bindings = {
-  entry: LogEntry
+/** What the runtime says about a connection. */
+export type Connection = {
   peer: Peer
   /** Node's IncomingMessage and ServerResponse, for adapters/node only. */
   incoming?: unknown
   outgoing?: unknown
+}
+
+export type Bindings = Connection & {
+  entry: LogEntry
+  /** Headers that every answer carries; whoever writes past Hono adds them. */
+  headers: Readonly<Record<string, string>>
 }
 
 export type Env = {
@@ -55,6 +61,6 @@ export function newEntry(requestId: string): LogEntry {
     bytesOut: null,
     code: null,
     reason: null,
-    sent: null,
+    status: null,
   }
 }

@@ -163,6 +163,7 @@ function asRegistryError(error: unknown, c: Ctx): RegistryError {
   if (isRegistryError(error)) {
     entry.code = error.code
     if (error.code === 'internal' || error.code === 'unavailable') entry.reason = trace(error)
+    else if (error.cause instanceof Error) entry.reason = error.cause.message
     return error
   }
   entry.code = 'internal'
