@@ -15,6 +15,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { delimiter, join } from 'node:path'
@@ -51,9 +52,12 @@ function matchesLock() {
   )
 }
 
+/** Whether node_modules is a link to another checkout's: its owner installs, never we. */
+const lent = () =>
+  lstatSync(path('node_modules'), { throwIfNoEntry: false })?.isSymbolicLink() === true
+
 function installed() {
-  // Another checkout's node_modules, lent by a link: its owner installs, never we.
-  if (lstatSync(path('node_modules'), { throwIfNoEntry: false })?.isSymbolicLink()) return true
+  if (lent()) return true
   if (!existsSync(ownNode)) return false
   if (read(STAMP) === lockHash) return true
   // Installed by hand: no need to do it again.
@@ -78,6 +82,13 @@ function onPath(program) {
 function hasClient() {
   return onPath('apptainer') || existsSync(path('.cache/apptainer/bin/apptainer'))
 }
+
+/** `npx sreg-lite` in the clone; npm makes this link only for packages that depend on ours. */
+const COMMAND = 'node_modules/.bin/sreg-lite'
+const hasCommand = () =>
+  process.platform === 'win32' ||
+  lent() ||
+  lstatSync(path(COMMAND), { throwIfNoEntry: false }) !== undefined
 
 // --- doing it --------------------------------------------------------------------------------
 
@@ -174,7 +185,9 @@ function lock() {
 }
 
 const complete = () =>
-  installed() && (!wants('--build') || built()) && (!wants('--client') || hasClient())
+  installed() &&
+  (!wants('--build') || (built() && hasCommand())) &&
+  (!wants('--client') || hasClient())
 
 if (!complete()) {
   lock()
@@ -183,5 +196,6 @@ if (!complete()) {
   if (wants('--build') && !built()) {
     if (!run(ownNode, [path('scripts/build.mjs')])) process.exit(1)
   }
+  if (wants('--build') && !hasCommand()) symlinkSync('../../dist/launcher.mjs', path(COMMAND))
   if (wants('--client') && !hasClient()) bringClient()
 }
