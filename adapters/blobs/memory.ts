@@ -305,8 +305,9 @@ export function memoryBlobs({
         range: served,
         async *stream() {
           for (let at = served.start; at <= served.end; at += READ_SIZE) {
-            // A copy, for a consumer that writes into its chunk must not reach the blob (R1).
-            yield bytes.slice(at, Math.min(at + READ_SIZE, served.end + 1))
+            // A copy (slice() of a Buffer is none): what a consumer does to its chunk must not
+            // reach the blob (R1).
+            yield new Uint8Array(bytes.subarray(at, Math.min(at + READ_SIZE, served.end + 1)))
           }
         },
         async close() {},
