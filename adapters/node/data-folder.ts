@@ -28,6 +28,8 @@ export type PrivateKey = PublicKey & { d: string }
 /** `previous` are the public keys whose tokens have not all ended yet (R37). */
 export type SigningKeys = { current: PrivateKey; previous: PublicKey[] }
 
+export const SERVER_URL_FILE = 'server-url'
+
 /**
  * Opens the data folder, made with mode 0700 when `create` and narrowed to it otherwise.
  *
@@ -73,7 +75,7 @@ export async function openDataFolder(
     secretFile: join(root, 'secret'),
     signingKeysFile: join(root, 'signing-keys.json'),
     firstAdminToken: join(root, 'first-admin-token'),
-    serverUrl: join(root, 'server-url'),
+    serverUrl: join(root, SERVER_URL_FILE),
     warnings,
   }
 }
