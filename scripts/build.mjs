@@ -61,6 +61,7 @@ const result = await build({
 
 /** The licences of what is bundled, which ask to travel with it. */
 function licences() {
+  /** @type {Set<string>} */
   const packages = new Set()
   for (const input of Object.keys(result.metafile.inputs)) {
     const [, folder] = input.match(/^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//) ?? []
