@@ -143,6 +143,8 @@ export type Below = { ids: string[]; size: number }
 export type Writer = { userId: string; tokenId: string; admin: boolean; now: Date }
 
 export type CatalogBook = {
+  /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
+  ownEntities(viewer: NonNullable<Viewer>, now: Date): Promise<Seen<Entity[]>>
   findEntity(
     name: string,
     viewer: Viewer,
@@ -166,7 +168,12 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<Image | null>>
-  entityById(id: string, viewer: Viewer, now: Date): Promise<Seen<Entity | null>>
+  /** `visible` says that the entity has a collection the viewer can see. */
+  entityById(
+    id: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<(Entity & { visible: boolean }) | null>>
   collectionById(id: string, viewer: Viewer, now: Date): Promise<Seen<Collection | null>>
   containerById(id: string, viewer: Viewer, now: Date): Promise<Seen<Container | null>>
   /** Any image row, uploaded or not: for the upload calls only. */
@@ -229,7 +236,8 @@ export type CatalogBook = {
     imageId: string
     digest: string
     size: number
-    facts: SifFacts
+    /** Null with a stored blob: the facts are copied from an image that has it. */
+    facts: SifFacts | null
     writer: Writer
     source:
       | { kind: 'upload'; uploadId: string; claim: string; blobId: string; key: string }
@@ -238,6 +246,13 @@ export type CatalogBook = {
   /** Marks a live blob whose object is gone; the next push of the digest heals its images (R60). */
   markLost(blobKey: string): Promise<void>
 
+  /** A container and, when it holds an image of that id with bytes, the image's arch. */
+  taggable(
+    containerId: string,
+    imageId: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ container: Container; image: { arch: string } | null } | null>>
   listTags(
     containerId: string,
     viewer: Viewer,

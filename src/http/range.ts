@@ -40,7 +40,8 @@ export function noneMatches(header: string | undefined, etag: string): boolean {
   if (header === undefined) return false
   if (header.trim() === '*') return true
   const opaque = etag.replace(/^W\//, '')
-  return (header.match(/"[^"]*"/g) ?? []).includes(opaque)
+  const named: readonly string[] = header.match(/"[^"]*"/g) ?? []
+  return named.includes(opaque)
 }
 
 /** Headers of a 200 or 206 with the bytes of `blob.range`. */

@@ -137,11 +137,34 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .from(t.entities)
         .where(eq(t.entities.name, p('name'))),
     ),
+    entityShows: prepare(
+      db
+        .select({ id: t.collections.id })
+        .from(t.collections)
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(eq(t.entities.id, p('id')), visibleCollection))
+        .limit(1),
+    ),
+    taggable: prepare(
+      db
+        .select({ arch: t.images.arch })
+        .from(t.images)
+        .innerJoin(t.blobs, liveBlob)
+        .where(and(eq(t.images.id, p('imageId')), eq(t.images.containerId, p('id')))),
+    ),
     entityById: prepare(
       db
         .select(entityColumns)
         .from(t.entities)
         .where(eq(t.entities.id, p('id'))),
+    ),
+    ownEntities: prepare(
+      db
+        .select(entityColumns)
+        .from(t.entities)
+        .where(sql`(${t.entities.ownerId} = ${p('viewerId')} or ${viewerIsAdmin})`)
+        .orderBy(t.entities.name)
+        .limit(LIST_LIMIT),
     ),
     entityCollections: prepare(
       db
@@ -381,6 +404,29 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .onConflictDoNothing(),
     ),
+    /** The facts of a stored blob are those of any image that has it: same bytes, same facts. */
+    copyImage: prepare(
+      db
+        .update(t.images)
+        .set({
+          blobId: sql`${p('blobId')}`,
+          size: sql`${p('size')}`,
+          arch: sql`(select arch from images where blob_id = ${p('blobId')} limit 1)`,
+          signed: sql`(select signed from images where blob_id = ${p('blobId')} limit 1)`,
+          encrypted: sql`(select encrypted from images where blob_id = ${p('blobId')} limit 1)`,
+          fingerprints: sql`(select fingerprints from images where blob_id = ${p('blobId')} limit 1)`,
+          updatedAt: sql`${p('now')}`,
+        })
+        .where(sql`id = ${p('imageId')} and blob_id is null`),
+    ),
+    copyDetails: prepare(
+      db
+        .insert(t.imageDetails)
+        .select(
+          sql`select ${p('imageId')} as image_id, d.definition as definition, d.labels as labels, d.partitions as partitions, d.truncated as truncated from image_details d join images i on i.id = d.image_id where i.blob_id = ${p('blobId')} limit 1`,
+        )
+        .onConflictDoNothing(),
+    ),
     uploadDone: prepare(
       db
         .update(t.uploads)
@@ -574,6 +620,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   }
 
   return {
+    async ownEntities(viewer, now) {
+      const values = viewerValues(viewer, now)
+      return see(viewer, values, [q.ownEntities(values)] as const, ([rows]) => rows.map(toEntity))
+    },
+
     async findEntity(name, viewer, now) {
       const values = { ...viewerValues(viewer, now), name }
       return see(
@@ -633,8 +684,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async entityById(id, viewer, now) {
       const values = { ...viewerValues(viewer, now), id }
-      return see(viewer, values, [q.entityById(values)] as const, ([rows]) =>
-        rows[0] === undefined ? null : toEntity(rows[0]),
+      return see(
+        viewer,
+        values,
+        [q.entityById(values), q.entityShows(values)] as const,
+        ([rows, shown]) =>
+          rows[0] === undefined ? null : { ...toEntity(rows[0]), visible: shown.length > 0 },
       )
     },
     async collectionById(id, viewer, now) {
@@ -730,19 +785,24 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         imageId,
         digest,
         size,
-        arch: facts.arch,
-        signed: facts.signed ? 1 : 0,
-        encrypted: facts.encrypted ? 1 : 0,
-        fingerprints: JSON.stringify(facts.fingerprints),
-        definition: facts.definition,
-        labels: facts.labels,
-        partitions: facts.partitions,
-        truncated: facts.truncated,
+        ...(facts === null
+          ? {}
+          : {
+              arch: facts.arch,
+              signed: facts.signed ? 1 : 0,
+              encrypted: facts.encrypted ? 1 : 0,
+              fingerprints: JSON.stringify(facts.fingerprints),
+              definition: facts.definition,
+              labels: facts.labels,
+              partitions: facts.partitions,
+              truncated: facts.truncated,
+            }),
       }
       const after = [
         w.heal(values),
-        w.attachImage(values),
-        w.details(values),
+        ...(facts === null
+          ? [w.copyDetails(values), w.copyImage(values)]
+          : [w.attachImage(values), w.details(values)]),
         w.recountOfImage(values),
         w.unindexImage(values),
         w.indexImage(values),
@@ -789,6 +849,19 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         [q.containerById(values), q.tagsById(values)] as const,
         ([container, tags]) =>
           container[0] === undefined ? null : { container: toContainer(container[0]), tags },
+      )
+    },
+
+    async taggable(containerId, imageId, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id: containerId, imageId }
+      return see(
+        viewer,
+        values,
+        [q.containerById(values), q.taggable(values)] as const,
+        ([container, image]) =>
+          container[0] === undefined
+            ? null
+            : { container: toContainer(container[0]), image: image[0] ?? null },
       )
     },
 
