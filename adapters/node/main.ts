@@ -43,7 +43,10 @@ export async function run(argv: string[]): Promise<number> {
 async function serve(config: Config): Promise<number> {
   // Loaded here, so that the other commands start without the server's weight.
   const { startRegistry } = await import('./registry.ts')
-  const registry = await startRegistry(config)
+  const registry = await startRegistry(config, {
+    version: packageVersion(),
+    migrations: migrations(),
+  })
   const signalled = firstSignal()
   try {
     await announce(config, registry)
@@ -119,7 +122,7 @@ async function openAdmin(data: string): Promise<OpenAdmin> {
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
-    const issuer = await tokenIssuer({ registryId, signingKey: current, clock: systemClock })
+    const issuer = tokenIssuer({ registryId, signingKey: current })
     return {
       admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
       close,
