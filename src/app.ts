@@ -1,10 +1,10 @@
 /** createApp: puts the protocols on one root, in the right order. */
 import { Hono } from 'hono'
-import type { JWK } from 'jose'
 import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createDownloads } from './core/downloads.ts'
 import { createSweep, type Sweep } from './core/sweep.ts'
+import type { JWK } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'

@@ -52,6 +52,7 @@ const RULES: { files: RegExp; may: string[] }[] = [
     files: /^src\/sqlite\/[^/]+\.ts$/,
     may: ['src/sqlite/', 'drizzle-orm', 'src/errors.ts', ...types('src/core/', 'src/ports.ts')],
   },
+  { files: /^src\/admin\.ts$/, may: ['src/core/', 'src/errors.ts', ...types('src/ports.ts')] },
   {
     files: /^src\/app\.ts$/,
     may: [
@@ -66,6 +67,7 @@ const RULES: { files: RegExp; may: string[] }[] = [
     may: [
       'adapters/',
       'src/app.ts',
+      'src/admin.ts',
       'src/config.ts',
       'src/errors.ts',
       'src/sqlite/',

@@ -26,7 +26,7 @@ export type OpenOptions = {
   /** Folder of the migration files. */
   migrations: string
   /** Told of every round trip with its number of statements; for tests that count them. */
-  onTrip?: (kind: 'read' | 'write', statements: number) => void
+  onTrip?: ((kind: 'read' | 'write', statements: number) => void) | undefined
 }
 
 /** Waits between tries while another connection writes; together about 5 s (R11). */

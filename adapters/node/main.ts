@@ -99,7 +99,7 @@ function firstSignal(): Promise<NodeJS.Signals> {
 }
 
 /** Opens the registry's books beside a running server (R44). */
-async function openAdmin(data: string): Promise<OpenAdmin> {
+export async function openAdmin(data: string): Promise<OpenAdmin> {
   const folder = await openDataFolder(data, { create: false })
   if (!existsSync(folder.database)) {
     throw new RegistryError(

@@ -6,7 +6,7 @@ import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
 import { diskBlobs } from '../blobs/disk.ts'
-import { openDatabase, type OpenDatabase } from '../databases/better-sqlite3.ts'
+import { openDatabase, type OpenDatabase, type OpenOptions } from '../databases/better-sqlite3.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import {
   lockDataFolder,
@@ -27,7 +27,7 @@ const FIRST_SWEEP_MS = 10_000
 /** Opens everything, serves, and returns what the start-up lines need. */
 export async function startRegistry(
   config: Config,
-  program: { version: string; migrations: string },
+  program: { version: string; migrations: string; onTrip?: OpenOptions['onTrip'] },
 ): Promise<RunningRegistry> {
   const log = consoleLog({ form: logForm(config.log) })
   const clock = systemClock
@@ -41,6 +41,7 @@ export async function startRegistry(
     opened = await openDatabase(folder.database, {
       mode: 'server',
       migrations: program.migrations,
+      onTrip: program.onTrip,
     })
     const { database } = opened
     const blobs = await diskBlobs({ root: folder.blobsRoot })

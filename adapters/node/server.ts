@@ -4,7 +4,7 @@ import { createServer as createTlsServer } from 'node:https'
 import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { RegistryError } from '../../src/errors.ts'
-import type { Connection } from '../../src/http/context.ts'
+import type { Connection } from '../../src/app.ts'
 import type { Log } from '../../src/ports.ts'
 
 export type ListenOptions = {

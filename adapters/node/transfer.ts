@@ -4,9 +4,8 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { Ctx, Transfer } from '../../src/app.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { Ctx } from '../../src/http/context.ts'
-import type { Transfer } from '../../src/http/transfer.ts'
 import type { BlobRead, Bytes } from '../../src/ports.ts'
 
 const KIB = 1024

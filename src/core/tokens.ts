@@ -14,6 +14,8 @@ import type { Clock, TokenVerifier } from '../ports.ts'
 import { sha256Hex } from './digest.ts'
 import { SCOPES, type Claims, type Scope } from './model.ts'
 
+export type { JWK } from 'jose'
+
 const TYPE = 'sreg+jwt'
 const AUDIENCE = 'api'
 /** Longest token looked at, in characters; checked before anything is decoded (R13). */

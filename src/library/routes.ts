@@ -1,9 +1,9 @@
 /** The Sylabs library API on one screen: every address, who may call it, who answers it. */
-import type { JWK } from 'jose'
 import type { Config } from '../config.ts'
 import type { Catalog } from '../core/catalog.ts'
 import type { Downloads } from '../core/downloads.ts'
 import type { Claims } from '../core/model.ts'
+import type { JWK } from '../core/tokens.ts'
 import type { Uploads } from '../core/uploads.ts'
 import type { Ctx } from '../http/context.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'

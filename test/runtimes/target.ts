@@ -1,0 +1,92 @@
+/**
+ * What the protocol suites run against: a registry that listens on loopback, and the means to make
+ * users and tokens in it. `nodeTarget` serves in this process, so that database trips can be
+ * counted; other runtimes start a process and leave the counting out.
+ */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { migrations, openAdmin } from '../../adapters/node/main.ts'
+import { startRegistry } from '../../adapters/node/registry.ts'
+import { parseConfig } from '../../src/config.ts'
+import type { Scope } from '../../src/core/model.ts'
+import { isRegistryError } from '../../src/errors.ts'
+
+export type Trip = { kind: 'read' | 'write'; statements: number }
+
+export type Target = {
+  /** `http://127.0.0.1:PORT`. */
+  url: string
+  /** The data folder, for tests that look at or damage what is stored. */
+  data: string
+  /** Makes the user unless there is one, and a token for them; `scopes` null is the default set. */
+  mint(
+    user: string,
+    options?: { scopes?: Scope[] | null; admin?: boolean; expires?: Date },
+  ): Promise<{ jwt: string; id: string }>
+  revoke(tokenId: string): Promise<void>
+  setPrivate(ref: string, value: boolean): Promise<void>
+  /** Database trips since the last call; absent where they cannot be counted. */
+  trips?: () => Trip[]
+  /** Stops the server; its data folder stays when `keep`. */
+  stop(options?: { keep?: boolean }): Promise<void>
+}
+
+export type TargetOptions = {
+  /** SREG_* settings. */
+  env?: Record<string, string>
+  /** An existing data folder to serve. */
+  data?: string
+}
+
+/** A registry on Node in this process, with a fresh data folder unless one is given. */
+export async function nodeTarget(options: TargetOptions = {}): Promise<Target> {
+  const data = options.data ?? (await mkdtemp(join(tmpdir(), 'sreg-test-')))
+  const trips: Trip[] = []
+  const config = parseConfig({
+    SREG_PORT: '0',
+    SREG_LOG: 'off',
+    SREG_DATA: data,
+    SREG_MIN_FREE: '0',
+    ...options.env,
+  })
+  const registry = await startRegistry(config, {
+    version: '0.0.0-test',
+    migrations: migrations(),
+    onTrip: (kind, statements) => trips.push({ kind, statements }),
+  })
+  /** Like the command line: another connection on the same data folder. */
+  async function withAdmin<T>(
+    work: (admin: Awaited<ReturnType<typeof openAdmin>>['admin']) => Promise<T>,
+  ) {
+    const { admin, close } = await openAdmin(data)
+    try {
+      return await work(admin)
+    } finally {
+      close()
+    }
+  }
+  return {
+    url: registry.url,
+    data,
+    mint: (user, { scopes = null, admin: asAdmin = false, expires } = {}) =>
+      withAdmin(async (admin) => {
+        await admin.addUser(user, { admin: asAdmin }).catch((error: unknown) => {
+          if (!isRegistryError(error, 'conflict')) throw error
+        })
+        return admin.createToken({
+          user,
+          name: 'test',
+          expires: expires ?? new Date(Date.now() + 3_600_000),
+          scopes,
+        })
+      }),
+    revoke: (id) => withAdmin((admin) => admin.revokeToken(id)),
+    setPrivate: (ref, value) => withAdmin((admin) => admin.setPrivate(ref, value)),
+    trips: () => trips.splice(0),
+    async stop({ keep = false } = {}) {
+      await registry.close()
+      if (!keep) await rm(data, { recursive: true, force: true })
+    },
+  }
+}
