@@ -46,7 +46,10 @@ export async function listen(
         address: plainAddress(socket.remoteAddress),
         encrypted: 'encrypted' in socket,
       }
-      const response = fetch(request, { peer, incoming, outgoing })
+      const putHeaders = (headers: Readonly<Record<string, string>>) => {
+        for (const name in headers) outgoing.setHeader(name, headers[name] ?? '')
+      }
+      const response = fetch(request, { peer, incoming, outgoing, putHeaders })
       if (!(response instanceof Promise)) return lingering(response, incoming, outgoing)
       return response.then((response) => lingering(response, incoming, outgoing))
     },

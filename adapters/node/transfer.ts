@@ -41,7 +41,7 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
         if (!writer.gone()) {
           // Counts from the last progress of the socket, also within one large write.
           outgoing.setTimeout(stallSeconds * 1000)
-          outgoing.writeHead(status, { ...c.env.headers, ...headers })
+          outgoing.writeHead(status, headers)
           await (blob.readInto === undefined
             ? stream(blob, writer)
             : alternate(blob, blob.readInto.bind(blob), writer, buffers, active))
@@ -71,7 +71,6 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
       if (!writer.gone()) {
         outgoing.setTimeout(stallSeconds * 1000)
         outgoing.writeHead(status, {
-          ...c.env.headers,
           ...headers,
           'Content-Length': bytes.length + 1,
           Connection: 'close',

@@ -20,7 +20,7 @@ export type LogEntry = {
   code: ErrorCode | null
   /** What an operator may know beyond the answer: why a ticket was refused, a stack. */
   reason: string | null
-  /** Status of an answer that a Transfer wrote past Hono, base headers included; else null. */
+  /** Status of an answer that a Transfer wrote past Hono; else null. */
   status: number | null
 }
 
@@ -30,13 +30,14 @@ export type Connection = {
   /** Node's IncomingMessage and ServerResponse, for adapters/node only. */
   incoming?: unknown
   outgoing?: unknown
+  /**
+   * Puts headers on the answer to come, present where that is cheaper than changing a Response: on
+   * Node it saves half the time of a small request.
+   */
+  putHeaders?: (headers: Readonly<Record<string, string>>) => void
 }
 
-export type Bindings = Connection & {
-  entry: LogEntry
-  /** Headers that every answer carries; whoever writes past Hono adds them. */
-  headers: Readonly<Record<string, string>>
-}
+export type Bindings = Connection & { entry: LogEntry }
 
 export type Env = {
   Bindings: Bindings

@@ -26,12 +26,12 @@ export function logged(
       'Referrer-Policy': 'no-referrer',
       'X-Content-Type-Options': 'nosniff',
     }
-    const bindings: Bindings = { ...connection, entry, headers }
+    connection.putHeaders?.(headers)
+    const bindings: Bindings = { ...connection, entry }
     // Asked for now: a socket forgets its peer when it closes.
     const address = addressOf(request.headers, connection.peer, deps)
 
     const finish = (response: Response): Response => {
-      const answer = entry.status === null ? withHeaders(response, headers) : response
       const failed = entry.code === 'internal' || entry.code === 'unavailable'
       log.event(failed ? 'error' : 'info', 'request', {
         method: request.method,
@@ -39,7 +39,7 @@ export function logged(
         status: entry.status ?? response.status,
         ms: clock.now().getTime() - startedAt,
         bytesIn: entry.bytesIn ?? undefined,
-        bytesOut: entry.bytesOut ?? lengthOf(answer),
+        bytesOut: entry.bytesOut ?? undefined,
         user: entry.userId ?? undefined,
         token: entry.tokenId ?? undefined,
         ticket: entry.ticket ?? undefined,
@@ -48,7 +48,7 @@ export function logged(
         code: entry.code ?? undefined,
         reason: entry.reason ?? undefined,
       })
-      return answer
+      return connection.putHeaders === undefined ? withHeaders(response, headers) : response
     }
     const fail = (error: unknown): Response => finish(internal(error, entry))
 
@@ -69,11 +69,6 @@ function withHeaders(response: Response, headers: Record<string, string>): Respo
     // Headers of Response.redirect() and of fetched responses cannot be changed.
     return withHeaders(new Response(response.body, response), headers)
   }
-}
-
-function lengthOf(response: Response): number | undefined {
-  const length = response.headers.get('content-length')
-  return length === null ? undefined : Number(length)
 }
 
 /** The last resort: what escaped every error handler below. */

@@ -30,7 +30,7 @@ async function outcome(
     method: string
   })
   const peer = { address: null, encrypted: false }
-  await app.fetch(request, { entry: newEntry('r'), headers: {}, peer })
+  await app.fetch(request, { entry: newEntry('r'), peer })
   return result
 }
 

@@ -22,7 +22,7 @@ async function seen(
   const app = new Hono<Env>()
   app.get('/', (c) => c.json({ origin: originOf(c, full), client: clientAddress(c, full) }))
   app.onError((error, c) => c.json({ origin: error.message, client: null }))
-  const bindings = { entry: newEntry('r'), headers: {}, peer: { address, encrypted } }
+  const bindings = { entry: newEntry('r'), peer: { address, encrypted } }
   const response = await app.fetch(new Request('http://ignored/', { headers }), bindings)
   return response.json() as Promise<{ origin: string; client: string | null }>
 }

@@ -59,7 +59,7 @@ async function ask(
       method,
       headers: authorization === undefined ? {} : { Authorization: authorization },
     }),
-    { entry, headers: {}, peer: { address: null, encrypted: false } },
+    { entry, peer: { address: null, encrypted: false } },
   )
   const text = await response.text()
   const body = (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>
