@@ -116,8 +116,8 @@ export type BlobStore = {
 // ---------------------------------------------------------------------------------------------
 // Database: books opened together. Every method is one atomic unit and one round trip.
 
-/** Who looks, as the database needs to know it: a verified token, or nobody. */
-export type Viewer = Pick<Claims, 'tokenId' | 'userId'> | null
+/** Who looks, as the database needs to know it: a verified token (claims of its JWT), or nobody. */
+export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes'> | null
 
 /** An answer together with the standing of the viewer's token, read in one trip (R25). */
 export type Seen<T> = {
@@ -136,24 +136,26 @@ export type ContainerPath = { entity: string; collection: string; container: str
 /** `entity: null` asks for the one visible collection of that name (SREG_SHORT_REFS=unique). */
 export type LookupPath = { entity: string | null; collection: string; container: string }
 
-/** What may be summed and listed for a viewer below a name (R27). */
+/** Ids (at most 1,000) and bytes of what the viewer can see below a name (R27). */
 export type Below = { ids: string[]; size: number }
 
 /** The writing user as guards inside a batch re-check them (R6, R8). */
 export type Writer = { userId: string; tokenId: string; admin: boolean; now: Date }
 
 export type CatalogBook = {
+  /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
+  ownEntities(viewer: NonNullable<Viewer>, now: Date): Promise<Seen<Entity[]>>
   findEntity(
     name: string,
     viewer: Viewer,
     now: Date,
-  ): Promise<Seen<{ entity: Entity; below: Below; visibleBelow: Below } | null>>
+  ): Promise<Seen<{ entity: Entity; below: Below } | null>>
   findCollection(
     entity: string,
     name: string,
     viewer: Viewer,
     now: Date,
-  ): Promise<Seen<{ collection: Collection; below: Below; visibleBelow: Below } | null>>
+  ): Promise<Seen<{ collection: Collection; below: Below } | null>>
   findContainer(
     path: LookupPath,
     viewer: Viewer,
@@ -166,7 +168,12 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<Image | null>>
-  entityById(id: string, viewer: Viewer, now: Date): Promise<Seen<Entity | null>>
+  /** `visible` says that the entity has a collection the viewer can see. */
+  entityById(
+    id: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<(Entity & { visible: boolean }) | null>>
   collectionById(id: string, viewer: Viewer, now: Date): Promise<Seen<Collection | null>>
   containerById(id: string, viewer: Viewer, now: Date): Promise<Seen<Container | null>>
   /** Any image row, uploaded or not: for the upload calls only. */
@@ -229,7 +236,8 @@ export type CatalogBook = {
     imageId: string
     digest: string
     size: number
-    facts: SifFacts
+    /** Null with a stored blob: the facts are copied from an image that has it. */
+    facts: SifFacts | null
     writer: Writer
     source:
       | { kind: 'upload'; uploadId: string; claim: string; blobId: string; key: string }
@@ -238,6 +246,13 @@ export type CatalogBook = {
   /** Marks a live blob whose object is gone; the next push of the digest heals its images (R60). */
   markLost(blobKey: string): Promise<void>
 
+  /** A container and, when it holds an image of that id with bytes, the image's arch. */
+  taggable(
+    containerId: string,
+    imageId: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ container: Container; image: { arch: string } | null } | null>>
   listTags(
     containerId: string,
     viewer: Viewer,
@@ -258,7 +273,7 @@ export type CatalogBook = {
   /** Removes a tag of one arch; the image goes with its last tag. Null when absent. */
   deleteTag(containerId: string, arch: string, tag: string, writer: Writer): Promise<boolean>
   /** Removes an image with all its tags. */
-  deleteImage(imageId: string, writer: Writer): Promise<boolean>
+  deleteImage(image: { imageId: string; containerId: string }, writer: Writer): Promise<boolean>
   /** Makes a collection, or a container when one is named, private or public again. */
   setPrivate(
     path: { entity: string; collection: string; container: string | null },
@@ -267,33 +282,27 @@ export type CatalogBook = {
   ): Promise<boolean>
 
   countDownloads(counts: { containerId: string; count: number }[]): Promise<void>
-  /** Substring search over what the viewer may see (R30, R56). */
+  /**
+   * Substring search over what the viewer may see (R30): every term of at least 3 characters must
+   * occur. `arch` empty means any. `cut` says that more than 10,000 images matched (R56).
+   */
   search(
     query: { terms: string[]; arch: string[]; signed: boolean; limit: number },
     viewer: Viewer,
     now: Date,
-  ): Promise<
-    Seen<{
-      images: Image[]
-      containers: Container[]
-      collections: Collection[]
-      entities: Entity[]
-      cut: boolean
-    }>
-  >
+  ): Promise<Seen<{ images: Image[]; cut: boolean }>>
 }
 
 export type UploadsBook = {
   /**
    * Commits the intent and reserves the declared size in one guard (R21, R50): at most
-   * `limits.perUser` open uploads, the image still without bytes, and the sum of open uploads
-   * within `limits.free` (null = the store cannot tell). `insufficient_storage` or `rate_limited`
-   * otherwise. More than `limits.perImage` open uploads of one image and user abort the oldest.
+   * `limits.perUser` open uploads (`rate_limited` beyond), and the sum of all open uploads within
+   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell).
    */
   open(
     upload: Upload,
     writer: Writer,
-    limits: { perUser: number; perImage: number; free: number | null },
+    limits: { perUser: number; free: number | null },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
   find(id: string, viewer: Viewer, now: Date): Promise<Seen<Upload | null>>
@@ -307,17 +316,24 @@ export type UploadsBook = {
     id: string,
     from: { state: UploadState; claim: string | null },
     to: UploadState,
+    now: Date,
   ): Promise<boolean>
   /** Open uploads past their deadline and finishing ones whose lease ended long ago. */
   expired(now: Date, limit: number): Promise<Upload[]>
-  /** Closed uploads whose key is no blob's: their bytes may go. */
-  surplus(limit: number): Promise<Upload[]>
+  /** Uploads closed before `before`; `kept` says that the key became a blob (its bytes stay). */
+  closed(
+    before: Date,
+    limit: number,
+  ): Promise<{ id: string; blobKey: string; handle: string | null; kept: boolean }[]>
   forget(ids: string[]): Promise<void>
 }
 
 export type BlobsBook = {
-  /** live → dying for blobs nothing refers to (R9), at most `limit`; returns how many. */
-  markDying(now: Date, limit: number): Promise<number>
+  /**
+   * live → dying for blobs nothing refers to (R9), looking at `limit` live blobs with ids after
+   * `after`; returns the last id looked at, null when there were none.
+   */
+  markDying(now: Date, after: string, limit: number): Promise<{ last: string | null }>
   /** Dying (or lost and unreferenced) blobs marked before `before`. */
   dying(before: Date, limit: number): Promise<{ id: string; key: string; size: number }[]>
   forget(ids: string[]): Promise<void>

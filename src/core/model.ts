@@ -139,7 +139,8 @@ export type Image = {
   /** Bytes are verified and attached. Only then is the image visible to anybody. */
   uploaded: boolean
   blob: { key: string; size: number } | null
-  facts: SifFacts | null
+  /** What inspection found when the bytes were attached; `unknown` and false before. */
+  facts: Pick<SifFacts, 'arch' | 'signed' | 'encrypted' | 'fingerprints'>
   tags: string[]
 }
 
@@ -166,4 +167,5 @@ export type Upload = {
   leaseUntil: Date | null
   createdAt: Date
   expiresAt: Date
+  closedAt: Date | null
 }

@@ -1,0 +1,330 @@
+/**
+ * The command line: what can be typed, and how it ends. Machine-readable output alone goes to
+ * stdout, words to stderr; exit codes are 0 success, 1 failure, 2 usage or configuration.
+ */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
+import type { Scope, Token, User } from '../../src/core/model.ts'
+import { isRegistryError } from '../../src/errors.ts'
+import { connect, type ConnectOptions, type ConnectServices } from './connect.ts'
+
+/** The registry's own use cases for the person on the host. Failures are `RegistryError`s. */
+export type Admin = {
+  /** `conflict` when there is such a user. */
+  addUser(name: string, options: { admin: boolean }): Promise<User>
+  listUsers(): Promise<User[]>
+  /** `scopes: null` is the default set. */
+  createToken(draft: {
+    user: string
+    name: string
+    expires: Date
+    scopes: Scope[] | null
+  }): Promise<{ id: string; jwt: string; expiresAt: Date }>
+  listTokens(user: string): Promise<Token[]>
+  revokeToken(id: string): Promise<void>
+  /** `ref` is entity/collection[/container]. */
+  setPrivate(ref: string, value: boolean): Promise<void>
+}
+
+export type OpenAdmin = { admin: Admin; close: () => void }
+
+/** What the commands stand on; main.ts brings the real ones. */
+export type Services = ConnectServices & {
+  version: string
+  /** Serves until a signal ends it; resolves with the exit code. */
+  serve(config: Config): Promise<number>
+  /** Writes machine-readable output. */
+  print(text: string): void
+}
+
+const SCOPE_HELP: Record<Scope, string> = {
+  pull: 'read what the user may see',
+  push: 'push images and set tags',
+  delete: 'delete images and tags',
+  keys: 'add public keys',
+  admin: 'everything an admin may do; never by default',
+}
+
+/** The options of serve, each standing for a setting. */
+const SERVE_OPTIONS: readonly [flags: string, variable: Variable][] = [
+  ['--host <address>', 'SREG_HOST'],
+  ['--port <number>', 'SREG_PORT'],
+  ['--data <folder>', 'SREG_DATA'],
+  ['--public-url <url>', 'SREG_PUBLIC_URL'],
+  ['--tls-cert <file>', 'SREG_TLS_CERT'],
+  ['--tls-key <file>', 'SREG_TLS_KEY'],
+]
+
+/** Runs one command and resolves with its exit code; never throws for what a user did. */
+export async function runCommand(argv: string[], services: Services): Promise<number> {
+  let code = 0
+  const program = commands(services, (ended) => (code = ended))
+  try {
+    await program.parseAsync(argv, { from: 'user' })
+    return code
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    services.say(describeFailure(error))
+    return isRegistryError(error, 'invalid') ? 2 : 1
+  }
+}
+
+/**
+ * The milliseconds that a duration such as 30m, 12h, 90d, 8w or 1y means; null for anything else,
+ * and for less than a minute or more than ten years.
+ */
+export function parseDuration(text: string): number | null {
+  const match = /^(\d{1,6})([mhdwy])$/.exec(text)
+  if (match === null) return null
+  const minutes = { m: 1, h: 60, d: 1440, w: 7 * 1440, y: 365 * 1440 }[match[2] ?? ''] ?? 0
+  const total = Number(match[1]) * minutes
+  return total >= 1 && total <= 10 * 365 * 1440 ? total * 60_000 : null
+}
+
+function commands(services: Services, end: (code: number) => void): Command {
+  const program = new Command('sreg-lite')
+    .description('A small registry for Singularity and Apptainer images.')
+    .version(services.version)
+    .exitOverride()
+    .showHelpAfterError('(--help shows what can be typed.)')
+    .configureOutput({
+      writeOut: (text) => services.print(text),
+      writeErr: (text) => services.say(text.trimEnd()),
+    })
+
+  const serve = program.command('serve').description('serve the registry until stopped')
+  for (const [flags, variable] of SERVE_OPTIONS) {
+    const shown = SETTINGS[variable].default
+    const help = `${SETTINGS[variable].help} (${variable}${shown === '' ? '' : `; ${shown}`})`
+    serve.addOption(new Option(flags, help))
+  }
+  serve.addHelpText('after', `\n${settingsHelp()}`).action(async () => {
+    end(await services.serve(parseConfig({ ...services.env, ...flagSettings(serve) })))
+  })
+
+  const user = program.command('user').description('users of the registry')
+  withData(user.command('add'), services)
+    .description('add a user, who owns the entity of the same name')
+    .argument('<name>', 'lower-case letters and digits, with single dots, dashes or underscores')
+    .option('--admin', 'may do everything, with a token that has the scope admin')
+    .action(
+      withAdmin(services, async (admin, options: { admin?: boolean }, name = '') => {
+        await admin.addUser(name, { admin: options.admin ?? false })
+        services.say(`Added the user ${name}. Give them a token: sreg-lite token create ${name}`)
+      }),
+    )
+  withData(user.command('list'), services)
+    .description('list the users')
+    .option('--json', 'as JSON')
+    .action(
+      withAdmin(services, async (admin, options: { json?: boolean }) => {
+        const users = await admin.listUsers()
+        if (options.json === true) return services.print(json(users))
+        const rows = users.map((u) => [
+          u.name,
+          u.role,
+          u.disabled ? 'disabled' : '',
+          day(u.createdAt),
+        ])
+        services.print(table(['NAME', 'ROLE', 'STATE', 'CREATED'], rows))
+      }),
+    )
+
+  const token = program.command('token').description('tokens of users')
+  withData(token.command('create'), services)
+    .description('make a token and print it, and only it')
+    .argument('<user>', 'whose token')
+    .option('--name <name>', 'what it is for', 'cli')
+    .addOption(
+      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y')
+        .default(parseDuration('90d'), '90d')
+        .argParser(durationArgument),
+    )
+    .addOption(
+      new Option('--scopes <list>', 'comma-separated (default: pull,push,delete,keys)').argParser(
+        scopesArgument,
+      ),
+    )
+    .addHelpText('after', `\nScopes:\n${scopesHelp()}`)
+    .action(
+      withAdmin(
+        services,
+        async (admin, options: { name: string; expires: number; scopes?: Scope[] }, user = '') => {
+          const expires = new Date(services.clock.now().getTime() + options.expires)
+          const scopes = options.scopes ?? null
+          const made = await admin.createToken({ user, name: options.name, expires, scopes })
+          services.print(`${made.jwt}\n`)
+          services.say(`Token ${made.id} of ${user}, valid until ${day(made.expiresAt)}.`)
+        },
+      ),
+    )
+  withData(token.command('list'), services)
+    .description('list the tokens of a user; the tokens themselves are kept nowhere')
+    .argument('<user>', 'whose tokens')
+    .option('--json', 'as JSON')
+    .action(
+      withAdmin(services, async (admin, options: { json?: boolean }, user = '') => {
+        const tokens = await admin.listTokens(user)
+        if (options.json === true) return services.print(json(tokens))
+        const now = services.clock.now()
+        const rows = tokens.map((t) => [
+          t.id,
+          t.name,
+          t.scopes.join(','),
+          day(t.createdAt),
+          day(t.expiresAt),
+          t.lastUsedAt === null ? 'never' : day(t.lastUsedAt),
+          t.revokedAt !== null ? 'revoked' : t.expiresAt <= now ? 'expired' : 'valid',
+        ])
+        const head = ['ID', 'NAME', 'SCOPES', 'CREATED', 'EXPIRES', 'USED', 'STATE']
+        services.print(table(head, rows))
+      }),
+    )
+  withData(token.command('revoke'), services)
+    .description('end a token at once')
+    .argument('<id>', 'as token list shows it')
+    .action(
+      withAdmin(services, async (admin, _options, id = '') => {
+        await admin.revokeToken(id)
+        services.say(`Revoked the token ${id}.`)
+      }),
+    )
+
+  for (const value of [true, false]) {
+    const word = value ? 'private' : 'public'
+    withData(program.command(word), services)
+      .description(
+        value
+          ? 'hide a collection or container from everybody but its owner and admins'
+          : 'let everybody see a collection or container again',
+      )
+      .argument('<ref>', 'entity/collection or entity/collection/container')
+      .action(
+        withAdmin(services, async (admin, _options, ref = '') => {
+          const path = ref.replace(/^library:\/\/\/?/, '')
+          await admin.setPrivate(path, value)
+          services.say(`${path} is ${word} now.`)
+        }),
+      )
+  }
+
+  withData(program.command('connect'), services)
+    .description('let Apptainer and Singularity on this computer use a registry')
+    .argument('[url]', 'http(s)://HOST[:PORT] (default: the server of the data folder)')
+    .option('--token <token>', 'a token; ps shows it to others, so better:')
+    .option('--token-file <file>', 'a file with a token; - is standard input')
+    .option('--name <name>', 'name of the remote (default: sreg)')
+    .option('--user <name>', 'whose token to make without a given one (default: your name)')
+    .option('--insecure', 'allow a token on plain http over a network')
+    .addHelpText(
+      'after',
+      "\nWithout a token, on the server's computer, adds the user and a token of one year.",
+    )
+    .action(async (url: string | undefined, options: ConnectOptions) => {
+      await connect({ ...options, url }, services)
+    })
+  return program
+}
+
+function withData(command: Command, { env }: Services): Command {
+  const fallback = env['SREG_DATA'] || SETTINGS.SREG_DATA.default
+  const { help } = SETTINGS.SREG_DATA
+  return command.option('--data <folder>', `${help} (SREG_DATA)`, fallback)
+}
+
+/** An action that works on the data folder, beside a running server or without one (R44). */
+function withAdmin(
+  services: Services,
+  act: (admin: Admin, options: never, argument?: string) => Promise<void>,
+): (...args: unknown[]) => Promise<void> {
+  return async (...args) => {
+    const command = args.pop() as Command
+    const options = args.pop() as { data: string }
+    const { admin, close } = await services.openAdmin(options.data)
+    try {
+      await act(admin, options as never, command.args[0])
+    } finally {
+      close()
+    }
+  }
+}
+
+function flagSettings(serve: Command): Record<string, string> {
+  const settings: Record<string, string> = {}
+  for (const [flags, variable] of SERVE_OPTIONS) {
+    const value: unknown = serve.getOptionValue(new Option(flags).attributeName())
+    if (typeof value === 'string') settings[variable] = value
+  }
+  return settings
+}
+
+function durationArgument(text: string): number {
+  const duration = parseDuration(text)
+  if (duration !== null) return duration
+  throw new InvalidArgumentError('Use a number with m, h, d, w or y, as 90d; at most 10y.')
+}
+
+function scopesArgument(text: string): Scope[] {
+  const scopes = text.split(',').map((scope) => scope.trim())
+  const unknown = scopes.find((scope) => !Object.hasOwn(SCOPE_HELP, scope))
+  if (unknown === undefined) return [...new Set(scopes)] as Scope[]
+  throw new InvalidArgumentError(
+    `${JSON.stringify(unknown)} is no scope; there are ${Object.keys(SCOPE_HELP).join(', ')}.`,
+  )
+}
+
+/** The sentence for a failed command; the stack only for what nobody foresaw. */
+export function describeFailure(error: unknown): string {
+  if (isRegistryError(error)) return error.message
+  if (!(error instanceof Error)) return String(error)
+  const { code, syscall, address, port } = error as NodeJS.ErrnoException & {
+    address?: string
+    port?: number
+  }
+  const place = `port ${port} of ${address}`
+  if (syscall === 'listen' && code === 'EADDRINUSE') {
+    return `Another program listens on ${place}. Stop it, or choose another port with --port.`
+  }
+  if (syscall === 'listen' && code === 'EACCES') {
+    return `This user may not listen on ${place}. Ports below 1024 need a privilege: choose another with --port, or put a proxy in front.`
+  }
+  if (code !== undefined && syscall !== undefined) return error.message
+  return error.stack ?? error.message
+}
+
+function settingsHelp(): string {
+  const lines = Object.entries(SETTINGS).map(([name, setting]) => {
+    const shown = setting.default === '' ? '' : ` (${setting.default})`
+    return `  ${name.padEnd(22)}${setting.help}${shown}`
+  })
+  return `Settings from the environment (options go before them):\n${lines.join('\n')}`
+}
+
+function scopesHelp(): string {
+  return Object.entries(SCOPE_HELP)
+    .map(([scope, help]) => `  ${scope.padEnd(8)}${help}`)
+    .join('\n')
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`
+}
+
+function day(date: Date): string {
+  return `${date.toISOString().slice(0, 16)}Z`
+}
+
+function table(head: string[], rows: string[][]): string {
+  const widths = head.map((title, i) =>
+    Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)),
+  )
+  return [head, ...rows]
+    .map(
+      (row) =>
+        `${row
+          .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('')
+}

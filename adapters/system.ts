@@ -1,0 +1,70 @@
+/** The real clock, ids and log: the only place that asks the machine for time and chance. */
+import { randomBytes } from 'node:crypto'
+import type { Clock, Ids, Log, LogFields, LogLevel } from '../src/ports.ts'
+
+export const systemClock: Clock = { now: () => new Date() }
+
+/** Ids of 24 hex digits, all of them random: neither order nor time can be read from one (R43). */
+export const randomIds: Ids = { next: () => randomBytes(12).toString('hex') }
+
+export type LogForm = 'json' | 'pretty' | 'off'
+
+/** What `auto` means: pretty for a person at a terminal, else JSON for a collector. */
+export function logForm(setting: LogForm | 'auto'): LogForm {
+  if (setting !== 'auto') return setting
+  return process.stderr.isTTY ? 'pretty' : 'json'
+}
+
+/** Characters that could forge lines or turn text around in a terminal. */
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g // oxlint-disable-line no-control-regex
+const escapeUnsafe = (text: string) =>
+  text.replace(UNSAFE, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
+
+const FLUSH_AFTER_MS = 50
+const FLUSH_AT_CHARS = 64 * 1024
+
+/**
+ * A log of one line per event on stderr (never stdout). Lines are gathered for at most 50 ms and
+ * written at once; errors, 64 Ki characters and the end of the process flush.
+ */
+export function consoleLog(options: {
+  form: LogForm
+  write?: (text: string) => void
+}): Log & { flush(): void } {
+  if (options.form === 'off') return { event: () => {}, flush: () => {} }
+  const line = options.form === 'json' ? jsonLine : prettyLine
+  const write = options.write ?? ((text: string) => void process.stderr.write(text))
+  let gathered = ''
+  let timer: NodeJS.Timeout | null = null
+
+  function flush(): void {
+    if (timer !== null) clearTimeout(timer)
+    timer = null
+    const text = gathered
+    gathered = ''
+    if (text !== '') write(text)
+  }
+  process.on('exit', flush)
+  return {
+    event(level, name, fields = {}) {
+      gathered += `${escapeUnsafe(line(systemClock.now(), level, name, fields))}\n`
+      if (level === 'error' || gathered.length >= FLUSH_AT_CHARS) flush()
+      else timer ??= setTimeout(flush, FLUSH_AFTER_MS).unref()
+    },
+    flush,
+  }
+}
+
+function jsonLine(time: Date, level: LogLevel, name: string, fields: LogFields): string {
+  return JSON.stringify({ time: time.toISOString(), level, event: name, ...fields })
+}
+
+function prettyLine(time: Date, level: LogLevel, name: string, fields: LogFields): string {
+  const words = Object.entries(fields)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => {
+      const text = String(value)
+      return `${key}=${/^[^\s"=]+$/.test(text) ? text : JSON.stringify(text)}`
+    })
+  return [time.toISOString().slice(11, 23), level.padEnd(5), name, ...words].join(' ')
+}

@@ -1,0 +1,117 @@
+/**
+ * The one decision in front of every read and write. Facts come from the same statement as the
+ * object; nothing else in the registry compares owners, roles, scopes or privacy.
+ */
+import { RegistryError, type ErrorSubject } from '../errors.ts'
+import { ANONYMOUS, type Claims, type Identity, type Scope, type Standing } from './model.ts'
+
+/**
+ * `see` a record, `download` bytes, `create` something inside, `push` bytes or tags, `delete`,
+ * or do what only administrators may (`administer`).
+ */
+export type Action = 'see' | 'download' | 'create' | 'push' | 'delete' | 'administer'
+
+/** What access depends on; null is a thing that does not exist. */
+export type Facts = { subject: ErrorSubject; ownerId: string; private: boolean } | null
+
+export type Decision = 'allow' | 'challenge' | 'hide' | 'deny'
+
+const SCOPE: Record<Exclude<Action, 'see'>, Scope> = {
+  download: 'pull',
+  create: 'push',
+  push: 'push',
+  delete: 'delete',
+  administer: 'admin',
+}
+
+/**
+ * Who asks: claims of a verified token count only with their row (R14). Effective scopes are
+ * JWT ∩ row ∩ role. A token whose row is gone, revoked or expired is `unauthenticated`.
+ */
+export function identify(claims: Claims | null, standing: Standing | null): Identity {
+  if (claims === null) return ANONYMOUS
+  if (standing === null)
+    throw new RegistryError(
+      'unauthenticated',
+      'This token has been revoked or has expired; get a new one and log in again.',
+      { subject: 'token' },
+    )
+  const admin = standing.role === 'admin'
+  const scopes = claims.scopes.filter(
+    (scope) => standing.scopes.includes(scope) && (scope !== 'admin' || admin),
+  )
+  return {
+    kind: 'user',
+    userId: standing.userId,
+    userName: standing.userName,
+    tokenId: claims.tokenId,
+    admin: scopes.includes('admin'),
+    scopes,
+  }
+}
+
+/**
+ * allow: go on. challenge (401): nobody asked for something that needs somebody. hide (404): it
+ * does not exist for the asker, and looks exactly as if it did not (R26). deny (403): visible, but
+ * not to be changed by the asker.
+ */
+export function decide(identity: Identity, action: Action, facts: Facts): Decision {
+  if (identity.kind === 'anonymous' && action !== 'see' && action !== 'download') return 'challenge'
+  if (facts === null) return 'hide'
+  const owns = identity.kind === 'user' && (identity.admin || identity.userId === facts.ownerId)
+  const visible = !facts.private || owns
+  if (!visible) return 'hide'
+  switch (action) {
+    case 'see':
+      return 'allow'
+    case 'download':
+      return !facts.private || hasScope(identity, 'pull') ? 'allow' : 'deny'
+    case 'create':
+    case 'push':
+    case 'delete':
+      return owns && hasScope(identity, SCOPE[action]) ? 'allow' : 'deny'
+    case 'administer':
+      return identity.kind === 'user' && identity.admin ? 'allow' : 'deny'
+  }
+}
+
+/** Like `decide`, but throws what is not allowed, with a sentence for the terminal. */
+export function authorise(identity: Identity, action: Action, facts: Facts, name = ''): void {
+  const decision = decide(identity, action, facts)
+  if (decision === 'allow') return
+  const subject = facts?.subject ?? 'image'
+  if (decision === 'challenge')
+    throw new RegistryError(
+      'unauthenticated',
+      'This needs a token: log in first, for example with apptainer remote login.',
+      { subject: 'token' },
+    )
+  if (decision === 'hide') throw absent(subject)
+  const what = name === '' ? `this ${subject}` : name
+  const scope = action === 'see' ? null : SCOPE[action]
+  throw new RegistryError(
+    'denied',
+    identity.kind === 'user' && scope !== null && !identity.scopes.includes(scope)
+      ? `Your token lacks the scope "${scope}"; create one that has it with sreg-lite token create.`
+      : `You may not ${VERB[action]} ${what}: it belongs to somebody else. Push to your own entity${identity.kind === 'user' ? ` (library://${identity.userName}/...)` : ''}, or ask its owner or an administrator.`,
+    { subject },
+  )
+}
+
+/** The one answer for things that are not there and things that are not to be seen (R26). */
+export function absent(subject: ErrorSubject): RegistryError {
+  return new RegistryError('not_found', `There is no such ${subject} here.`, { subject })
+}
+
+const VERB: Record<Action, string> = {
+  see: 'see',
+  download: 'download',
+  create: 'create anything in',
+  push: 'push to',
+  delete: 'delete from',
+  administer: 'administer',
+}
+
+function hasScope(identity: Identity, scope: Scope): boolean {
+  return identity.kind === 'user' && identity.scopes.includes(scope)
+}

@@ -1,0 +1,372 @@
+/** Entities to tags: find, create, tag, delete, search. Every method asks `authorise` first. */
+import { RegistryError } from '../errors.ts'
+import type { Below, BlobStore, Clock, Database, Ids, LookupPath, Seen, Writer } from '../ports.ts'
+import { absent, authorise, identify } from './access.ts'
+import type { Claims, Collection, Container, Entity, Identity, Image, Tag } from './model.ts'
+import { checkName } from './names.ts'
+import { parseHash, type Ref } from './ref.ts'
+
+/** The arch that a request without one means: clients before 3.3 send none. */
+export const DEFAULT_ARCH = 'amd64'
+/** Images that one search answers with at most (R54). */
+const SEARCH_LIMIT = 1000
+const MAX_TERMS = 8
+const SHORTEST_TERM = 3
+
+type Deps = { database: Database; blobs: BlobStore; clock: Clock; ids: Ids }
+
+export type Catalog = ReturnType<typeof createCatalog>
+
+/** The facts `authorise` needs about a container, and about everything inside it. */
+export const containerFacts = (
+  subject: 'container' | 'image' | 'tag',
+  of: { ownerId: string; containerPrivate: boolean; collectionPrivate: boolean },
+) => ({ subject, ownerId: of.ownerId, private: of.containerPrivate || of.collectionPrivate })
+
+const factsOfContainer = (container: Container) =>
+  containerFacts('container', { ...container, containerPrivate: container.private })
+
+const nameOf = (image: Image | Container): string =>
+  'containerName' in image
+    ? `${image.entityName}/${image.collectionName}/${image.containerName}`
+    : `${image.entityName}/${image.collectionName}/${image.name}`
+
+/** The writing user as the guards of a batch want it. */
+export function writerOf(identity: Identity, clock: Clock): Writer {
+  if (identity.kind === 'anonymous') throw new Error('authorise lets nobody write anonymously')
+  const { userId, tokenId, admin } = identity
+  return { userId, tokenId, admin, now: clock.now() }
+}
+
+/** "No description" is what clients send when their user said nothing. */
+const described = (text: string) => (/^no description$/i.test(text.trim()) ? '' : text)
+
+export function createCatalog({ database, blobs, clock, ids }: Deps) {
+  const { catalog } = database
+
+  /** Reads with the claims as viewer and turns claims and standing into the identity. */
+  async function look<T>(
+    claims: Claims | null,
+    read: (viewer: Claims | null, now: Date) => Promise<Seen<T>>,
+  ): Promise<{ identity: Identity; value: T }> {
+    const { standing, value } = await read(claims, clock.now())
+    return { identity: identify(claims, standing), value }
+  }
+
+  return {
+    /** The entities of the asking user; nothing for nobody. */
+    async ownEntities(claims: Claims | null): Promise<Entity[]> {
+      if (claims === null) return []
+      const { value } = await look(claims, (_, now) => catalog.ownEntities(claims, now))
+      return value
+    },
+
+    /** `not_found` when it does not exist, or has nothing that the asker may see. */
+    async entity(name: string, claims: Claims | null): Promise<{ entity: Entity; below: Below }> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findEntity(name, viewer, now),
+      )
+      if (value === null) throw absent('entity')
+      authorise(identity, 'see', {
+        subject: 'entity',
+        ownerId: value.entity.ownerId,
+        private: value.below.ids.length === 0,
+      })
+      return value
+    },
+
+    async collection(
+      entity: string,
+      name: string,
+      claims: Claims | null,
+    ): Promise<{ collection: Collection; below: Below }> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findCollection(entity, name, viewer, now),
+      )
+      if (value === null) throw absent('collection')
+      authorise(identity, 'see', { subject: 'collection', ...value.collection })
+      return value
+    },
+
+    async container(
+      path: LookupPath,
+      claims: Claims | null,
+    ): Promise<{ container: Container; below: Below; tags: Tag[] }> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findContainer(path, viewer, now),
+      )
+      if (value === null) throw absent('container')
+      authorise(identity, 'see', factsOfContainer(value.container))
+      return value
+    },
+
+    /**
+     * An image with bytes. By hash, the way a push asks before it uploads, the bytes are looked
+     * for as well: a row whose object is gone would make the loss permanent (R60).
+     */
+    async image(
+      ref: Ref,
+      arch: string | null,
+      claims: Claims | null,
+      action: 'see' | 'download' = 'see',
+    ): Promise<Image & { uploaded: true; blob: { key: string; size: number } }> {
+      const { selector } = ref
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findImage(
+          ref.path,
+          selector.kind === 'tag'
+            ? { by: 'tag', tag: selector.tag, arch: arch ?? DEFAULT_ARCH }
+            : { by: 'digest', digest: selector.digest },
+          viewer,
+          now,
+        ),
+      )
+      const { blob } = value ?? { blob: null }
+      if (value === null || blob === null) throw absent('image')
+      authorise(identity, action, containerFacts('image', value), nameOf(value))
+      if (selector.kind === 'digest' && identity.kind === 'user' && !(await holds(blob)))
+        throw absent('image')
+      return { ...value, uploaded: true, blob }
+    },
+
+    async createEntity(
+      body: { name: string; description: string },
+      claims: Claims | null,
+    ): Promise<Entity> {
+      const name = checkName('entity', body.name)
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.entityParent(name, viewer, now),
+      )
+      // the parent is the registry itself: a user may make the entity of their own name only
+      const mine = identity.kind === 'user' && identity.userName === name
+      const ownerId = identity.kind === 'user' ? identity.userId : ''
+      authorise(
+        identity,
+        'create',
+        { subject: 'entity', ownerId: mine ? ownerId : '', private: false },
+        `the entity ${name}`,
+      )
+      const { row } = await catalog.createEntity({
+        id: ids.next(),
+        name,
+        description: described(body.description),
+        ownerId: value.user?.id ?? ownerId,
+        writer: writerOf(identity, clock),
+      })
+      return row
+    },
+
+    async createCollection(
+      body: { name: string; description: string; entity: string; private: boolean },
+      claims: Claims | null,
+    ): Promise<Collection> {
+      const name = checkName('collection', body.name)
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.entityById(body.entity, viewer, now),
+      )
+      // a stranger who knows the id could see the entity by its name, or it has nothing to see
+      authorise(
+        identity,
+        'create',
+        value === null
+          ? null
+          : { subject: 'entity', ownerId: value.ownerId, private: !value.visible },
+        value === null ? '' : `the entity ${value.name}`,
+      )
+      if (value === null) throw absent('entity')
+      const { row } = await catalog.createCollection({
+        id: ids.next(),
+        name,
+        description: described(body.description),
+        entityId: value.id,
+        // R15: every create body carries "private":false as a zero value
+        private: body.private || value.defaultPrivate,
+        writer: writerOf(identity, clock),
+      })
+      return row
+    },
+
+    async createContainer(
+      body: { name: string; description: string; collection: string; private: boolean },
+      claims: Claims | null,
+    ): Promise<Container> {
+      const name = checkName('container', body.name)
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.collectionById(body.collection, viewer, now),
+      )
+      authorise(
+        identity,
+        'create',
+        value === null ? null : { subject: 'collection', ...value },
+        value === null ? '' : `the collection ${value.entityName}/${value.name}`,
+      )
+      if (value === null) throw absent('collection')
+      const { row } = await catalog.createContainer({
+        id: ids.next(),
+        name,
+        description: described(body.description),
+        collectionId: value.id,
+        private: body.private,
+        writer: writerOf(identity, clock),
+      })
+      return row
+    },
+
+    /**
+     * Makes the image's record, or returns the one that is there. When the asker can already read
+     * an image of the same hash, its bytes are used and the upload is skipped (R8, R29).
+     */
+    async createImage(
+      body: { hash: string; description: string; container: string },
+      claims: Claims | null,
+    ): Promise<Image> {
+      const digest = parseHash(body.hash)
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.containerById(body.container, viewer, now),
+      )
+      authorise(
+        identity,
+        'push',
+        value === null ? null : factsOfContainer(value),
+        value === null ? '' : nameOf(value),
+      )
+      if (value === null) throw absent('container')
+      const writer = writerOf(identity, clock)
+      const { row } = await catalog.createImage({
+        id: ids.next(),
+        digest,
+        description: described(body.description),
+        containerId: value.id,
+        writer,
+      })
+      if (row.uploaded && row.blob !== null)
+        return (await holds(row.blob)) ? row : { ...row, uploaded: false, blob: null }
+      const known = await catalog.readableBlob(digest, claims, writer.now)
+      if (known === null || !(await holds(known))) return row
+      try {
+        await catalog.attach({
+          imageId: row.id,
+          digest,
+          size: known.size,
+          facts: null,
+          writer,
+          source: { kind: 'blob', blobId: known.id },
+        })
+      } catch (error) {
+        // the copy went in this very moment: the client uploads, as if it had never been there
+        if (error instanceof RegistryError && error.code === 'conflict') return row
+        throw error
+      }
+      return { ...row, uploaded: true, blob: { key: known.key, size: known.size } }
+    },
+
+    async tags(containerId: string, claims: Claims | null): Promise<Tag[]> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.listTags(containerId, viewer, now),
+      )
+      if (value === null) throw absent('container')
+      authorise(identity, 'see', factsOfContainer(value.container))
+      return value.tags
+    },
+
+    /** Points tags at an image of this container (R16). `arch` null means the image's own. */
+    async setTag(
+      containerId: string,
+      change: { arch: string | null; tag: string; imageId: string },
+      claims: Claims | null,
+    ): Promise<void> {
+      const tag = checkName('tag', change.tag)
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.taggable(containerId, change.imageId, viewer, now),
+      )
+      authorise(
+        identity,
+        'push',
+        value === null ? null : factsOfContainer(value.container),
+        value === null ? '' : nameOf(value.container),
+      )
+      if (value === null) throw absent('container')
+      const { image } = value
+      if (image === null) throw absent('image')
+      const { arch } = image
+      if (change.arch !== null && arch !== 'unknown' && arch !== change.arch)
+        throw new RegistryError(
+          'conflict',
+          `The image file was built for ${arch}, so it cannot be tagged "${tag}" for ${change.arch}.`,
+          { subject: 'tag' },
+        )
+      await catalog.setTag({ ...change, containerId, tag, writer: writerOf(identity, clock) })
+    },
+
+    /** By tag: that tag of that arch, and the image with its last tag. By hash: all of it. */
+    async deleteImage(ref: Ref, arch: string | null, claims: Claims | null): Promise<void> {
+      const { selector } = ref
+      const of = arch ?? DEFAULT_ARCH
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findImage(
+          ref.path,
+          selector.kind === 'tag'
+            ? { by: 'tag', tag: selector.tag, arch: of }
+            : { by: 'digest', digest: selector.digest },
+          viewer,
+          now,
+        ),
+      )
+      authorise(
+        identity,
+        'delete',
+        value === null ? null : containerFacts('image', value),
+        value === null ? '' : nameOf(value),
+      )
+      if (value === null) throw absent('image')
+      const writer = writerOf(identity, clock)
+      const deleted =
+        selector.kind === 'tag'
+          ? await catalog.deleteTag(value.containerId, of, selector.tag, writer)
+          : await catalog.deleteImage({ imageId: value.id, containerId: value.containerId }, writer)
+      if (!deleted) throw absent('image')
+    },
+
+    /** Images whose names, tags, description or label values hold the text, without case. */
+    async search(
+      query: { value: string; arch: string[]; signed: boolean },
+      claims: Claims | null,
+    ): Promise<{ images: Image[]; cut: boolean; terms: string[] }> {
+      const terms = searchTerms(query.value)
+      const { value } = await look(claims, (viewer, now) =>
+        catalog.search(
+          { terms, arch: query.arch, signed: query.signed, limit: SEARCH_LIMIT },
+          viewer,
+          now,
+        ),
+      )
+      return { ...value, terms }
+    },
+  }
+
+  /** True when the store has the object in its full size; marks the row as lost when not (R60). */
+  async function holds(blob: { key: string; size: number }): Promise<boolean> {
+    const info = await blobs.head(blob.key)
+    if (info?.size === blob.size) return true
+    await catalog.markLost(blob.key)
+    return false
+  }
+}
+
+/**
+ * Words of at least 3 characters, all of which must occur; a text of short words only is taken as
+ * a whole. `invalid` below 3 characters, as clients check themselves.
+ */
+function searchTerms(value: string): string[] {
+  const text = value.trim()
+  if (text.length < SHORTEST_TERM)
+    throw new RegistryError('invalid', 'Search for at least 3 characters.', { subject: 'request' })
+  if (text.length > 256)
+    throw new RegistryError('invalid', 'Search for at most 256 characters.', { subject: 'request' })
+  const words = text.split(/\s+/).filter((word) => word.length >= SHORTEST_TERM)
+  if (words.length > MAX_TERMS)
+    throw new RegistryError('invalid', `Search for at most ${MAX_TERMS} words.`, {
+      subject: 'request',
+    })
+  return words.length > 0 ? words : [text]
+}

@@ -1,0 +1,56 @@
+/** Hashes, MACs and random bytes: the one file of src that imports a `node:` module. */
+import {
+  createHash,
+  createHmac,
+  hkdfSync,
+  randomBytes,
+  timingSafeEqual,
+  type Hash,
+} from 'node:crypto'
+
+/** A running SHA-256. */
+export type Hasher = {
+  update(chunk: Uint8Array): void
+  /** 64 hex digits of everything so far. The hasher goes on: `hex` may be asked again later. */
+  hex(): string
+  /** A hasher with the same past and a future of its own (R3). */
+  copy(): Hasher
+}
+
+/** Starts a SHA-256 over bytes that come in pieces. */
+export function hasher(): Hasher {
+  return over(createHash('sha256'))
+}
+
+function over(hash: Hash): Hasher {
+  return {
+    update: (chunk) => void hash.update(chunk),
+    hex: () => hash.copy().digest('hex'),
+    copy: () => over(hash.copy()),
+  }
+}
+
+/** SHA-256 of bytes, or of a string's UTF-8, as 64 hex digits. */
+export function sha256Hex(data: Uint8Array | string): string {
+  return createHash('sha256').update(data).digest('hex')
+}
+
+/** HMAC-SHA256 of a string's UTF-8: 32 bytes. */
+export function hmacSha256(key: Uint8Array, data: string): Uint8Array {
+  return createHmac('sha256', key).update(data).digest()
+}
+
+/** A 32-byte key for one purpose, from a secret: HKDF-SHA256 (RFC 5869) with an empty salt. */
+export function deriveKey(secret: string | Uint8Array, info: string): Uint8Array {
+  return new Uint8Array(hkdfSync('sha256', secret, '', info, 32))
+}
+
+/** Compares in constant time; false at once when the lengths differ. */
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b)
+}
+
+/** `bytes` random bytes from the system's generator, as twice as many hex digits. */
+export function randomHex(bytes: number): string {
+  return randomBytes(bytes).toString('hex')
+}

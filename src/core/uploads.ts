@@ -1,0 +1,386 @@
+/**
+ * Bytes on their way: open, receive, complete, abort. The states, claims and races are walked
+ * through in docs/uploads.md; nothing here makes an image visible but `attach` (R8).
+ */
+import { isRegistryError, RegistryError } from '../errors.ts'
+import type { BlobPart, BlobStore, Bytes, Clock, Database, Ids } from '../ports.ts'
+import { absent, authorise, identify } from './access.ts'
+import { containerFacts, writerOf } from './catalog.ts'
+import { hasher, type Hasher } from './digest.ts'
+import type { Claims, Identity, Image, Upload } from './model.ts'
+import { inspectSif } from './sif.ts'
+
+/** Bytes of a part: fits a Worker's request limit, and is the client's own threshold. */
+export const PART_SIZE = 64 * 1024 * 1024
+/** Parts of one upload at most, as S3 and R2 have it; with PART_SIZE 625 GiB. */
+const MAX_PARTS = 10_000
+/** Uploads one user may have open; bytes are reserved, so this bounds rows only (decision 0011). */
+const MAX_OPEN = 1024
+/** Running hashes kept in memory; losing one costs a re-read (R3). */
+const MAX_HASHES = 1024
+const LEASE_MS = 60_000
+const RENEW_MS = 20_000
+/** How long a second completion waits for the first before it answers 409 (R20). */
+const WAIT_MS = 30_000
+const HOUR_MS = 3_600_000
+
+type Deps = {
+  database: Database
+  blobs: BlobStore
+  clock: Clock
+  ids: Ids
+  /** Bytes that must stay free on the store's disk. */
+  minFree: number
+}
+
+/** R3: a hash bound to exactly the parts whose etags it names. */
+type RunningHash = { hash: Hasher; etags: string[] }
+
+export type Uploads = ReturnType<typeof createUploads>
+
+/** Upload deadline by size (R23): at least a day, at most six (R2 drops parts after seven). */
+export function uploadDeadline(now: Date, size: number): Date {
+  const ms = (size / (128 * 1024)) * 1000
+  return new Date(now.getTime() + Math.min(Math.max(ms, 24 * HOUR_MS), 6 * 24 * HOUR_MS))
+}
+
+export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
+  const { catalog, uploads } = database
+  /** By upload id, oldest first; an absent entry means: read the finished blob again. */
+  const running = new Map<string, RunningHash>()
+  /** Keys whose whole-blob SHA-256 the store checked while this process received them. */
+  const checked = new Map<string, string>()
+  /** Completions at work in this process, by upload id. */
+  const finishing = new Map<string, Promise<void>>()
+
+  function remember<T>(map: Map<string, T>, key: string, value: T): void {
+    map.delete(key)
+    map.set(key, value)
+    const [oldest] = map.keys()
+    if (map.size > MAX_HASHES && oldest !== undefined) map.delete(oldest)
+  }
+
+  /** The image the path names, for somebody who may push to it; `not_found` for everybody else. */
+  async function pushable(
+    imageId: string,
+    claims: Claims | null,
+  ): Promise<{ image: Image; identity: Identity }> {
+    const { standing, value } = await catalog.imageById(imageId, claims, clock.now())
+    const identity = identify(claims, standing)
+    authorise(identity, 'push', value === null ? null : containerFacts('image', value))
+    if (value === null) throw absent('image')
+    return { image: value, identity }
+  }
+
+  async function open(
+    image: Image,
+    identity: Identity,
+    size: number,
+    partSize: number,
+  ): Promise<Upload> {
+    if (size < 1)
+      throw new RegistryError('invalid', 'An image cannot be empty.', { subject: 'upload' })
+    if (Math.ceil(size / partSize) > MAX_PARTS)
+      throw new RegistryError(
+        'too_large',
+        `This image of ${size} bytes is larger than the registry takes (${MAX_PARTS * PART_SIZE} bytes).`,
+        { subject: 'upload' },
+      )
+    const space = await blobs.space()
+    const keep = space === null ? 0 : Math.min(minFree, space.total * 0.05)
+    const writer = writerOf(identity, clock)
+    const upload: Upload = {
+      id: ids.next(),
+      imageId: image.id,
+      userId: writer.userId,
+      tokenId: writer.tokenId,
+      blobKey: ids.next(),
+      handle: null,
+      size,
+      partSize,
+      digest: image.digest,
+      state: 'open',
+      claim: null,
+      leaseUntil: null,
+      createdAt: writer.now,
+      expiresAt: uploadDeadline(writer.now, size),
+      closedAt: null,
+    }
+    await uploads.open(upload, writer, {
+      perUser: MAX_OPEN,
+      free: space === null ? null : Math.floor(space.free - keep),
+    })
+    return upload
+  }
+
+  /** SHA-256 of the finished blob: known from the way in, or read once more (R3). */
+  async function digestOf(upload: Upload, parts: BlobPart[] | null): Promise<string> {
+    const state = running.get(upload.id)
+    if (parts === null) {
+      const known = checked.get(upload.blobKey)
+      if (known !== undefined) return known
+    } else if (
+      state !== undefined &&
+      state.etags.length === parts.length &&
+      state.etags.every((etag, index) => etag === parts[index]?.etag)
+    )
+      return state.hash.hex()
+    const blob = await blobs.get(upload.blobKey)
+    if (blob === null) throw new Error('the blob went while it was being checked')
+    const hash = hasher()
+    for await (const chunk of blob.stream()) hash.update(chunk)
+    return hash.hex()
+  }
+
+  async function inspect(key: string, size: number) {
+    return inspectSif(async (start, length) => {
+      const blob = await blobs.get(key, { start, end: start + length - 1 })
+      if (blob === null) throw new Error('the blob went while it was being inspected')
+      const bytes = new Uint8Array(blob.range.end - blob.range.start + 1)
+      let at = 0
+      for await (const chunk of blob.stream()) {
+        bytes.set(chunk, at)
+        at += chunk.length
+      }
+      return bytes
+    }, size)
+  }
+
+  /** What is wrong with the bytes themselves: before any attach, so they may go at once (R7). */
+  async function refuse(upload: Upload, claim: string): Promise<void> {
+    await uploads.close(upload.id, { state: 'finishing', claim }, 'failed', clock.now())
+    await blobs.delete([upload.blobKey])
+  }
+
+  async function finish(
+    upload: Upload,
+    claim: string,
+    parts: BlobPart[] | null,
+    identity: Identity,
+  ): Promise<void> {
+    const { id, blobKey, handle, size, digest, imageId } = upload
+    const renewal = setInterval(() => {
+      // a lost lease shows in the guard of attach
+      uploads.renew(id, claim, new Date(clock.now().getTime() + LEASE_MS)).catch(() => undefined)
+    }, RENEW_MS)
+    try {
+      const info =
+        parts === null || handle === null
+          ? await blobs.head(blobKey)
+          : await blobs.finishParts(blobKey, handle, parts)
+      if (info === null) throw absent('upload')
+      if (info.size !== size) {
+        await refuse(upload, claim)
+        throw new RegistryError(
+          'size_mismatch',
+          `The image was announced with ${size} bytes, but ${info.size} arrived; push it again.`,
+          { subject: 'upload' },
+        )
+      }
+      const found = await digestOf(upload, parts)
+      if (found !== digest) {
+        await refuse(upload, claim)
+        throw new RegistryError(
+          'digest_mismatch',
+          `The bytes that arrived are not those of the image (SHA-256 ${found} instead of ${digest}); push it again.`,
+          { subject: 'upload' },
+        )
+      }
+      const facts = await inspect(blobKey, size).catch(async (error: unknown) => {
+        if (isRegistryError(error, 'invalid')) await refuse(upload, claim)
+        throw error
+      })
+      await catalog.attach({
+        imageId: imageId ?? '',
+        digest,
+        size,
+        facts,
+        writer: writerOf(identity, clock),
+        source: { kind: 'upload', uploadId: id, claim, blobId: ids.next(), key: blobKey },
+      })
+    } catch (error) {
+      // a wrong list of parts, or a store that failed, is no reason to lose what has arrived
+      await uploads
+        .close(id, { state: 'finishing', claim }, 'open', clock.now())
+        .catch(() => undefined)
+      throw error
+    } finally {
+      clearInterval(renewal)
+      running.delete(id)
+      checked.delete(blobKey)
+    }
+  }
+
+  /** R20: one claim wins; the work goes on when the client has hung up; others wait for it. */
+  async function complete(
+    upload: Upload,
+    parts: BlobPart[] | null,
+    identity: Identity,
+  ): Promise<void> {
+    const deadline = clock.now().getTime() + WAIT_MS
+    for (;;) {
+      const atWork = finishing.get(upload.id)
+      if (atWork !== undefined) {
+        await Promise.race([
+          atWork.catch(() => undefined),
+          new Promise((resolve) => setTimeout(resolve, deadline - clock.now().getTime())),
+        ])
+      } else {
+        const now = clock.now()
+        const claim = ids.next()
+        const lease = new Date(now.getTime() + LEASE_MS)
+        if (await uploads.claim(upload.id, claim, now, lease)) {
+          const work = finish(upload, claim, parts, identity).finally(() =>
+            finishing.delete(upload.id),
+          )
+          finishing.set(upload.id, work)
+          return work
+        }
+      }
+      const viewer = identity.kind === 'user' ? { ...identity, scopes: [] } : null
+      const { value } = await uploads.find(upload.id, viewer, clock.now())
+      if (value?.state === 'done') return
+      if (value === null || (value.state !== 'finishing' && value.state !== 'open')) throw ended()
+      if (clock.now().getTime() >= deadline)
+        throw new RegistryError(
+          'conflict',
+          'This upload is still being checked; push again in a minute, nothing will be sent twice.',
+          { subject: 'upload', retryAfter: 60 },
+        )
+      if (value.state === 'finishing') await new Promise((resolve) => setTimeout(resolve, 500))
+    }
+  }
+
+  return {
+    /** For one body of a whole image (v1, and v2 up to 64 MiB). */
+    async openSingle(
+      imageId: string,
+      size: number,
+      sha256: string | null,
+      claims: Claims | null,
+    ): Promise<Upload> {
+      const { image, identity } = await pushable(imageId, claims)
+      if (sha256 !== null && sha256 !== image.digest)
+        throw new RegistryError(
+          'digest_mismatch',
+          'The SHA-256 in this request is not that of the image it names.',
+          { subject: 'upload' },
+        )
+      return open(image, identity, size, size)
+    },
+
+    /** For an image in parts of PART_SIZE; the hash runs along from part 1 (R3). */
+    async openParts(imageId: string, size: number, claims: Claims | null): Promise<Upload> {
+      const { image, identity } = await pushable(imageId, claims)
+      const upload = await open(image, identity, size, PART_SIZE)
+      const handle = await blobs.startParts(upload.blobKey, size, PART_SIZE)
+      await uploads.setHandle(upload.id, handle)
+      remember(running, upload.id, { hash: hasher(), etags: [] })
+      return { ...upload, handle }
+    },
+
+    /** Stores the body of a single upload; its SHA-256 is checked as it passes. No database trip. */
+    async receiveSingle(
+      ticket: { key: string; size: number; sha256: string },
+      body: Bytes,
+    ): Promise<{ etag: string }> {
+      const { etag } = await blobs.put(ticket.key, body, ticket.size, ticket.sha256)
+      remember(checked, ticket.key, ticket.sha256)
+      return { etag }
+    },
+
+    /** Stores one part. No database trip: everything stands in the ticket. */
+    async receivePart(
+      ticket: {
+        upload: string
+        key: string
+        handle: string
+        part: number
+        size: number
+        sha256: string | null
+      },
+      body: Bytes,
+    ): Promise<{ etag: string }> {
+      const state = running.get(ticket.upload)
+      const inOrder = state !== undefined && state.etags.length === ticket.part - 1
+      if (!inOrder) running.delete(ticket.upload)
+      const hash = inOrder ? state.hash.copy() : null
+      const { etag } = await blobs
+        .putPart(ticket.key, ticket.handle, ticket.part, body, ticket.size, {
+          ...(ticket.sha256 === null ? {} : { sha256: ticket.sha256 }),
+          ...(hash === null ? {} : { onChunk: (chunk) => hash.update(chunk) }),
+        })
+        .catch((error: unknown) => {
+          running.delete(ticket.upload)
+          throw error
+        })
+      if (hash !== null) {
+        // compare-and-set: a second writer of this part has changed or dropped the state
+        if (running.get(ticket.upload) === state)
+          remember(running, ticket.upload, { hash, etags: [...(state?.etags ?? []), etag] })
+        else running.delete(ticket.upload)
+      }
+      return { etag }
+    },
+
+    /**
+     * Completes the single upload of an image: the call names only the image, so any received
+     * upload of the asker for it will do; an image that has its bytes already is success (R20).
+     */
+    async completeSingle(imageId: string, claims: Claims | null): Promise<Image> {
+      const { image, identity } = await pushable(imageId, claims)
+      if (image.uploaded) return image
+      const { value } = await uploads.forImage(imageId, claims, clock.now())
+      for (const upload of value) {
+        if (upload.state === 'done') return image
+        if (upload.handle !== null || (await blobs.head(upload.blobKey)) === null) continue
+        await complete(upload, null, identity)
+        return image
+      }
+      throw new RegistryError('conflict', 'No bytes of this image have arrived; push it again.', {
+        subject: 'upload',
+      })
+    },
+
+    /** Completes an upload in parts; repeating it after success is success. */
+    async completeParts(
+      imageId: string,
+      uploadId: string,
+      parts: BlobPart[],
+      claims: Claims | null,
+    ): Promise<Image> {
+      const { image, identity } = await pushable(imageId, claims)
+      const upload = await own(imageId, uploadId, claims)
+      if (upload.state === 'done') return image
+      if (upload.state !== 'open' && upload.state !== 'finishing') throw ended()
+      await complete(upload, parts, identity)
+      return image
+    },
+
+    /** Drops an upload in parts. Repeating it is success; a finished one stays finished. */
+    async abort(imageId: string, uploadId: string, claims: Claims | null): Promise<void> {
+      await pushable(imageId, claims)
+      const upload = await own(imageId, uploadId, claims)
+      running.delete(uploadId)
+      const from = { state: 'open', claim: null } as const
+      if (await uploads.close(uploadId, from, 'aborted', clock.now()))
+        await blobs.abortParts(upload.blobKey, upload.handle)
+    },
+  }
+
+  /** R16: an upload acts only for the image and the user that opened it; else it does not exist. */
+  async function own(imageId: string, uploadId: string, claims: Claims | null): Promise<Upload> {
+    const { value } = await uploads.find(uploadId, claims, clock.now())
+    if (value === null || value.imageId !== imageId || value.userId !== claims?.userId)
+      throw absent('upload')
+    return value
+  }
+
+  function ended(): RegistryError {
+    return new RegistryError(
+      'conflict',
+      'This upload has ended (aborted, expired or refused); push the image again.',
+      { subject: 'upload' },
+    )
+  }
+}

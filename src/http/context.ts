@@ -1,0 +1,66 @@
+/** What a request carries through Hono: the runtime's facts, the log line to be, and the claims. */
+import type { Context } from 'hono'
+import type { Claims } from '../core/model.ts'
+import type { ErrorCode } from '../errors.ts'
+import type { Peer } from '../ports.ts'
+
+/** The request's log line while it grows (R34: no URL, header, body or ticket goes in here). */
+export type LogEntry = {
+  requestId: string
+  /** Pattern of the route that matched, such as `/v1/entities/:name`. */
+  route: string | null
+  userId: string | null
+  tokenId: string | null
+  /** First six hex digits of the ticket's SHA-256. */
+  ticket: string | null
+  /** Bytes of the body received and sent, where somebody counted. */
+  bytesIn: number | null
+  bytesOut: number | null
+  /** Code of the error that was answered. */
+  code: ErrorCode | null
+  /** What an operator may know beyond the answer: why a ticket was refused, a stack. */
+  reason: string | null
+  /** Status of an answer that a Transfer wrote past Hono, base headers included; else null. */
+  status: number | null
+}
+
+/** What the runtime says about a connection. */
+export type Connection = {
+  peer: Peer
+  /** Node's IncomingMessage and ServerResponse, for adapters/node only. */
+  incoming?: unknown
+  outgoing?: unknown
+}
+
+export type Bindings = Connection & {
+  entry: LogEntry
+  /** Headers that every answer carries; whoever writes past Hono adds them. */
+  headers: Readonly<Record<string, string>>
+}
+
+export type Env = {
+  Bindings: Bindings
+  Variables: {
+    requestId: string
+    /** Verified claims; null is anonymous, also on routes that look at no credentials. */
+    claims: Claims | null
+  }
+}
+
+export type Ctx = Context<Env>
+
+/** A fresh log entry for a request. */
+export function newEntry(requestId: string): LogEntry {
+  return {
+    requestId,
+    route: null,
+    userId: null,
+    tokenId: null,
+    ticket: null,
+    bytesIn: null,
+    bytesOut: null,
+    code: null,
+    reason: null,
+    status: null,
+  }
+}

@@ -1,0 +1,180 @@
+/**
+ * Turns a protocol's route table into a Hono app: access is checked per row, never by `use('*')`,
+ * because protocols share path prefixes (decision: protocol folders, one table each).
+ */
+import { Hono } from 'hono'
+import type { Claims, Scope } from '../core/model.ts'
+import { isRegistryError, RegistryError } from '../errors.ts'
+import type { Ctx, Env } from './context.ts'
+
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'PATCH'
+
+/**
+ * Who may call a row. `open`: anybody, credentials are not looked at. `ticket`: the handler opens a
+ * ticket, credentials are not looked at. `read`: anybody, but a token that is sent must be valid.
+ * `token`: any valid token. A scope: a valid token that carries the scope.
+ */
+export type Access = 'open' | 'ticket' | 'read' | 'token' | Exclude<Scope, 'pull'>
+
+export type Handler = (c: Ctx) => Response | Promise<Response>
+
+export type Route = {
+  method: Method
+  /** A Hono pattern; it is also the `route` of the log line. */
+  path: string
+  access: Access
+  handler: Handler
+}
+
+/**
+ * Builds the app of one protocol. Rows match in the order of the table. A known path asked with
+ * another method is `unsupported` (405) with an Allow header; any other path that matches one of
+ * `owns` (Hono patterns, such as `/v1/*`) is `not_found`. Both are the same for every caller and
+ * never depend on what exists (R28). HEAD is served by the GET row unless the table has its own;
+ * handlers of GET rows see `HEAD` in `c.req.method` and must not open a body for it.
+ *
+ * Whatever a row throws reaches `onError` as a RegistryError; anything else becomes `internal`
+ * with the request's id as its only content, and its stack goes to the log line.
+ */
+export function defineRoutes(table: {
+  routes: readonly Route[]
+  owns: readonly string[]
+  onError: (error: RegistryError, c: Ctx) => Response | Promise<Response>
+  deps: { authenticate: (c: Ctx) => Promise<Claims | null> }
+}): Hono<Env> {
+  const { routes, owns, onError, deps } = table
+  const app = new Hono<Env>({ strict: false })
+  const guarded = (path: string, handler: Handler): Handler => {
+    const fail = (error: unknown, c: Ctx) => onError(asRegistryError(error, c), c)
+    // Errors are caught here and not by app.onError: that would wrap every handler once more when
+    // the app is mounted, and synchronous handlers stay synchronous this way.
+    return (c) => {
+      c.env.entry.route = path
+      c.set('requestId', c.env.entry.requestId)
+      try {
+        const response = handler(c)
+        return response instanceof Promise
+          ? response.catch((error: unknown) => fail(error, c))
+          : response
+      } catch (error) {
+        return fail(error, c)
+      }
+    }
+  }
+
+  const methodsOf = new Map<string, Map<Method, Handler>>()
+  for (const { method, path, access, handler } of routes) {
+    const methods = methodsOf.get(path) ?? new Map<Method, Handler>()
+    if (methods.has(method)) throw new Error(`Two rows for ${method} ${path}`)
+    methodsOf.set(path, methods.set(method, withAccess(access, handler, deps)))
+  }
+  const refusals = new Map<string, Handler>()
+  for (const [path, methods] of methodsOf) refusals.set(path, refuseMethod(methods, onError))
+
+  for (const { method, path } of routes) {
+    const methods = methodsOf.get(path)
+    const handler = methods?.get(method)
+    const refuse = refusals.get(path)
+    if (methods === undefined || handler === undefined || refuse === undefined) continue
+    if (method === 'HEAD' || (method === 'GET' && methods.has('HEAD'))) {
+      // Hono dispatches HEAD as GET and never looks for a HEAD row, so one GET row serves both.
+      if (method === 'GET' || !methods.has('GET')) {
+        const get = methods.get('GET') ?? refuse
+        const head = methods.get('HEAD') ?? get
+        app.get(
+          path,
+          guarded(path, (c) => (c.req.method === 'HEAD' ? head(c) : get(c))),
+        )
+      }
+    } else app.on(method, path, guarded(path, handler))
+  }
+  for (const [path, refuse] of refusals) app.all(path, guarded(path, refuse))
+  for (const path of owns)
+    app.all(
+      path,
+      guarded(path, () => {
+        throw new RegistryError('not_found', 'There is nothing at this address', {
+          subject: 'route',
+        })
+      }),
+    )
+  return app
+}
+
+function withAccess(
+  access: Access,
+  handler: Handler,
+  deps: { authenticate: (c: Ctx) => Promise<Claims | null> },
+): Handler {
+  if (access === 'open' || access === 'ticket')
+    return (c) => {
+      c.set('claims', null)
+      return handler(c)
+    }
+  return async (c) => {
+    const claims = await deps.authenticate(c)
+    c.set('claims', claims)
+    if (claims !== null) {
+      c.env.entry.userId = claims.userId
+      c.env.entry.tokenId = claims.tokenId
+    }
+    if (access !== 'read') demand(access, claims)
+    return handler(c)
+  }
+}
+
+function demand(access: Exclude<Access, 'open' | 'ticket' | 'read'>, claims: Claims | null): void {
+  if (claims === null)
+    throw new RegistryError(
+      'unauthenticated',
+      'This needs a token: log in first, for example with apptainer remote login',
+      { subject: 'token' },
+    )
+  if (access !== 'token' && !claims.scopes.includes(access))
+    throw new RegistryError(
+      'denied',
+      `This needs a token with the scope ${access}; yours has ${claims.scopes.join(', ') || 'none'}`,
+      { subject: 'token' },
+    )
+}
+
+function refuseMethod(
+  methods: ReadonlyMap<Method, Handler>,
+  onError: (error: RegistryError, c: Ctx) => Response | Promise<Response>,
+): Handler {
+  const names = new Set<string>(methods.keys())
+  if (names.has('GET')) names.add('HEAD')
+  const allow = [...names].sort().join(', ')
+  return async (c) => {
+    c.env.entry.code = 'unsupported'
+    const error = new RegistryError(
+      'unsupported',
+      `${c.req.method} does not work at this address; it answers ${allow}`,
+      { subject: 'route' },
+    )
+    const response = await onError(error, c)
+    response.headers.set('Allow', allow)
+    return response
+  }
+}
+
+function asRegistryError(error: unknown, c: Ctx): RegistryError {
+  const { entry } = c.env
+  if (isRegistryError(error)) {
+    entry.code = error.code
+    if (error.code === 'internal' || error.code === 'unavailable') entry.reason = trace(error)
+    else if (error.cause instanceof Error) entry.reason = error.cause.message
+    return error
+  }
+  entry.code = 'internal'
+  entry.reason = trace(error)
+  return new RegistryError('internal', `internal error, request ${entry.requestId}`, {
+    subject: 'request',
+  })
+}
+
+function trace(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const cause = error.cause === undefined ? '' : `\ncaused by: ${trace(error.cause)}`
+  return (error.stack ?? String(error)) + cause
+}

@@ -1,0 +1,978 @@
+/** Entities to tags, and search over them. */
+import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
+import { RegistryError } from '../errors.ts'
+import type { CatalogBook, ImageSelector, LookupPath, Viewer } from '../ports.ts'
+import { guarded } from './failure.ts'
+import {
+  dropGuard,
+  entityOfCollection,
+  entityOfContainer,
+  entityOfImage,
+  indexImages,
+  mayWrite,
+  p,
+  recountContainer,
+  standingQuery,
+  unindexImages,
+  viewerIsAdmin,
+  viewerValues,
+  visibleCollection,
+  visibleContainer,
+  writerValues,
+} from './fragments.ts'
+import { prepare, type Handle, type Statement } from './handle.ts'
+import {
+  collectionColumns,
+  containerColumns,
+  entityColumns,
+  imageColumns,
+  toCollection,
+  toContainer,
+  toEntity,
+  toImage,
+  toStanding,
+  toUser,
+} from './rows.ts'
+import * as t from './schema.ts'
+
+/** Lists given out below a name never hold more ids than this (R54). */
+const LIST_LIMIT = 1000
+/** Matches that search looks at before it joins and orders them (R56). */
+const CANDIDATES = 10_000
+
+const lostRight = () =>
+  new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
+const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
+  new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
+
+export function sqliteCatalog(handle: Handle): CatalogBook {
+  const { db } = handle
+  const standing = standingQuery(db)
+
+  const collectionsJoined = () =>
+    db
+      .select(collectionColumns)
+      .from(t.collections)
+      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+  const containersJoined = () =>
+    db
+      .select(containerColumns)
+      .from(t.containers)
+      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+  const liveBlob = and(eq(t.blobs.id, t.images.blobId), eq(t.blobs.state, 'live'))
+  const imagesJoined = () =>
+    db
+      .select(imageColumns)
+      .from(t.images)
+      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
+      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+      .leftJoin(t.blobs, liveBlob)
+  const uploadedImagesJoined = () =>
+    db
+      .select(imageColumns)
+      .from(t.images)
+      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
+      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+      .innerJoin(t.blobs, liveBlob)
+
+  /** Either the named entity, or the one visible collection of that name (SREG_SHORT_REFS=unique). */
+  const inEntity = {
+    named: eq(t.entities.name, p('entity')),
+    unique: and(
+      visibleCollection,
+      sql`(select count(*) from collections oc join entities oe on oe.id = oc.entity_id where oc.name = ${p('collection')} and (oe.owner_id = ${p('viewerId')} or oc.private = 0 or ${viewerIsAdmin})) = 1`,
+    ),
+  }
+  const ofPath = (within: SQL | undefined) =>
+    and(within, eq(t.collections.name, p('collection')), eq(t.containers.name, p('container')))
+  const tagged = and(eq(t.tags.name, p('tag')), eq(t.tags.arch, p('arch')))
+
+  const perPath = (within: SQL | undefined) => ({
+    container: prepare(containersJoined().where(ofPath(within))),
+    containerImages: prepare(
+      db
+        .select({ id: t.images.id })
+        .from(t.images)
+        .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(ofPath(within), isNotNull(t.images.blobId)))
+        .orderBy(t.images.seq)
+        .limit(LIST_LIMIT),
+    ),
+    containerTags: prepare(
+      db
+        .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
+        .from(t.tags)
+        .innerJoin(t.containers, eq(t.containers.id, t.tags.containerId))
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(ofPath(within)),
+    ),
+    byTag: prepare(
+      db
+        .select(imageColumns)
+        .from(t.tags)
+        .innerJoin(t.images, eq(t.images.id, t.tags.imageId))
+        .innerJoin(t.containers, eq(t.containers.id, t.tags.containerId))
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .innerJoin(t.blobs, liveBlob)
+        .where(and(ofPath(within), tagged)),
+    ),
+    byDigest: prepare(
+      uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, p('digest')))),
+    ),
+  })
+  const paths = { named: perPath(inEntity.named), unique: perPath(inEntity.unique) }
+  const pathOf = (path: LookupPath) => (path.entity === null ? paths.unique : paths.named)
+
+  const q = {
+    entity: prepare(
+      db
+        .select(entityColumns)
+        .from(t.entities)
+        .where(eq(t.entities.name, p('name'))),
+    ),
+    entityShows: prepare(
+      db
+        .select({ id: t.collections.id })
+        .from(t.collections)
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(eq(t.entities.id, p('id')), visibleCollection))
+        .limit(1),
+    ),
+    taggable: prepare(
+      db
+        .select({ arch: t.images.arch })
+        .from(t.images)
+        .innerJoin(t.blobs, liveBlob)
+        .where(and(eq(t.images.id, p('imageId')), eq(t.images.containerId, p('id')))),
+    ),
+    entityById: prepare(
+      db
+        .select(entityColumns)
+        .from(t.entities)
+        .where(eq(t.entities.id, p('id'))),
+    ),
+    ownEntities: prepare(
+      db
+        .select(entityColumns)
+        .from(t.entities)
+        .where(sql`(${t.entities.ownerId} = ${p('viewerId')} or ${viewerIsAdmin})`)
+        .orderBy(t.entities.name)
+        .limit(LIST_LIMIT),
+    ),
+    entityCollections: prepare(
+      db
+        .select({ id: t.collections.id })
+        .from(t.collections)
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(eq(t.entities.name, p('name')), visibleCollection))
+        .orderBy(t.collections.name)
+        .limit(LIST_LIMIT),
+    ),
+    entitySize: prepare(
+      db
+        .select({ size: sql<number>`coalesce(sum(${t.containers.size}), 0)` })
+        .from(t.containers)
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(eq(t.entities.name, p('name')), visibleContainer)),
+    ),
+    collection: prepare(
+      collectionsJoined().where(
+        and(eq(t.entities.name, p('entity')), eq(t.collections.name, p('name'))),
+      ),
+    ),
+    collectionById: prepare(collectionsJoined().where(eq(t.collections.id, p('id')))),
+    collectionContainers: prepare(
+      db
+        .select({ id: t.containers.id })
+        .from(t.containers)
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(
+          and(
+            eq(t.entities.name, p('entity')),
+            eq(t.collections.name, p('name')),
+            visibleContainer,
+          ),
+        )
+        .orderBy(t.containers.name)
+        .limit(LIST_LIMIT),
+    ),
+    collectionSize: prepare(
+      db
+        .select({ size: sql<number>`coalesce(sum(${t.containers.size}), 0)` })
+        .from(t.containers)
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(
+          and(
+            eq(t.entities.name, p('entity')),
+            eq(t.collections.name, p('name')),
+            visibleContainer,
+          ),
+        ),
+    ),
+    containerById: prepare(containersJoined().where(eq(t.containers.id, p('id')))),
+    tagsById: prepare(
+      db
+        .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
+        .from(t.tags)
+        .where(eq(t.tags.containerId, p('id'))),
+    ),
+    imageById: prepare(imagesJoined().where(eq(t.images.id, p('id')))),
+    user: prepare(
+      db
+        .select()
+        .from(t.users)
+        .where(eq(t.users.name, p('name'))),
+    ),
+    readableBlob: prepare(
+      db
+        .select({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
+        .from(t.images)
+        .innerJoin(t.blobs, liveBlob)
+        .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(eq(t.images.digest, p('digest')), visibleContainer))
+        .limit(1),
+    ),
+  }
+
+  const seqOf = {
+    image: sql`select seq from images where id = ${p('imageId')}`,
+    imageAndNote: sql`select seq from images where id = ${p('imageId')} or id = (select note from guard)`,
+    note: sql`select seq from images where id = (select note from guard)`,
+  }
+
+  const w = {
+    dropGuard: dropGuard(db),
+    entityGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or wu.name = ${p('name')}))`,
+      }),
+    ),
+    entity: prepare(
+      db
+        .insert(t.entities)
+        .values({
+          id: p('id'),
+          name: p('name'),
+          description: p('description'),
+          ownerId: p('ownerId'),
+          createdAt: p('now'),
+          updatedAt: p('now'),
+        })
+        .onConflictDoNothing(),
+    ),
+    collectionGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(sql`${p('entityId')}`),
+        found: sql`exists (select 1 from entities where id = ${p('entityId')})`,
+      }),
+    ),
+    collection: prepare(
+      db
+        .insert(t.collections)
+        .values({
+          id: p('id'),
+          entityId: p('entityId'),
+          name: p('name'),
+          description: p('description'),
+          private: p('private'),
+          createdAt: p('now'),
+          updatedAt: p('now'),
+        })
+        .onConflictDoNothing(),
+    ),
+    collectionByName: prepare(
+      collectionsJoined().where(
+        and(eq(t.collections.entityId, p('entityId')), eq(t.collections.name, p('name'))),
+      ),
+    ),
+    containerGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfCollection),
+        found: sql`exists (select 1 from collections where id = ${p('collectionId')})`,
+      }),
+    ),
+    container: prepare(
+      db
+        .insert(t.containers)
+        .values({
+          id: p('id'),
+          collectionId: p('collectionId'),
+          name: p('name'),
+          description: p('description'),
+          fullDescription: '',
+          private: p('private'),
+          createdAt: p('now'),
+          updatedAt: p('now'),
+        })
+        .onConflictDoNothing(),
+    ),
+    containerByName: prepare(
+      containersJoined().where(
+        and(eq(t.containers.collectionId, p('collectionId')), eq(t.containers.name, p('name'))),
+      ),
+    ),
+    imageGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfContainer),
+        found: sql`exists (select 1 from containers where id = ${p('containerId')})`,
+      }),
+    ),
+    image: prepare(
+      db
+        .insert(t.images)
+        .values({
+          id: p('id'),
+          containerId: p('containerId'),
+          digest: p('digest'),
+          description: p('description'),
+          createdBy: p('writerId'),
+          createdAt: p('now'),
+          updatedAt: p('now'),
+        })
+        .onConflictDoNothing(),
+    ),
+    imageByDigest: prepare(
+      imagesJoined().where(
+        and(eq(t.images.containerId, p('containerId')), eq(t.images.digest, p('digest'))),
+      ),
+    ),
+
+    attachGuardUpload: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfImage),
+        found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
+        claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done'))`,
+      }),
+    ),
+    attachGuardBlob: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfImage),
+        found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
+        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or ${p('writerAdmin')} = 1))`,
+      }),
+    ),
+    newBlob: prepare(
+      db.insert(t.blobs).select(sql`
+        select ${p('blobId')} as id, ${p('key')} as key, ${p('digest')} as digest, ${p('size')} as size, 'live' as state, ${p('now')} as created_at, null as dying_at
+        where not exists (select 1 from blobs where (digest = ${p('digest')} and state = 'live') or key = ${p('key')})`),
+    ),
+    heal: prepare(
+      db
+        .update(t.images)
+        .set({
+          blobId: sql`(select id from blobs where digest = ${p('digest')} and state = 'live')`,
+        })
+        .where(
+          sql`digest = ${p('digest')} and blob_id in (select id from blobs where digest = ${p('digest')} and state = 'lost')`,
+        ),
+    ),
+    attachImage: prepare(
+      db
+        .update(t.images)
+        .set({
+          blobId: sql`(select id from blobs where digest = ${p('digest')} and state = 'live')`,
+          size: sql`${p('size')}`,
+          arch: sql`${p('arch')}`,
+          signed: sql`${p('signed')}`,
+          encrypted: sql`${p('encrypted')}`,
+          fingerprints: sql`${p('fingerprints')}`,
+          updatedAt: sql`${p('now')}`,
+        })
+        .where(sql`id = ${p('imageId')} and blob_id is null`),
+    ),
+    details: prepare(
+      db
+        .insert(t.imageDetails)
+        .values({
+          imageId: p('imageId'),
+          definition: p('definition'),
+          labels: p('labels'),
+          partitions: p('partitions'),
+          truncated: p('truncated'),
+        })
+        .onConflictDoNothing(),
+    ),
+    /** The facts of a stored blob are those of any image that has it: same bytes, same facts. */
+    copyImage: prepare(
+      db
+        .update(t.images)
+        .set({
+          blobId: sql`${p('blobId')}`,
+          size: sql`${p('size')}`,
+          arch: sql`(select arch from images where blob_id = ${p('blobId')} limit 1)`,
+          signed: sql`(select signed from images where blob_id = ${p('blobId')} limit 1)`,
+          encrypted: sql`(select encrypted from images where blob_id = ${p('blobId')} limit 1)`,
+          fingerprints: sql`(select fingerprints from images where blob_id = ${p('blobId')} limit 1)`,
+          updatedAt: sql`${p('now')}`,
+        })
+        .where(sql`id = ${p('imageId')} and blob_id is null`),
+    ),
+    copyDetails: prepare(
+      db
+        .insert(t.imageDetails)
+        .select(
+          sql`select ${p('imageId')} as image_id, d.definition as definition, d.labels as labels, d.partitions as partitions, d.truncated as truncated from image_details d join images i on i.id = d.image_id where i.blob_id = ${p('blobId')} limit 1`,
+        )
+        .onConflictDoNothing(),
+    ),
+    uploadDone: prepare(
+      db
+        .update(t.uploads)
+        .set({ state: 'done', closedAt: sql`${p('now')}` })
+        .where(and(eq(t.uploads.id, p('uploadId')), eq(t.uploads.claim, p('claim')))),
+    ),
+    recountOfImage: recountContainer(
+      db,
+      sql`(select container_id from images where id = ${p('imageId')})`,
+    ),
+    recount: recountContainer(db, sql`${p('containerId')}`),
+    unindexImage: unindexImages(db, seqOf.image),
+    indexImage: indexImages(db, seqOf.image),
+    unindexBoth: unindexImages(db, seqOf.imageAndNote),
+    indexBoth: indexImages(db, seqOf.imageAndNote),
+    unindexNote: unindexImages(db, seqOf.note),
+    indexNote: indexImages(db, seqOf.note),
+
+    setTagGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfContainer),
+        found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
+        archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
+        note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
+      }),
+    ),
+    learnArch: prepare(
+      db
+        .update(t.images)
+        .set({ arch: sql`${p('arch')}` })
+        .where(sql`id = ${p('imageId')} and arch = 'unknown' and ${p('arch')} <> ''`),
+    ),
+    setTag: prepare(
+      db
+        .insert(t.tags)
+        .select(
+          sql`select i.container_id as container_id, ${p('tag')} as name, case when i.arch = 'unknown' then 'amd64' else i.arch end as arch, i.id as image_id, ${p('now')} as updated_at from images i where i.id = ${p('imageId')}`,
+        )
+        .onConflictDoUpdate({
+          target: [t.tags.containerId, t.tags.name, t.tags.arch],
+          set: { imageId: sql`excluded.image_id`, updatedAt: sql`excluded.updated_at` },
+        }),
+    ),
+    deleteTagGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfContainer),
+        note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
+      }),
+    ),
+    deleteImageGuard: prepare(
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(entityOfImage),
+        note: sql`(select id from images where id = ${p('imageId')})`,
+      }),
+    ),
+    note: prepare(db.select({ note: t.guard.note }).from(t.guard)),
+    deleteTag: prepare(
+      db
+        .delete(t.tags)
+        .where(
+          and(
+            eq(t.tags.containerId, p('containerId')),
+            eq(t.tags.name, p('tag')),
+            eq(t.tags.arch, p('arch')),
+          ),
+        ),
+    ),
+    deleteTagsOfNote: prepare(db.delete(t.tags).where(sql`image_id = (select note from guard)`)),
+    /** R25: the tickets of an image that goes with its last tag end with it. */
+    endUntagged: prepare(
+      db
+        .insert(t.ended)
+        .select(
+          sql`select note as id, ${p('now')} as at from guard where note is not null and not exists (select 1 from tags where image_id = note)`,
+        )
+        .onConflictDoNothing(),
+    ),
+    deleteUntagged: prepare(
+      db
+        .delete(t.images)
+        .where(
+          sql`id = (select note from guard) and not exists (select 1 from tags where image_id = (select note from guard))`,
+        ),
+    ),
+    markLost: prepare(
+      db
+        .update(t.blobs)
+        .set({ state: 'lost', dyingAt: null })
+        .where(and(eq(t.blobs.key, p('key')), eq(t.blobs.state, 'live'))),
+    ),
+    countDownloads: prepare(
+      db
+        .update(t.containers)
+        .set({ downloads: sql`${t.containers.downloads} + ${p('count')}` })
+        .where(eq(t.containers.id, p('containerId'))),
+    ),
+  }
+
+  const privately = (level: 'collection' | 'container') => {
+    const chosen =
+      level === 'collection'
+        ? sql`select c.id from collections c join entities e on e.id = c.entity_id where e.name = ${p('entity')} and c.name = ${p('collection')}`
+        : sql`select n.id from containers n join collections c on c.id = n.collection_id join entities e on e.id = c.entity_id where e.name = ${p('entity')} and c.name = ${p('collection')} and n.name = ${p('container')}`
+    const below =
+      level === 'collection'
+        ? sql`select i.seq from images i join containers n on n.id = i.container_id where n.collection_id in (${chosen})`
+        : sql`select i.seq from images i where i.container_id in (${chosen})`
+    const table = level === 'collection' ? t.collections : t.containers
+    return {
+      find: prepare(
+        db
+          .select({ id: table.id })
+          .from(table)
+          .where(sql`${table.id} in (${chosen})`),
+      ),
+      set: prepare(
+        db
+          .update(table)
+          .set({ private: sql`${p('private')}`, updatedAt: sql`${p('now')}` })
+          .where(sql`id in (${chosen})`),
+      ),
+      end: prepare(
+        db
+          .insert(t.ended)
+          .select(
+            sql`select i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
+          )
+          .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
+      ),
+      unindex: unindexImages(db, below),
+      index: indexImages(db, below),
+    }
+  }
+  const visibility = { collection: privately('collection'), container: privately('container') }
+
+  const matching = prepare(
+    db
+      .select(imageColumns)
+      .from(t.images)
+      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
+      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+      .innerJoin(t.blobs, liveBlob)
+      .where(
+        and(
+          sql`${t.images.seq} in (select rowid from search where search match ${p('match')} limit ${CANDIDATES})`,
+          visibleContainer,
+          sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
+          sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
+        ),
+      )
+      .orderBy(t.entities.name, t.collections.name, t.containers.name, sql`${t.images.seq} desc`)
+      .limit(p('limit')),
+  )
+
+  const candidates = prepare(
+    db
+      .select({ count: sql<number>`count(*)` })
+      .from(
+        sql`(select rowid from search where search match ${p('match')} limit ${CANDIDATES + 1})`,
+      ),
+  )
+
+  /** The viewer's standing, read in the same trip; nobody has none and needs no statement. */
+  async function see<T extends readonly Statement[], R>(
+    viewer: Viewer,
+    values: Record<string, unknown>,
+    statements: T,
+    pick: (rows: { [K in keyof T]: T[K] extends Statement<infer Rows> ? Rows : never }) => R,
+  ) {
+    if (viewer === null) {
+      const rows = await handle.read(...statements)
+      return { standing: null, value: pick(rows) }
+    }
+    const [stands, ...rows] = await handle.read(standing(values), ...statements)
+    return {
+      standing: toStanding(stands[0]),
+      value: pick(rows),
+    }
+  }
+
+  function imageStatement(
+    path: LookupPath,
+    selector: ImageSelector,
+    values: Record<string, unknown>,
+  ) {
+    const from = pathOf(path)
+    return selector.by === 'tag'
+      ? from.byTag({ ...values, tag: selector.tag, arch: selector.arch })
+      : from.byDigest({ ...values, digest: selector.digest })
+  }
+
+  return {
+    async ownEntities(viewer, now) {
+      const values = viewerValues(viewer, now)
+      return see(viewer, values, [q.ownEntities(values)] as const, ([rows]) => rows.map(toEntity))
+    },
+
+    async findEntity(name, viewer, now) {
+      const values = { ...viewerValues(viewer, now), name }
+      return see(
+        viewer,
+        values,
+        [q.entity(values), q.entityCollections(values), q.entitySize(values)] as const,
+        ([entity, collections, size]) =>
+          entity[0] === undefined
+            ? null
+            : {
+                entity: toEntity(entity[0]),
+                below: { ids: collections.map((c) => c.id), size: size[0]?.size ?? 0 },
+              },
+      )
+    },
+
+    async findCollection(entity, name, viewer, now) {
+      const values = { ...viewerValues(viewer, now), entity, name }
+      return see(
+        viewer,
+        values,
+        [q.collection(values), q.collectionContainers(values), q.collectionSize(values)] as const,
+        ([collection, containers, size]) =>
+          collection[0] === undefined
+            ? null
+            : {
+                collection: toCollection(collection[0]),
+                below: { ids: containers.map((c) => c.id), size: size[0]?.size ?? 0 },
+              },
+      )
+    },
+
+    async findContainer(path, viewer, now) {
+      const values = { ...viewerValues(viewer, now), ...path }
+      const from = pathOf(path)
+      return see(
+        viewer,
+        values,
+        [from.container(values), from.containerImages(values), from.containerTags(values)] as const,
+        ([container, images, tags]) =>
+          container[0] === undefined
+            ? null
+            : {
+                container: toContainer(container[0]),
+                below: { ids: images.map((i) => i.id), size: container[0].size },
+                tags,
+              },
+      )
+    },
+
+    async findImage(path, selector, viewer, now) {
+      const values = { ...viewerValues(viewer, now), ...path }
+      return see(viewer, values, [imageStatement(path, selector, values)] as const, ([image]) =>
+        image[0] === undefined ? null : toImage(image[0]),
+      )
+    },
+
+    async entityById(id, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id }
+      return see(
+        viewer,
+        values,
+        [q.entityById(values), q.entityShows(values)] as const,
+        ([rows, shown]) =>
+          rows[0] === undefined ? null : { ...toEntity(rows[0]), visible: shown.length > 0 },
+      )
+    },
+    async collectionById(id, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id }
+      return see(viewer, values, [q.collectionById(values)] as const, ([rows]) =>
+        rows[0] === undefined ? null : toCollection(rows[0]),
+      )
+    },
+    async containerById(id, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id }
+      return see(viewer, values, [q.containerById(values)] as const, ([rows]) =>
+        rows[0] === undefined ? null : toContainer(rows[0]),
+      )
+    },
+    async imageById(id, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id }
+      return see(viewer, values, [q.imageById(values)] as const, ([rows]) =>
+        rows[0] === undefined ? null : toImage(rows[0]),
+      )
+    },
+    async entityParent(name, viewer, now) {
+      const values = { ...viewerValues(viewer, now), name }
+      return see(
+        viewer,
+        values,
+        [q.user(values), q.entity(values)] as const,
+        ([users, entities]) => ({
+          user: users[0] === undefined ? null : toUser(users[0]),
+          entity: entities[0] === undefined ? null : toEntity(entities[0]),
+        }),
+      )
+    },
+
+    async createEntity({ writer, ...draft }) {
+      const values = { ...writerValues(writer), ...draft }
+      const [, , rows] = await guarded(
+        handle.write(w.entityGuard(values), w.entity(values), q.entity(values), w.dropGuard()),
+        { may_write: lostRight },
+      )
+      const row = rows[0]
+      if (row === undefined) throw new RegistryError('internal', 'The entity was not stored.')
+      return { row: toEntity(row), created: row.id === draft.id }
+    },
+    async createCollection({ writer, ...draft }) {
+      const values = { ...writerValues(writer), ...draft }
+      const [, , rows] = await guarded(
+        handle.write(
+          w.collectionGuard(values),
+          w.collection(values),
+          w.collectionByName(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight, found: gone('entity') },
+      )
+      const row = rows[0]
+      if (row === undefined) throw new RegistryError('internal', 'The collection was not stored.')
+      return { row: toCollection(row), created: row.id === draft.id }
+    },
+    async createContainer({ writer, ...draft }) {
+      const values = { ...writerValues(writer), ...draft }
+      const [, , rows] = await guarded(
+        handle.write(
+          w.containerGuard(values),
+          w.container(values),
+          w.containerByName(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight, found: gone('collection') },
+      )
+      const row = rows[0]
+      if (row === undefined) throw new RegistryError('internal', 'The container was not stored.')
+      return { row: toContainer(row), created: row.id === draft.id }
+    },
+    async createImage({ writer, ...draft }) {
+      const values = { ...writerValues(writer), ...draft }
+      const [, , rows] = await guarded(
+        handle.write(w.imageGuard(values), w.image(values), w.imageByDigest(values), w.dropGuard()),
+        { may_write: lostRight, found: gone('container') },
+      )
+      const row = rows[0]
+      if (row === undefined) throw new RegistryError('internal', 'The image was not stored.')
+      return { row: toImage(row), created: row.id === draft.id }
+    },
+
+    async readableBlob(digest, viewer, now) {
+      const [rows] = await handle.read(q.readableBlob({ ...viewerValues(viewer, now), digest }))
+      return rows[0] ?? null
+    },
+
+    async attach({ imageId, digest, size, facts, writer, source }) {
+      const values: Record<string, unknown> = {
+        ...writerValues(writer),
+        imageId,
+        digest,
+        size,
+        ...(facts === null
+          ? {}
+          : {
+              arch: facts.arch,
+              signed: facts.signed ? 1 : 0,
+              encrypted: facts.encrypted ? 1 : 0,
+              fingerprints: JSON.stringify(facts.fingerprints),
+              definition: facts.definition,
+              labels: facts.labels,
+              partitions: facts.partitions,
+              truncated: facts.truncated,
+            }),
+      }
+      const after = [
+        w.heal(values),
+        ...(facts === null
+          ? [w.copyDetails(values), w.copyImage(values)]
+          : [w.attachImage(values), w.details(values)]),
+        w.recountOfImage(values),
+        w.unindexImage(values),
+        w.indexImage(values),
+      ]
+      const reasons = {
+        may_write: lostRight,
+        found: gone('image'),
+        readable: () =>
+          new RegistryError('conflict', 'The stored copy of this image has gone; push it again.', {
+            subject: 'image',
+          }),
+        claimed: () =>
+          new RegistryError('conflict', 'This upload is being completed by another request.', {
+            subject: 'upload',
+          }),
+      }
+      if (source.kind === 'upload') {
+        Object.assign(values, source)
+        await guarded(
+          handle.write(
+            w.attachGuardUpload(values),
+            w.newBlob(values),
+            ...after,
+            w.uploadDone(values),
+            w.dropGuard(),
+          ),
+          reasons,
+        )
+      } else {
+        Object.assign(values, source)
+        await guarded(handle.write(w.attachGuardBlob(values), ...after, w.dropGuard()), reasons)
+      }
+    },
+
+    async markLost(key) {
+      await handle.write(w.markLost({ key }))
+    },
+
+    async listTags(containerId, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id: containerId }
+      return see(
+        viewer,
+        values,
+        [q.containerById(values), q.tagsById(values)] as const,
+        ([container, tags]) =>
+          container[0] === undefined ? null : { container: toContainer(container[0]), tags },
+      )
+    },
+
+    async taggable(containerId, imageId, viewer, now) {
+      const values = { ...viewerValues(viewer, now), id: containerId, imageId }
+      return see(
+        viewer,
+        values,
+        [q.containerById(values), q.taggable(values)] as const,
+        ([container, image]) =>
+          container[0] === undefined
+            ? null
+            : { container: toContainer(container[0]), image: image[0] ?? null },
+      )
+    },
+
+    async setTag({ containerId, arch, tag, imageId, writer }) {
+      const values = { ...writerValues(writer), containerId, arch: arch ?? '', tag, imageId }
+      await guarded(
+        handle.write(
+          w.setTagGuard(values),
+          w.learnArch(values),
+          w.unindexBoth(values),
+          w.setTag(values),
+          w.indexBoth(values),
+          w.recount(values),
+          w.dropGuard(),
+        ),
+        {
+          may_write: lostRight,
+          found: gone('image'),
+          arch_agrees: () =>
+            new RegistryError(
+              'conflict',
+              `This tag is asked for ${arch ?? 'another arch'}, but the image file was built for another one; nothing was tagged.`,
+              { subject: 'tag' },
+            ),
+        },
+      )
+    },
+
+    async deleteTag(containerId, arch, tag, writer) {
+      const values = { ...writerValues(writer), containerId, arch, tag }
+      const [, note] = await guarded(
+        handle.write(
+          w.deleteTagGuard(values),
+          w.note(),
+          w.unindexNote(values),
+          w.deleteTag(values),
+          w.endUntagged(values),
+          w.deleteUntagged(values),
+          w.indexNote(values),
+          w.recount(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight },
+      )
+      return (note[0]?.note ?? null) !== null
+    },
+
+    async deleteImage({ imageId, containerId }, writer) {
+      const values = { ...writerValues(writer), imageId, containerId }
+      const [, note] = await guarded(
+        handle.write(
+          w.deleteImageGuard(values),
+          w.note(),
+          w.unindexNote(values),
+          w.deleteTagsOfNote(values),
+          w.endUntagged(values),
+          w.deleteUntagged(values),
+          w.recount(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight },
+      )
+      return (note[0]?.note ?? null) !== null
+    },
+
+    async setPrivate(path, value, now) {
+      const set = path.container === null ? visibility.collection : visibility.container
+      const values = { ...path, private: value ? 1 : 0, now: now.getTime() }
+      const [found] = await handle.write(
+        set.find(values),
+        set.set(values),
+        set.end(values),
+        set.unindex(values),
+        set.index(values),
+      )
+      return found.length > 0
+    },
+
+    async countDownloads(counts) {
+      if (counts.length > 0) await handle.write(...counts.map((c) => w.countDownloads(c)))
+    },
+
+    async search({ terms, arch, signed, limit }, viewer, now) {
+      const values = viewerValues(viewer, now)
+      const quoted = terms.map((term) => `"${term.replaceAll('"', '""')}"`).join(' AND ')
+      const scope =
+        viewer === null
+          ? 'scope : "pub"'
+          : values.viewerAdmin === 1
+            ? null
+            : `scope : ("pub" OR "own${viewer.userId}")`
+      const text = `{names tags description labels} : (${quoted})`
+      const match = scope === null ? text : `(${scope}) AND (${text})`
+      return see(
+        viewer,
+        values,
+        [
+          matching({
+            ...values,
+            match,
+            arch: arch.length === 0 ? '' : `,${arch.join(',')},`,
+            signed: signed ? 1 : 0,
+            limit,
+          }),
+          candidates({ match }),
+        ] as const,
+        ([rows, count]) => ({
+          images: rows.map(toImage),
+          cut: (count[0]?.count ?? 0) > CANDIDATES,
+        }),
+      )
+    },
+  }
+}

@@ -1,0 +1,108 @@
+/** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
+import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
+import type { Viewer, Writer } from '../ports.ts'
+import { prepare, type Handle } from './handle.ts'
+import * as t from './schema.ts'
+
+export const p = sql.placeholder
+
+/** Values of the placeholders that `visible` and `standing` use. */
+export function viewerValues(viewer: Viewer, now: Date): Record<string, string | number> {
+  return {
+    viewerId: viewer?.userId ?? '',
+    viewerToken: viewer?.tokenId ?? '',
+    viewerAdmin: viewer?.scopes.includes('admin') === true ? 1 : 0,
+    now: now.getTime(),
+  }
+}
+
+/** The viewer is an administrator through a token whose JWT and row carry the scope `admin` (R14). */
+export const viewerIsAdmin = sql`(${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and vu.role = 'admin' and instr(vt.scopes, 'admin') > 0))`
+
+/** A collection the viewer can see, in a query that joins `collections` and `entities`. */
+export const visibleCollection: SQL = sql`(${t.entities.ownerId} = ${p('viewerId')} or ${t.collections.private} = 0 or ${viewerIsAdmin})`
+
+/** A container the viewer can see, in a query that also joins `containers`. */
+export const visibleContainer: SQL = sql`(${t.entities.ownerId} = ${p('viewerId')} or (${t.collections.private} = 0 and ${t.containers.private} = 0) or ${viewerIsAdmin})`
+
+/** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
+export function standingQuery(db: Handle['db']) {
+  return prepare(
+    db
+      .select({
+        userId: t.users.id,
+        userName: t.users.name,
+        role: t.users.role,
+        scopes: t.tokens.scopes,
+      })
+      .from(t.tokens)
+      .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
+      .where(
+        and(
+          eq(t.tokens.id, p('viewerToken')),
+          eq(t.users.id, p('viewerId')),
+          isNull(t.tokens.revokedAt),
+          sql`${t.tokens.expiresAt} > ${p('now')}`,
+          eq(t.users.disabled, false),
+        ),
+      ),
+  )
+}
+
+/** Values of the placeholders that `mayWrite` uses. */
+export function writerValues(writer: Writer): Record<string, string | number> {
+  return {
+    writerId: writer.userId,
+    writerToken: writer.tokenId,
+    writerAdmin: writer.admin ? 1 : 0,
+    now: writer.now.getTime(),
+  }
+}
+
+/**
+ * Condition of a guard (R6): the writer's token and user stand, and own the entity that
+ * `entityId` yields, or are administrators. Expiry is not asked again: a token that ran out
+ * between the request's first statement and this one does not kill it (R24).
+ */
+export const mayWrite = (entityId: SQL): SQL =>
+  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or exists (select 1 from entities we where we.id = ${entityId} and we.owner_id = wu.id)))`
+
+export const entityOfCollection = sql`(select entity_id from collections where id = ${p('collectionId')})`
+export const entityOfContainer = sql`(select gc.entity_id from containers gn join collections gc on gc.id = gn.collection_id where gn.id = ${p('containerId')})`
+export const entityOfImage = sql`(select gc.entity_id from images gi join containers gn on gn.id = gi.container_id join collections gc on gc.id = gn.collection_id where gi.id = ${p('imageId')})`
+
+/** Removes index rows; `seqs` is a subselect of images.seq. Followed by `indexImages` of the same. */
+export const unindexImages = (db: Handle['db'], seqs: SQL) =>
+  prepare(db.delete(t.search).where(sql`rowid in (${seqs})`))
+
+/** Writes index rows of the uploaded images whose seq `seqs` yields (R30: scope is in the index). */
+export const indexImages = (db: Handle['db'], seqs: SQL) =>
+  prepare(
+    db.insert(t.search).select(sql`
+      select i.seq as rowid,
+        case when c.private = 0 and n.private = 0 then 'pub ' else '' end || 'own' || e.owner_id as scope,
+        e.name || '/' || c.name || '/' || n.name as names,
+        (select group_concat(g.name, char(10)) from tags g where g.image_id = i.id) as tags,
+        i.description as description,
+        (select group_concat(l.value, char(10)) from image_details d, json_each(d.labels) l where d.image_id = i.id) as labels
+      from images i
+      join containers n on n.id = i.container_id
+      join collections c on c.id = n.collection_id
+      join entities e on e.id = c.entity_id
+      where i.blob_id is not null and i.seq in (${seqs})`),
+  )
+
+/** Ends a guarded batch: the guard row must not outlive it. */
+export const dropGuard = (db: Handle['db']) => prepare(db.delete(t.guard))
+
+/** Recounts the bytes of a container after its images changed. */
+export const recountContainer = (db: Handle['db'], containerId: SQL) =>
+  prepare(
+    db
+      .update(t.containers)
+      .set({
+        size: sql`(select coalesce(sum(size), 0) from images where container_id = ${t.containers.id} and blob_id is not null)`,
+        updatedAt: sql`${p('now')}`,
+      })
+      .where(sql`${t.containers.id} = ${containerId}`),
+  )

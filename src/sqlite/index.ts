@@ -1,0 +1,28 @@
+/** The Database port on drizzle's SQLite dialect, for every driver that can give a `Handle`. */
+import { sql } from 'drizzle-orm'
+import type { Database } from '../ports.ts'
+import { sqliteCatalog } from './catalog.ts'
+import { prepare, type Handle } from './handle.ts'
+import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
+import { sqliteBlobs, sqliteUploads } from './uploads.ts'
+
+export type { Handle, Statement, RowsOf } from './handle.ts'
+export { isBusy, isFull } from './failure.ts'
+export * as schema from './schema.ts'
+
+/** Prepares every statement once and returns the books. The schema must be migrated already. */
+export function sqliteDatabase(handle: Handle): Database {
+  const alive = prepare(handle.db.select({ one: sql<number>`1` }).from(sql`(select 1)`))
+  return {
+    catalog: sqliteCatalog(handle),
+    uploads: sqliteUploads(handle),
+    blobs: sqliteBlobs(handle),
+    users: sqliteUsers(handle),
+    tokens: sqliteTokens(handle),
+    ended: sqliteEnded(handle),
+    settings: sqliteSettings(handle),
+    async ping() {
+      await handle.read(alive())
+    },
+  }
+}

@@ -1,0 +1,191 @@
+/** Rows → the registry's nouns: times become Dates, the columns of joins become one record. */
+import { sql } from 'drizzle-orm'
+import type {
+  Collection,
+  Container,
+  Entity,
+  Image,
+  Scope,
+  Standing,
+  Token,
+  Upload,
+  User,
+} from '../core/model.ts'
+import * as t from './schema.ts'
+
+/** Columns of an entity. */
+export const entityColumns = {
+  id: t.entities.id,
+  name: t.entities.name,
+  description: t.entities.description,
+  ownerId: t.entities.ownerId,
+  defaultPrivate: t.entities.defaultPrivate,
+  createdAt: t.entities.createdAt,
+  updatedAt: t.entities.updatedAt,
+}
+
+/** Columns of a collection joined with its entity. */
+export const collectionColumns = {
+  id: t.collections.id,
+  name: t.collections.name,
+  description: t.collections.description,
+  private: t.collections.private,
+  entityId: t.collections.entityId,
+  entityName: t.entities.name,
+  ownerId: t.entities.ownerId,
+  createdAt: t.collections.createdAt,
+  updatedAt: t.collections.updatedAt,
+}
+
+/** Columns of a container joined with its collection and entity. */
+export const containerColumns = {
+  id: t.containers.id,
+  name: t.containers.name,
+  description: t.containers.description,
+  fullDescription: t.containers.fullDescription,
+  private: t.containers.private,
+  size: t.containers.size,
+  downloads: t.containers.downloads,
+  collectionId: t.containers.collectionId,
+  collectionName: t.collections.name,
+  collectionPrivate: t.collections.private,
+  entityId: t.collections.entityId,
+  entityName: t.entities.name,
+  ownerId: t.entities.ownerId,
+  createdAt: t.containers.createdAt,
+  updatedAt: t.containers.updatedAt,
+}
+
+/** Columns of an image joined with its container, collection, entity and (left) live blob. */
+export const imageColumns = {
+  id: t.images.id,
+  digest: t.images.digest,
+  description: t.images.description,
+  containerId: t.images.containerId,
+  containerName: t.containers.name,
+  containerDescription: t.containers.description,
+  containerDownloads: t.containers.downloads,
+  containerPrivate: t.containers.private,
+  collectionId: t.containers.collectionId,
+  collectionName: t.collections.name,
+  collectionPrivate: t.collections.private,
+  entityId: t.collections.entityId,
+  entityName: t.entities.name,
+  ownerId: t.entities.ownerId,
+  createdBy: t.images.createdBy,
+  createdAt: t.images.createdAt,
+  updatedAt: t.images.updatedAt,
+  size: t.images.size,
+  arch: t.images.arch,
+  signed: t.images.signed,
+  encrypted: t.images.encrypted,
+  fingerprints: t.images.fingerprints,
+  blobKey: t.blobs.key,
+  /** Tag names of all arches, one per line: names hold no line breaks. */
+  tags: sql<
+    string | null
+  >`(select group_concat(x.name, char(10)) from (select distinct name from tags where image_id = ${t.images.id} order by name) x)`,
+}
+
+export const toEntity = (row: EntityRow): Entity => ({
+  ...row,
+  createdAt: new Date(row.createdAt),
+  updatedAt: new Date(row.updatedAt),
+})
+
+export const toCollection = (row: CollectionRow): Collection => ({
+  ...row,
+  createdAt: new Date(row.createdAt),
+  updatedAt: new Date(row.updatedAt),
+})
+
+export const toContainer = (row: ContainerRow): Container => ({
+  ...row,
+  createdAt: new Date(row.createdAt),
+  updatedAt: new Date(row.updatedAt),
+})
+
+export function toImage(row: ImageRow): Image {
+  const {
+    size,
+    arch,
+    signed,
+    encrypted,
+    fingerprints,
+    blobKey,
+    tags,
+    createdAt,
+    updatedAt,
+    ...rest
+  } = row
+  return {
+    ...rest,
+    createdAt: new Date(createdAt),
+    updatedAt: new Date(updatedAt),
+    uploaded: blobKey !== null,
+    blob: blobKey === null ? null : { key: blobKey, size },
+    facts: { arch, signed, encrypted, fingerprints },
+    tags: tags === null ? [] : tags.split('\n'),
+  }
+}
+
+export const toUpload = ({ closedAt, ...row }: UploadRow): Upload => ({
+  ...row,
+  closedAt: closedAt === null ? null : new Date(closedAt),
+  createdAt: new Date(row.createdAt),
+  expiresAt: new Date(row.expiresAt),
+  leaseUntil: row.leaseUntil === null ? null : new Date(row.leaseUntil),
+})
+
+export const toUser = (row: UserRow): User => ({ ...row, createdAt: new Date(row.createdAt) })
+
+export const toScopes = (words: string): Scope[] =>
+  words.split(' ').filter((w) => w !== '') as Scope[]
+
+export const toToken = (row: TokenRow): Token => ({
+  ...row,
+  scopes: toScopes(row.scopes),
+  createdAt: new Date(row.createdAt),
+  expiresAt: new Date(row.expiresAt),
+  revokedAt: row.revokedAt === null ? null : new Date(row.revokedAt),
+  lastUsedAt: row.lastUsedAt === null ? null : new Date(row.lastUsedAt),
+})
+
+export const toStanding = (row: StandingRow | undefined): Standing | null =>
+  row === undefined ? null : { ...row, scopes: toScopes(row.scopes) }
+
+export type EntityRow = typeof t.entities.$inferSelect
+export type CollectionRow = typeof t.collections.$inferSelect & {
+  entityName: string
+  ownerId: string
+}
+export type ContainerRow = typeof t.containers.$inferSelect & {
+  collectionName: string
+  collectionPrivate: boolean
+  entityId: string
+  entityName: string
+  ownerId: string
+}
+export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId'> & {
+  containerName: string
+  containerDescription: string
+  containerDownloads: number
+  containerPrivate: boolean
+  collectionId: string
+  collectionName: string
+  collectionPrivate: boolean
+  entityId: string
+  entityName: string
+  ownerId: string
+  blobKey: string | null
+  tags: string | null
+}
+export type UploadRow = typeof t.uploads.$inferSelect
+export type UserRow = typeof t.users.$inferSelect
+export type TokenRow = typeof t.tokens.$inferSelect & { userName: string }
+export type StandingRow = {
+  userId: string
+  userName: string
+  role: 'admin' | 'user'
+  scopes: string
+}

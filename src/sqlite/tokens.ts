@@ -1,0 +1,230 @@
+/** Users, their tokens, ended ids and settings. */
+import { and, eq, gt, isNull, lt, sql } from 'drizzle-orm'
+import { RegistryError } from '../errors.ts'
+import type { EndedBook, SettingsBook, TokensBook, UsersBook } from '../ports.ts'
+import { guarded } from './failure.ts'
+import { dropGuard, p, standingQuery, viewerValues } from './fragments.ts'
+import { prepare, type Handle } from './handle.ts'
+import { toStanding, toToken, toUser } from './rows.ts'
+import * as t from './schema.ts'
+
+export function sqliteUsers(handle: Handle): UsersBook {
+  const { db } = handle
+  const q = {
+    firstGuard: prepare(
+      db
+        .insert(t.guard)
+        .values({ first: sql`not exists (select 1 from users where role = 'admin')` }),
+    ),
+    dropGuard: dropGuard(db),
+    insert: prepare(
+      db
+        .insert(t.users)
+        .values({
+          id: p('id'),
+          name: p('name'),
+          role: p('role'),
+          disabled: p('disabled'),
+          createdAt: p('createdAt'),
+        })
+        .onConflictDoNothing(),
+    ),
+    /** A user owns the entity of the same name: theirs from now on if it was there before. */
+    entity: prepare(
+      db
+        .insert(t.entities)
+        .select(
+          sql`select ${p('entityId')} as id, u.name as name, '' as description, u.id as owner_id, 0 as default_private, ${p('createdAt')} as created_at, ${p('createdAt')} as updated_at from users u where u.id = ${p('id')}`,
+        )
+        .onConflictDoUpdate({ target: t.entities.name, set: { ownerId: sql`excluded.owner_id` } }),
+    ),
+    byName: prepare(
+      db
+        .select()
+        .from(t.users)
+        .where(eq(t.users.name, p('name'))),
+    ),
+    list: prepare(db.select().from(t.users).orderBy(t.users.name)),
+  }
+  const row = (user: Parameters<UsersBook['create']>[0]) => ({
+    ...user,
+    createdAt: user.createdAt.getTime(),
+  })
+  return {
+    async create(user) {
+      const values = row(user)
+      const [, , rows] = await handle.write(q.insert(values), q.entity(values), q.byName(values))
+      const stored = rows[0]
+      if (stored === undefined) throw new RegistryError('internal', 'The user was not stored.')
+      return { created: stored.id === user.id, user: toUser(stored) }
+    },
+    async createFirstAdmin(user) {
+      const values = row(user)
+      const first = () => new RegistryError('conflict', 'This registry has an administrator.')
+      try {
+        await guarded(
+          handle.write(q.firstGuard(), q.insert(values), q.entity(values), q.dropGuard()),
+          { first },
+        )
+        return true
+      } catch (error) {
+        if (error instanceof RegistryError && error.code === 'conflict') return false
+        throw error
+      }
+    },
+    async byName(name) {
+      const [rows] = await handle.read(q.byName({ name }))
+      return rows[0] === undefined ? null : toUser(rows[0])
+    },
+    async list() {
+      const [rows] = await handle.read(q.list())
+      return rows.map(toUser)
+    },
+  }
+}
+
+export function sqliteTokens(handle: Handle): TokensBook {
+  const { db } = handle
+  const q = {
+    standing: standingQuery(db),
+    insert: prepare(
+      db.insert(t.tokens).values({
+        id: p('id'),
+        userId: p('userId'),
+        name: p('name'),
+        scopes: p('scopes'),
+        createdAt: p('createdAt'),
+        expiresAt: p('expiresAt'),
+      }),
+    ),
+    listFor: prepare(
+      db
+        .select({
+          id: t.tokens.id,
+          userId: t.tokens.userId,
+          userName: t.users.name,
+          name: t.tokens.name,
+          scopes: t.tokens.scopes,
+          createdAt: t.tokens.createdAt,
+          expiresAt: t.tokens.expiresAt,
+          revokedAt: t.tokens.revokedAt,
+          lastUsedAt: t.tokens.lastUsedAt,
+        })
+        .from(t.tokens)
+        .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
+        .where(eq(t.tokens.userId, p('userId')))
+        .orderBy(t.tokens.createdAt),
+    ),
+    find: prepare(
+      db
+        .select({ id: t.tokens.id })
+        .from(t.tokens)
+        .where(eq(t.tokens.id, p('id'))),
+    ),
+    revoke: prepare(
+      db
+        .update(t.tokens)
+        .set({ revokedAt: sql`${p('now')}` })
+        .where(and(eq(t.tokens.id, p('id')), isNull(t.tokens.revokedAt))),
+    ),
+    end: prepare(
+      db
+        .insert(t.ended)
+        .values({ id: p('id'), at: p('now') })
+        .onConflictDoNothing(),
+    ),
+    touch: prepare(
+      db
+        .update(t.tokens)
+        .set({ lastUsedAt: sql`${p('now')}` })
+        .where(eq(t.tokens.id, p('id'))),
+    ),
+  }
+  return {
+    async insert(token) {
+      await handle.write(
+        q.insert({
+          ...token,
+          scopes: token.scopes.join(' '),
+          createdAt: token.createdAt.getTime(),
+          expiresAt: token.expiresAt.getTime(),
+        }),
+      )
+    },
+    async standing(viewer, now) {
+      const [rows] = await handle.read(q.standing(viewerValues(viewer, now)))
+      return toStanding(rows[0])
+    },
+    async listFor(userId) {
+      const [rows] = await handle.read(q.listFor({ userId }))
+      return rows.map(toToken)
+    },
+    async revoke(id, now) {
+      const values = { id, now: now.getTime() }
+      const [rows] = await handle.write(q.find(values), q.revoke(values), q.end(values))
+      return rows.length > 0
+    },
+    async touch(id, now) {
+      await handle.write(q.touch({ id, now: now.getTime() }))
+    },
+  }
+}
+
+export function sqliteEnded(handle: Handle): EndedBook {
+  const { db } = handle
+  const q = {
+    since: prepare(
+      db
+        .select({ id: t.ended.id })
+        .from(t.ended)
+        .where(gt(t.ended.at, p('after'))),
+    ),
+    prune: prepare(db.delete(t.ended).where(lt(t.ended.at, p('before')))),
+  }
+  return {
+    async since(after) {
+      const [rows] = await handle.read(q.since({ after: after.getTime() }))
+      return rows.map((row) => row.id)
+    },
+    async prune(before) {
+      await handle.write(q.prune({ before: before.getTime() }))
+    },
+  }
+}
+
+export function sqliteSettings(handle: Handle): SettingsBook {
+  const { db } = handle
+  const q = {
+    get: prepare(
+      db
+        .select()
+        .from(t.settings)
+        .where(eq(t.settings.key, p('key'))),
+    ),
+    setOnce: prepare(
+      db
+        .insert(t.settings)
+        .values({ key: p('key'), value: p('value') })
+        .onConflictDoNothing(),
+    ),
+    set: prepare(
+      db
+        .insert(t.settings)
+        .values({ key: p('key'), value: p('value') })
+        .onConflictDoUpdate({ target: t.settings.key, set: { value: sql`excluded.value` } }),
+    ),
+  }
+  return {
+    async get(key) {
+      const [rows] = await handle.read(q.get({ key }))
+      return rows[0]?.value ?? null
+    },
+    async setOnce(key, value) {
+      const [, rows] = await handle.write(q.setOnce({ key, value }), q.get({ key }))
+      return rows[0]?.value ?? value
+    },
+    async set(key, value) {
+      await handle.write(q.set({ key, value }))
+    },
+  }
+}
