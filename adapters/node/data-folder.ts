@@ -2,12 +2,12 @@
  * The data folder on disk: who may use it, its secrets, and the lock of the one server that runs
  * on it (R19, R37, R39, R44, R45).
  */
-import BetterSqlite3 from 'better-sqlite3'
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { chmod, mkdir, open, readFile, rename, rm, stat, statfs } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Secret } from '../../src/config.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
+import { takeLock } from '../databases/lock.ts'
 
 export type DataFolder = Readonly<{
   root: string
@@ -164,23 +164,12 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
  * ends, however it ends: the kernel frees the lock (R45). `conflict` when another server has it.
  */
 export function lockDataFolder(folder: DataFolder): () => void {
-  // Nothing else may open this file: closing any descriptor of it drops POSIX locks.
-  const lock = new BetterSqlite3(folder.lock, { timeout: 0 })
-  try {
-    lock.pragma('locking_mode = EXCLUSIVE')
-    lock.exec('BEGIN EXCLUSIVE')
-  } catch (cause) {
-    lock.close()
-    if (!(cause instanceof BetterSqlite3.SqliteError) || !cause.code.startsWith('SQLITE_BUSY')) {
-      throw cause
-    }
-    throw new RegistryError(
-      'conflict',
-      `Another sreg-lite serve is using ${folder.root}. Stop it first, or give this one a folder of its own with --data.`,
-      { cause },
-    )
-  }
-  return () => lock.close()
+  const release = takeLock(folder.lock)
+  if (release !== null) return release
+  throw new RegistryError(
+    'conflict',
+    `Another sreg-lite serve is using ${folder.root}. Stop it first, or give this one a folder of its own with --data.`,
+  )
 }
 
 /**

@@ -96,7 +96,7 @@ function firstSignal(): Promise<NodeJS.Signals> {
 }
 
 /** Opens the registry's books beside a running server (R44). */
-async function openAdmin(data: string): Promise<OpenAdmin> {
+export async function openAdmin(data: string): Promise<OpenAdmin> {
   const folder = await openDataFolder(data, { create: false })
   if (!existsSync(folder.database)) {
     throw new RegistryError(
@@ -119,7 +119,7 @@ async function openAdmin(data: string): Promise<OpenAdmin> {
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
-    const issuer = await tokenIssuer({ registryId, signingKey: current, clock: systemClock })
+    const issuer = tokenIssuer({ registryId, signingKey: current })
     return {
       admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
       close,
