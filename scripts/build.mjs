@@ -11,7 +11,16 @@
  * a server started from them may still load one.
  */
 import { build } from 'esbuild'
-import { chmodSync, copyFileSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inputsHash } from './inputs.mjs'
@@ -40,7 +49,8 @@ const result = await build({
   minifySyntax: true,
   // Names stay readable in stack traces, and class names in error messages.
   keepNames: true,
-  legalComments: 'linked',
+  legalComments: 'none',
+  metafile: true,
   // Bundled CommonJS (commander) calls require() for Node's own modules.
   banner: {
     js: "import{createRequire as __createRequire}from'node:module';const require=__createRequire(import.meta.url);",
@@ -48,6 +58,24 @@ const result = await build({
   write: false,
   logLevel: 'warning',
 })
+
+/** The licences of what is bundled, which ask to travel with it. */
+function licences() {
+  /** @type {Set<string>} */
+  const packages = new Set()
+  for (const input of Object.keys(result.metafile.inputs)) {
+    const [, folder] = input.match(/^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//) ?? []
+    if (folder) packages.add(folder)
+  }
+  return [...packages].sort().map((folder) => {
+    const { name, version, license } = JSON.parse(
+      readFileSync(join(root, folder, 'package.json'), 'utf8'),
+    )
+    const file = readdirSync(join(root, folder)).find((entry) => /^licen[cs]e/i.test(entry))
+    const text = file ? readFileSync(join(root, folder, file), 'utf8').trim() : ''
+    return `${name} ${version} (${license})\n\n${text}\n`
+  })
+}
 
 if (args.includes('--clean')) rmSync(dist, { recursive: true, force: true })
 mkdirSync(dist, { recursive: true })
@@ -60,4 +88,8 @@ for (const file of result.outputFiles.sort((a, b) => Number(isMain(a)) - Number(
 copyFileSync(join(root, 'adapters/node/launcher.mjs'), join(dist, 'launcher.mjs.new'))
 chmodSync(join(dist, 'launcher.mjs.new'), 0o755)
 renameSync(join(dist, 'launcher.mjs.new'), join(dist, 'launcher.mjs'))
+writeFileSync(
+  join(dist, 'THIRD-PARTY-LICENSES.txt'),
+  `Bundled into this folder's modules:\n\n${licences().join(`\n${'-'.repeat(72)}\n\n`)}`,
+)
 writeFileSync(join(dist, '.inputs'), stamp)

@@ -13,11 +13,12 @@ mkdirSync(join(root, '.cache'), { recursive: true })
 const folder = mkdtempSync(join(root, '.cache', 'test-'))
 const report = join(folder, 'report.json')
 
-// The repository's own Node, also when this file was started with the machine's.
+// The repository's own Node, also when this file was started with the machine's; CI names others.
 const own = join(root, 'node_modules/.bin/node')
+const node = process.env.SREG_TEST_NODE ?? (existsSync(own) ? own : process.execPath)
 const client = join(root, '.cache/apptainer/bin')
-const { status, signal } = spawnSync(
-  existsSync(own) ? own : process.execPath,
+const { status, signal, error } = spawnSync(
+  node,
   [
     join(root, 'node_modules/vitest/vitest.mjs'),
     'run',
@@ -57,7 +58,8 @@ if (existsSync(report)) {
 rmSync(folder, { recursive: true, force: true })
 if (status !== 0 && failed === 0) {
   failed = 1
-  console.log(`vitest ended with ${signal ?? `code ${status}`} and named no failed test`)
+  const end = error?.message ?? signal ?? `code ${status}`
+  console.log(`vitest ended with ${end} and named no failed test`)
 }
 if (passed + failed === 0) console.log('no test ran')
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1

@@ -43,7 +43,10 @@ export async function run(argv: string[]): Promise<number> {
 async function serve(config: Config): Promise<number> {
   // Loaded here, so that the other commands start without the server's weight.
   const { startRegistry } = await import('./registry.ts')
-  const registry = await startRegistry(config)
+  const registry = await startRegistry(config, {
+    version: packageVersion(),
+    migrations: migrations(),
+  })
   const signalled = firstSignal()
   try {
     await announce(config, registry)

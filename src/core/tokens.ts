@@ -67,7 +67,10 @@ export function tokenVerifier(options: {
   clock: Clock
 }): TokenVerifier {
   const { registryId, clock } = options
-  const keys = new Map(options.keys.map((jwk) => [jwk.kid ?? '', importJWK(jwk, 'EdDSA')]))
+  const keys = new Map(
+    // public members only: a private JWK would import as a key that cannot verify
+    publicKeys(options.keys).keys.map((jwk) => [jwk.kid ?? '', importJWK(jwk, 'EdDSA')]),
+  )
   const remembered = new Map<string, Claims>()
 
   async function check(jwt: string): Promise<Claims | null> {

@@ -149,6 +149,18 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
         return c.text('done')
       },
     },
+    {
+      method: 'GET',
+      path: '/late',
+      access: 'open',
+      handler: async (c) => {
+        const read = await blob(file)
+        const { socket } = c.env.incoming as IncomingMessage
+        await new Promise((resolve) => socket.once('close', resolve))
+        const readInto = () => Promise.reject(new Error('read for nobody'))
+        return transfer.send(c, 200, rangeHeaders(read, 200), { ...read, readInto })
+      },
+    },
     { method: 'GET', path: '/hello', access: 'open', handler: (c) => c.text('hello') },
   ]
   const app = defineRoutes({
@@ -313,6 +325,21 @@ test('40 clients that leave early leave no open blob and one log line each', asy
   expect(requests().length).toBeLessThanOrEqual(40)
 })
 
+test('for a client that left before the answer nothing is read', async () => {
+  const { port } = await start()
+  await talk(port, async (socket) => {
+    socket.write('GET /late HTTP/1.1\r\nHost: x\r\n\r\n')
+    await sleep(50)
+    socket.destroy()
+  })
+  await until(() => requests().length === 1)
+  expect(requests()[0]?.fields).toMatchObject({
+    reason: 'the client left before the end',
+    bytesOut: 0,
+  })
+  expect(await openBlobs()).toBe(0)
+})
+
 test('a read that fails on the way breaks the connection (R5)', async () => {
   const { url } = await start()
   const answer = await ask(`${url}/rotten`)
@@ -406,7 +433,9 @@ test.each(['/refused', '/half'])(
       const pump = () => {
         while (socket.writable && written < BIG) {
           written += chunk.length
-          if (!socket.write(chunk)) return void socket.once('drain', pump)
+          if (socket.write(chunk)) continue
+          socket.once('drain', pump)
+          return
         }
       }
       pump()

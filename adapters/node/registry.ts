@@ -1,0 +1,154 @@
+/** The registry on Node: data folder, SQLite, blobs on disk, put together and served. */
+import { readFile } from 'node:fs/promises'
+import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
+import { createApp } from '../../src/app.ts'
+import type { Config } from '../../src/config.ts'
+import { RegistryError } from '../../src/errors.ts'
+import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
+import { diskBlobs } from '../blobs/disk.ts'
+import { openDatabase, type OpenDatabase } from '../databases/better-sqlite3.ts'
+import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
+import {
+  lockDataFolder,
+  openDataFolder,
+  readOrCreateSecret,
+  readOrCreateSigningKeys,
+} from './data-folder.ts'
+import type { RunningRegistry } from './first-run.ts'
+import { listen } from './server.ts'
+import { nodeTransfer } from './transfer.ts'
+
+const DAY_MS = 24 * 3_600_000
+/** A revoked token's downloads end within this time (R25). */
+const ENDED_POLL_MS = 1000
+/** The first sweep only marks (R43); it comes soon, so that the second can act. */
+const FIRST_SWEEP_MS = 10_000
+
+/** Opens everything, serves, and returns what the start-up lines need. */
+export async function startRegistry(
+  config: Config,
+  program: { version: string; migrations: string },
+): Promise<RunningRegistry> {
+  const log = consoleLog({ form: logForm(config.log) })
+  const clock = systemClock
+  const ids = randomIds
+  const folder = await openDataFolder(config.data, { create: true })
+  const unlock = lockDataFolder(folder)
+  let opened: OpenDatabase | null = null
+  try {
+    const secret = config.secret ?? (await readOrCreateSecret(folder))
+    const signing = await readOrCreateSigningKeys(folder)
+    opened = await openDatabase(folder.database, {
+      mode: 'server',
+      migrations: program.migrations,
+    })
+    const { database } = opened
+    const blobs = await diskBlobs({ root: folder.blobsRoot })
+    const registryId = await bind(database, blobs, ids, log)
+    const keys = [signing.current, ...signing.previous]
+    const verifier = tokenVerifier({ registryId, keys, clock })
+    const issuer = tokenIssuer({ registryId, signingKey: signing.current })
+    const ended = await watchEnded(opened, clock, log)
+    const app = createApp({
+      config,
+      version: program.version,
+      registryId,
+      secret: secret.reveal(),
+      ...(config.secretPrevious === null ? {} : { previousSecret: config.secretPrevious.reveal() }),
+      database,
+      blobs,
+      verifier,
+      keys,
+      transfer: nodeTransfer(),
+      ended,
+      clock,
+      ids,
+      log,
+    })
+    const firstAdmin = await createAdmin({ database, ids, clock, issuer }).firstAdmin()
+
+    const sweep = () =>
+      void app
+        .sweep()
+        .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
+    const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, config.sweepInterval * 1000))
+    const regular = setInterval(sweep, config.sweepInterval * 1000)
+    const server = await listen({
+      fetch: app.fetch,
+      host: config.host,
+      port: config.port,
+      ...(config.tls === null ? {} : { tls: await readTls(config.tls) }),
+      graceSeconds: config.grace,
+      maxConnections: config.maxConnections,
+      trustedProxies: config.trustedProxies,
+      log,
+    })
+    return {
+      url: server.url,
+      folder,
+      firstAdmin,
+      async close() {
+        clearTimeout(first)
+        clearInterval(regular)
+        await server.close()
+        await app.flush()
+        ended.stop()
+        opened?.close()
+        unlock()
+      },
+    }
+  } catch (error) {
+    opened?.close()
+    unlock()
+    throw error
+  }
+}
+
+/**
+ * The id that database and blob store share (R10). A side that holds nothing yet is bound to the
+ * other; when both hold something and disagree, the registry serves, but /readyz fails and nothing
+ * is swept: every blob would look like an orphan.
+ */
+async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): Promise<string> {
+  const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
+  if (known !== null && stored === null && (await database.blobs.liveCount()) === 0)
+    await blobs.writeId(known)
+  const empty = (await blobs.list(null, 1)).blobs.length === 0
+  const id = known ?? (stored !== null && empty ? stored : ids.next())
+  if (known === null && stored === null && empty) await blobs.writeId(id)
+  const registryId = await database.settings.setOnce('registry_id', id)
+  if ((await blobs.readId()) !== registryId)
+    log.event('error', 'registry.mismatch', {
+      note: 'the database and the blob folder do not belong together; nothing will be swept, /readyz fails',
+    })
+  return registryId
+}
+
+/** Keeps the set of ended ids of the last day, reloaded when any connection has written (R25). */
+async function watchEnded(
+  opened: OpenDatabase,
+  clock: Clock,
+  log: Log,
+): Promise<Ended & { stop(): void }> {
+  const since = () => opened.database.ended.since(new Date(clock.now().getTime() - DAY_MS))
+  let version = opened.version()
+  let set = new Set(await since())
+  const timer = setInterval(() => {
+    if (opened.version() === version) return
+    version = opened.version()
+    since().then(
+      (list) => (set = new Set(list)),
+      (error: unknown) => log.event('error', 'ended', { reason: String(error) }),
+    )
+  }, ENDED_POLL_MS)
+  timer.unref()
+  return { has: (id) => set.has(id), stop: () => clearInterval(timer) }
+}
+
+async function readTls(tls: { cert: string; key: string }) {
+  const read = (file: string) =>
+    readFile(file, 'utf8').catch((error: unknown) => {
+      throw new RegistryError('invalid', `The TLS file ${file} cannot be read.`, { cause: error })
+    })
+  return { cert: await read(tls.cert), key: await read(tls.key) }
+}

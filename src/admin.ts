@@ -1,0 +1,143 @@
+/**
+ * What the person on the host may do: users, tokens, privacy. The command line calls these; whoever
+ * can write the data folder is trusted (integrity.md, actors), so there is no identity to check.
+ */
+import { DEFAULT_SCOPES, type Scope, type Token, type User } from './core/model.ts'
+import { checkName, isId } from './core/names.ts'
+import { parsePath } from './core/ref.ts'
+import type { TokenIssuer } from './core/tokens.ts'
+import { RegistryError } from './errors.ts'
+import type { Clock, Database, Ids } from './ports.ts'
+
+export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
+
+/** Every scope, for the first admin's 24 hours (R19). */
+const ALL_SCOPES: Scope[] = [...DEFAULT_SCOPES, 'admin']
+const FIRST_ADMIN = 'admin'
+const FIRST_ADMIN_MS = 24 * 3_600_000
+
+export type Admin = ReturnType<typeof createAdmin>
+
+export function createAdmin(deps: {
+  database: Database
+  ids: Ids
+  clock: Clock
+  issuer: TokenIssuer
+}) {
+  const { database, ids, clock, issuer } = deps
+
+  async function userNamed(name: string): Promise<User> {
+    const user = await database.users.byName(checkName('user', name))
+    if (user === null)
+      throw new RegistryError(
+        'not_found',
+        `There is no user ${name}; add one with sreg-lite user add ${name}.`,
+        { subject: 'user' },
+      )
+    return user
+  }
+
+  const draft = (name: string, role: User['role']) => ({
+    id: ids.next(),
+    entityId: ids.next(),
+    name: checkName('user', name),
+    role,
+    disabled: false,
+    createdAt: clock.now(),
+  })
+
+  async function createToken(token: {
+    user: string
+    name: string
+    expires: Date
+    scopes: Scope[] | null
+  }): Promise<{ id: string; jwt: string; expiresAt: Date }> {
+    const user = await userNamed(token.user)
+    const scopes = token.scopes ?? [...DEFAULT_SCOPES]
+    if (scopes.includes('admin') && user.role !== 'admin')
+      throw new RegistryError(
+        'denied',
+        `${user.name} is no administrator, so their token cannot have the scope "admin".`,
+        { subject: 'token' },
+      )
+    const id = ids.next()
+    const createdAt = clock.now()
+    await database.tokens.insert({
+      id,
+      userId: user.id,
+      name: token.name.slice(0, 200),
+      scopes,
+      createdAt,
+      expiresAt: token.expires,
+    })
+    const jwt = await issuer.issue({
+      tokenId: id,
+      userId: user.id,
+      scopes,
+      issuedAt: createdAt,
+      expiresAt: token.expires,
+    })
+    return { id, jwt, expiresAt: token.expires }
+  }
+
+  return {
+    createToken,
+
+    /** Adds a user, who owns the entity of the same name. `conflict` when the name is taken. */
+    async addUser(name: string, options: { admin: boolean }): Promise<User> {
+      const { created, user } = await database.users.create(
+        draft(name, options.admin ? 'admin' : 'user'),
+      )
+      if (!created)
+        throw new RegistryError('conflict', `There is a user ${user.name} already.`, {
+          subject: 'user',
+        })
+      return user
+    },
+
+    listUsers: () => database.users.list(),
+
+    async listTokens(name: string): Promise<Token[]> {
+      return database.tokens.listFor((await userNamed(name)).id)
+    },
+
+    /** Ends a token at once, its running downloads included (R25). Twice is success. */
+    async revokeToken(id: string): Promise<void> {
+      if (!isId(id) || !(await database.tokens.revoke(id, clock.now())))
+        throw new RegistryError('not_found', 'There is no token of that id; see token list.', {
+          subject: 'token',
+        })
+    },
+
+    /** Makes entity/collection or entity/collection/container private, or public again. */
+    async setPrivate(ref: string, value: boolean): Promise<void> {
+      const depth = ref.split('/').length === 3 ? 3 : 2
+      const [entity = '', collection = '', container = null] = parsePath(ref, depth)
+      const found = await database.catalog.setPrivate(
+        { entity, collection, container },
+        value,
+        clock.now(),
+      )
+      if (!found)
+        throw new RegistryError('not_found', `There is no ${ref} here.`, {
+          subject: depth === 3 ? 'container' : 'collection',
+        })
+    },
+
+    /**
+     * Makes the first administrator and a token with every scope for 24 hours, in one guarded
+     * statement (R19); null when there is an administrator already.
+     */
+    async firstAdmin(): Promise<{ user: string; jwt: string; expiresAt: Date } | null> {
+      if (!(await database.users.createFirstAdmin(draft(FIRST_ADMIN, 'admin')))) return null
+      const expires = new Date(clock.now().getTime() + FIRST_ADMIN_MS)
+      const { jwt, expiresAt } = await createToken({
+        user: FIRST_ADMIN,
+        name: 'first admin token',
+        expires,
+        scopes: ALL_SCOPES,
+      })
+      return { user: FIRST_ADMIN, jwt, expiresAt }
+    },
+  }
+}

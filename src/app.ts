@@ -1,0 +1,109 @@
+/** createApp: puts the protocols on one root, in the right order. */
+import { Hono } from 'hono'
+import type { JWK } from 'jose'
+import type { Config } from './config.ts'
+import { createCatalog } from './core/catalog.ts'
+import { createDownloads } from './core/downloads.ts'
+import { createSweep, type Sweep } from './core/sweep.ts'
+import { createUploads } from './core/uploads.ts'
+import { hkpRoutes } from './hkp/routes.ts'
+import { authenticate } from './http/authenticate.ts'
+import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
+import { logged } from './http/log.ts'
+import { ticketBox } from './http/ticket.ts'
+import type { Transfer } from './http/transfer.ts'
+import { libraryRoutes } from './library/routes.ts'
+import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import { webRoutes } from './web/routes.ts'
+
+export { webTransfer, endedEarly, type Transfer } from './http/transfer.ts'
+export type { Bindings, Connection, Ctx } from './http/context.ts'
+export { isTrusted } from './http/origin.ts'
+export type { Sweep, SweepReport } from './core/sweep.ts'
+
+export type Deps = {
+  config: Pick<
+    Config,
+    'publicUrl' | 'trustedProxies' | 'shortRefs' | 'minFree' | 'sweepGrace' | 'sweepInterval'
+  >
+  version: string
+  /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
+  registryId: string
+  /** Secret for tickets, and the former one while its tickets run out (R37). */
+  secret: string
+  previousSecret?: string
+  database: Database
+  blobs: BlobStore
+  verifier: TokenVerifier
+  /** Public keys (JWK) that tokens are verified with. */
+  keys: JWK[]
+  transfer: Transfer
+  ended: Ended
+  clock: Clock
+  ids: Ids
+  log: Log
+}
+
+export type App = {
+  /** Answers one request; `connection` says what only the runtime knows about it. */
+  fetch(request: Request, connection: Connection): Response | Promise<Response>
+  sweep: Sweep
+  /** Writes what is still counted in memory. */
+  flush(): Promise<void>
+}
+
+/**
+ * Builds the registry. Mount order matters (docs/decisions/0001): the library first, because its
+ * `/v2/imagefile` and `/v2/tags` lie under OCI's prefix; `web` last, because it owns the rest.
+ */
+export function createApp(deps: Deps): App {
+  const { config, database, blobs, clock, ids, log } = deps
+  const shared = { ...deps, minFree: config.minFree }
+  const downloads = createDownloads(deps)
+  const common = {
+    ...deps,
+    authenticate: (c: Ctx) => authenticate(c, deps.verifier),
+  }
+  const tickets = ticketBox({
+    secret: deps.secret,
+    registryId: deps.registryId,
+    ...(deps.previousSecret === undefined ? {} : { previous: deps.previousSecret }),
+  })
+
+  const root = new Hono<Env>({ strict: false })
+  root.route(
+    '/',
+    libraryRoutes({
+      ...common,
+      tickets,
+      catalog: createCatalog(shared),
+      uploads: createUploads(shared),
+      downloads,
+      defer: (_, work) =>
+        void work.catch((error: unknown) =>
+          log.event('error', 'deferred', { reason: String(error) }),
+        ),
+    }),
+  )
+  root.route('/', hkpRoutes(common))
+  root.route('/', webRoutes(common))
+
+  return {
+    fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {
+      log,
+      clock,
+      ids,
+      trustedProxies: config.trustedProxies,
+    }),
+    sweep: createSweep({
+      database,
+      blobs,
+      clock,
+      log,
+      registryId: deps.registryId,
+      graceSeconds: config.sweepGrace,
+      intervalSeconds: config.sweepInterval,
+    }),
+    flush: () => downloads.flush(),
+  }
+}

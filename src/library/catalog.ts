@@ -1,0 +1,147 @@
+/** Entities, collections, containers, images, tags and search (protocol.md §3.4, §3.5). */
+import { parsePath, parseRef } from '../core/ref.ts'
+import type { Ctx } from '../http/context.ts'
+import { readJson } from '../http/body.ts'
+import { PRIVATE } from './errors.ts'
+import {
+  archOf,
+  newCollection,
+  newContainer,
+  newEntity,
+  newImage,
+  newTag,
+  pathAfter,
+} from './requests.ts'
+import type { LibraryDeps } from './routes.ts'
+import {
+  archTags,
+  collectionJson,
+  containerJson,
+  entityJson,
+  imageJson,
+  tagsOfArch,
+} from './wire.ts'
+
+/** Answers 200 `{"data": …}`: create calls too, since 200 and 201 mean the same to every client. */
+export function data(c: Ctx, value: unknown): Response {
+  return c.body(JSON.stringify({ data: value }), 200, {
+    'Content-Type': 'application/json',
+    ...PRIVATE,
+  })
+}
+
+export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
+  const claims = (c: Ctx) => c.get('claims')
+  const refOf = (c: Ctx) => parseRef(pathAfter(c, '/v1/images/'), config)
+
+  return {
+    async ownEntities(c: Ctx) {
+      const entities = await catalog.ownEntities(claims(c))
+      return data(
+        c,
+        entities.map((entity) => entityJson(entity)),
+      )
+    },
+
+    async entity(c: Ctx) {
+      const [name = ''] = parsePath(pathAfter(c, '/v1/entities/'), 1)
+      const { entity, below } = await catalog.entity(name, claims(c))
+      return data(c, entityJson(entity, below))
+    },
+
+    async createEntity(c: Ctx) {
+      const body = await readJson(c, transfer, newEntity)
+      return data(c, entityJson(await catalog.createEntity(body, claims(c))))
+    },
+
+    async collection(c: Ctx) {
+      const [entity = '', name = ''] = parsePath(pathAfter(c, '/v1/collections/'), 2)
+      const { collection, below } = await catalog.collection(entity, name, claims(c))
+      return data(c, collectionJson(collection, below))
+    },
+
+    async createCollection(c: Ctx) {
+      const body = await readJson(c, transfer, newCollection)
+      return data(c, collectionJson(await catalog.createCollection(body, claims(c))))
+    },
+
+    async container(c: Ctx) {
+      const [entity = '', collection = '', container = ''] = parsePath(
+        pathAfter(c, '/v1/containers/'),
+        3,
+      )
+      const found = await catalog.container({ entity, collection, container }, claims(c))
+      return data(c, containerJson(found.container, found.below, found.tags))
+    },
+
+    async createContainer(c: Ctx) {
+      const body = await readJson(c, transfer, newContainer)
+      return data(c, containerJson(await catalog.createContainer(body, claims(c))))
+    },
+
+    async image(c: Ctx) {
+      return data(c, imageJson(await catalog.image(refOf(c), archOf(c), claims(c))))
+    },
+
+    async createImage(c: Ctx) {
+      const body = await readJson(c, transfer, newImage)
+      return data(c, imageJson(await catalog.createImage(body, claims(c))))
+    },
+
+    async deleteImage(c: Ctx) {
+      await catalog.deleteImage(refOf(c), archOf(c), claims(c))
+      return data(c, {})
+    },
+
+    /** v1: one arch, `?arch=` or amd64. */
+    async tags(c: Ctx) {
+      const tags = await catalog.tags(c.req.param('id') ?? '', claims(c))
+      return data(c, tagsOfArch(tags, archOf(c) ?? 'amd64'))
+    },
+
+    async archTags(c: Ctx) {
+      return data(c, archTags(await catalog.tags(c.req.param('id') ?? '', claims(c))))
+    },
+
+    /** v1 and v2: 200 exactly, 201 is a failed push (transcript push-tag201). */
+    async setTag(c: Ctx) {
+      const body = await readJson(c, transfer, newTag)
+      await catalog.setTag(c.req.param('id') ?? '', body, claims(c))
+      return data(c, {})
+    },
+
+    /** All four lists are there for clients before 3.7, which print the first three. */
+    async search(c: Ctx) {
+      const { images, terms, cut } = await catalog.search(
+        {
+          value: c.req.query('value') ?? '',
+          arch: (archOf(c) ?? '').split(',').filter((arch) => arch !== ''),
+          signed: c.req.query('signed') === 'true',
+        },
+        claims(c),
+      )
+      const names = (pick: (image: (typeof images)[number]) => Record<string, string>) => {
+        const found = new Map(images.map((image) => [JSON.stringify(pick(image)), pick(image)]))
+        return [...found.values()].filter(({ name = '' }) =>
+          terms.every((term) => name.includes(term.toLowerCase())),
+        )
+      }
+      return data(c, {
+        entity: names((i) => ({ id: i.entityId, name: i.entityName })),
+        collection: names((i) => ({
+          id: i.collectionId,
+          name: i.collectionName,
+          entityName: i.entityName,
+        })),
+        container: names((i) => ({
+          id: i.containerId,
+          name: i.containerName,
+          collectionName: i.collectionName,
+          entityName: i.entityName,
+        })),
+        image: images.map(imageJson),
+        cut,
+      })
+    },
+  }
+}

@@ -1,0 +1,83 @@
+/** What a client asks before anything else (protocol.md §1, apptainer-wire.md §2). */
+import { identify } from '../core/access.ts'
+import { publicKeys } from '../core/tokens.ts'
+import { isRegistryError, RegistryError } from '../errors.ts'
+import type { Ctx } from '../http/context.ts'
+import { originOf } from '../http/origin.ts'
+import { PRIVATE } from './errors.ts'
+import type { LibraryDeps } from './routes.ts'
+
+/** From alpha.2 on clients use uploads in parts and tags per arch. */
+const API_VERSION = '2.0.0-alpha.2'
+
+export function discoveryHandlers(deps: LibraryDeps) {
+  const version = JSON.stringify({ data: { version: deps.version, apiVersion: API_VERSION } })
+  const keys = JSON.stringify(publicKeys(deps.keys))
+  const json = { 'Content-Type': 'application/json' }
+
+  async function whoami(c: Ctx) {
+    const claims = await deps.authenticate(c)
+    if (claims === null)
+      throw new RegistryError('unauthenticated', 'This needs a token.', { subject: 'token' })
+    c.env.entry.userId = claims.userId
+    const standing = await deps.database.tokens.standing(claims, deps.clock.now())
+    return identify(claims, standing)
+  }
+
+  return {
+    /** `/assets/config/config.prod.json`: every value an object, URIs without trailing slash. */
+    config(c: Ctx): Response {
+      const uri = originOf(c, deps.config)
+      const body = { libraryAPI: { uri }, keystoreAPI: { uri }, tokenAPI: { uri } }
+      // R33: what is built from a Host header must not be cached for others
+      return c.body(JSON.stringify(body), 200, { ...json, 'Cache-Control': 'no-store' })
+    },
+
+    version(c: Ctx): Response {
+      return c.body(version, 200, json)
+    },
+
+    /** The registry's public keys, for whoever wants to verify its tokens. */
+    keys(c: Ctx): Response {
+      return c.body(keys, 200, json)
+    },
+
+    /** 404 means "Invalid Credentials" to clients, 401 only "Unknown" (apptainer-wire.md §0.6). */
+    async tokenStatus(c: Ctx): Promise<Response> {
+      try {
+        await whoami(c)
+        return c.body('{"data":{"status":"valid"}}', 200, { ...json, ...PRIVATE })
+      } catch (error) {
+        if (!isRegistryError(error, 'unauthenticated')) throw error
+        throw new RegistryError('not_found', error.message, { subject: 'token' })
+      }
+    },
+
+    /**
+     * Bare JSON, no envelope. `secret` is the very token presented: nothing is minted (R36);
+     * `get-login-password` prints it for a login to the OCI side.
+     */
+    async currentUser(c: Ctx): Promise<Response> {
+      const identity = await whoami(c)
+      if (identity.kind === 'anonymous') throw new Error('whoami lets nobody through')
+      const secret = (c.req.header('authorization') ?? '').trim().replace(/^\S+\s+/, '')
+      const host = new URL(originOf(c, deps.config)).hostname
+      const { userId: id, userName: username } = identity
+      const email = `${username}@${host}`
+      const body = { id, username, realname: username, email, oidc_user_meta: { secret } }
+      return c.body(JSON.stringify(body), 200, { ...json, ...PRIVATE })
+    },
+
+    /** Any 200 would commit the client to its OCI path without a way back: stay with the library. */
+    ociRedirect(): Response {
+      throw new RegistryError('not_found', 'Library images are served by the library API.', {
+        subject: 'route',
+      })
+    },
+
+    /** Only for people who pass --builder: the service is not in the configuration document. */
+    build(): Response {
+      throw new RegistryError('unimplemented', 'Remote builds are not available on this registry.')
+    },
+  }
+}

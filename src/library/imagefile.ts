@@ -1,0 +1,305 @@
+/** Bytes in and out: v1 and v2 uploads, parts, downloads (protocol.md §4, §5). */
+import { absent } from '../core/access.ts'
+import { getDeadline, REDIRECT_FROM } from '../core/downloads.ts'
+import type { Claims, Image, Upload } from '../core/model.ts'
+import { isId } from '../core/names.ts'
+import { parseRef } from '../core/ref.ts'
+import { PART_SIZE } from '../core/uploads.ts'
+import { isRegistryError, RegistryError, STATUS } from '../errors.ts'
+import { contentLength, readJson } from '../http/body.ts'
+import type { Ctx } from '../http/context.ts'
+import { originOf } from '../http/origin.ts'
+import { ifRangeHolds, noneMatches, parseRange, rangeHeaders } from '../http/range.ts'
+import { ticketMark, type Purpose, type TicketFields } from '../http/ticket.ts'
+import { data } from './catalog.ts'
+import { envelope, errorHeaders, PRIVATE } from './errors.ts'
+import {
+  abortedParts,
+  archOf,
+  completedParts,
+  newPart,
+  newParts,
+  newUpload,
+  pathAfter,
+} from './requests.ts'
+import type { LibraryDeps } from './routes.ts'
+
+/** A part may start within an hour of its URL; how long it then takes is the watchdog's (R23). */
+const PART_MS = 3_600_000
+/** `_multipart_complete` names up to 10,000 parts (R54). */
+const COMPLETE_CAP = 2 * 1024 * 1024
+
+/** Image bytes are never a page (R32). */
+const FILE_HEADERS = {
+  ...PRIVATE,
+  'Content-Type': 'application/octet-stream',
+  'Content-Security-Policy': 'sandbox',
+} as const
+
+export function imagefileHandlers(deps: LibraryDeps) {
+  const { catalog, uploads, downloads, blobs, transfer, tickets, ended, clock, config } = deps
+  const claims = (c: Ctx) => c.get('claims')
+
+  /** The image id of the path: anything else cannot be one of ours. */
+  const imageIdOf = (c: Ctx): string => {
+    const id = c.req.param('id') ?? ''
+    if (!isId(id)) throw absent('image')
+    return id
+  }
+
+  /** Opens the `?t=` ticket of this request; one that ended early is refused like an altered one (R25). */
+  function openTicket(c: Ctx, purpose: Purpose, text = c.req.query('t') ?? ''): TicketFields {
+    c.env.entry.ticket = ticketMark(text)
+    const ticket = tickets.open(purpose, text, clock.now())
+    c.env.entry.userId = ticket.subject
+    c.env.entry.tokenId = ticket.token
+    if ([ticket.token, ticket.subject, ticket.image].some((id) => id !== null && ended.has(id)))
+      throw new RegistryError(
+        'denied',
+        'This link has expired or was altered: start again to get a new one',
+        { cause: new Error('ticket: ended by revocation, deletion or privacy') },
+      )
+    return ticket
+  }
+
+  /** The uploadID of a control call: a ticket that must agree with path and bearer (R12, R16). */
+  function openUpload(c: Ctx, imageId: string, uploadID: string): TicketFields {
+    const { userId, tokenId } = claims(c) ?? {}
+    if (tokenId !== undefined && ended.has(tokenId))
+      throw new RegistryError('unauthenticated', 'This token has been revoked.', {
+        subject: 'token',
+      })
+    try {
+      const ticket = openTicket(c, 'upload', uploadID)
+      if (ticket.image === imageId && ticket.subject === userId) return ticket
+    } catch (error) {
+      if (!isRegistryError(error, 'denied')) throw error
+    }
+    throw absent('upload')
+  }
+
+  const fieldsOf = (upload: Upload) => ({
+    subject: upload.userId,
+    token: upload.tokenId,
+    image: upload.imageId,
+    upload: upload.id,
+    key: upload.blobKey,
+    handle: upload.handle,
+  })
+
+  /** `{"quota", "containerUrl"}`: what the client prints after a push. */
+  async function completion(c: Ctx, image: Image, who: Claims | null) {
+    const { below } = await catalog.entity(image.entityName, who)
+    const { entityName, collectionName, containerName } = image
+    return data(c, {
+      quota: { quotaTotal: 0, quotaUsage: below.size },
+      containerUrl: `library/${entityName}/${collectionName}/${containerName}`,
+    })
+  }
+
+  /** The bytes of a stored blob, whole or in part. */
+  async function serve(
+    c: Ctx,
+    blob: { key: string; size: number },
+    etag: string,
+    headers: Record<string, string>,
+  ): Promise<Response> {
+    const range = ifRangeHolds(c.req.header('if-range'), etag)
+      ? parseRange(c.req.header('range'), blob.size)
+      : ({ kind: 'whole' } as const)
+    if (range.kind === 'unsatisfiable')
+      throw new RegistryError(
+        'range_unsatisfiable',
+        `The image has ${blob.size} bytes; that range is not in it.`,
+        { subject: 'image' },
+      )
+    const status = range.kind === 'range' ? 206 : 200
+    if (c.req.method === 'HEAD') {
+      const whole = { start: 0, end: blob.size - 1 }
+      const shown = { ...blob, etag, range: range.kind === 'range' ? range : whole }
+      return c.body(null, status, { ...headers, ...rangeHeaders(shown, status) })
+    }
+    const read = await blobs.get(blob.key, range.kind === 'range' ? range : undefined)
+    if (read === null)
+      throw new RegistryError(
+        'internal',
+        'The bytes of this image are gone from the store; tell the administrator. Pushing it again heals it.',
+        { subject: 'blob' },
+      )
+    return transfer.send(
+      c,
+      status,
+      { ...headers, ...rangeHeaders({ ...read, etag }, status) },
+      read,
+    )
+  }
+
+  return {
+    /** A 200 stream, or for large images a 303 to ranges: never 302 (protocol.md §5). */
+    async download(c: Ctx): Promise<Response> {
+      const who = claims(c)
+      const ref = parseRef(pathAfter(c, '/v1/imagefile/'), config)
+      const image = await catalog.image(ref, archOf(c), who, 'download')
+      const etag = `"sha256.${image.digest}"`
+      if (noneMatches(c.req.header('if-none-match'), etag))
+        return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (c.req.method === 'GET') {
+        const after = downloads.count(image.containerId)
+        if (after !== null) deps.defer(c, after)
+        if (image.blob.size >= REDIRECT_FROM && c.req.header('range') === undefined) {
+          const fields = {
+            method: 'GET',
+            subject: who?.userId ?? null,
+            token: who?.tokenId ?? null,
+            image: image.id,
+            ...image.blob,
+            sha256: image.digest,
+          }
+          const ticket = tickets.sign('get', fields, getDeadline(clock.now(), image.blob.size))
+          return c.body(null, 303, {
+            ...PRIVATE,
+            Location: `${originOf(c, config)}/v1/blob?t=${ticket}`,
+          })
+        }
+      }
+      const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
+      return serve(c, image.blob, etag, {
+        ...FILE_HEADERS,
+        'Content-Disposition': `attachment; filename="${image.containerName}_${tag}.sif"`,
+      })
+    },
+
+    /**
+     * The target of the 303. Clients copy whatever a range answers to its offset: everything but
+     * the whole range breaks the connection instead of ending well (R5). No database trip.
+     */
+    async blob(c: Ctx): Promise<Response> {
+      try {
+        const { key, size, sha256 } = openTicket(c, 'get')
+        if (key === null || size === null) throw new Error('a get ticket names its blob')
+        return await serve(c, { key, size }, `"sha256.${sha256}"`, {
+          ...FILE_HEADERS,
+          'Content-Disposition': 'attachment',
+        })
+      } catch (error) {
+        if (c.req.header('range') === undefined || c.req.method === 'HEAD') throw error
+        const known = isRegistryError(error)
+          ? error
+          : new RegistryError('internal', `internal error, request ${c.env.entry.requestId}`)
+        c.env.entry.code = known.code
+        if (error instanceof Error)
+          c.env.entry.reason =
+            error.cause instanceof Error ? error.cause.message : (error.stack ?? null)
+        return transfer.breakOff(c, STATUS[known.code], errorHeaders(known), envelope(known))
+      }
+    },
+
+    /** v1: the whole image in one body (Singularity 3.0–3.2, and clients that see no /version). */
+    async uploadWhole(c: Ctx): Promise<Response> {
+      const imageId = pathAfter(c, '/v1/imagefile/')
+      if (!isId(imageId)) throw absent('image')
+      const size = contentLength(c)
+      const upload = await uploads.openSingle(imageId, size, null, claims(c))
+      const { blobKey: key, digest: sha256 } = upload
+      await uploads.receiveSingle({ key, size, sha256 }, transfer.receive(c))
+      return completion(c, await uploads.completeSingle(imageId, claims(c)), claims(c))
+    },
+
+    async openSingle(c: Ctx): Promise<Response> {
+      const { filesize, sha256sum } = await readJson(c, transfer, newUpload)
+      const upload = await uploads.openSingle(imageIdOf(c), filesize, sha256sum, claims(c))
+      const ticket = tickets.sign(
+        'put',
+        { ...fieldsOf(upload), method: 'PUT', size: upload.size, sha256: upload.digest },
+        upload.expiresAt,
+      )
+      return data(c, { uploadURL: `${originOf(c, config)}/v1/blob?t=${ticket}` })
+    },
+
+    /** The body of a single upload: no Authorization ever comes here, the ticket is the authority. */
+    async putWhole(c: Ctx): Promise<Response> {
+      const { key, size, sha256 } = openTicket(c, 'put')
+      if (key === null || size === null || sha256 === null)
+        throw new Error('a put ticket names its blob')
+      sized(c, size)
+      const { etag } = await uploads.receiveSingle({ key, size, sha256 }, transfer.receive(c))
+      return c.body(null, 200, { ETag: etag })
+    },
+
+    async completeSingle(c: Ctx): Promise<Response> {
+      const image = await uploads.completeSingle(imageIdOf(c), claims(c))
+      return completion(c, image, claims(c))
+    },
+
+    async openParts(c: Ctx): Promise<Response> {
+      const { filesize } = await readJson(c, transfer, newParts)
+      const upload = await uploads.openParts(imageIdOf(c), filesize, claims(c))
+      return data(c, {
+        uploadID: tickets.sign('upload', { ...fieldsOf(upload), size: filesize }, upload.expiresAt),
+        totalParts: Math.ceil(filesize / PART_SIZE),
+        partSize: PART_SIZE,
+        options: { s3compliant: 'true' },
+      })
+    },
+
+    /** Signs the URL of one part: everything stands in the uploadID, no database trip. */
+    async openPart(c: Ctx): Promise<Response> {
+      const body = await readJson(c, transfer, newPart)
+      const { size: total, ...upload } = openUpload(c, imageIdOf(c), body.uploadID)
+      const size = Math.min(PART_SIZE, (total ?? 0) - (body.partNumber - 1) * PART_SIZE)
+      if (size <= 0 || body.partSize !== size)
+        throw new RegistryError(
+          'invalid',
+          size <= 0
+            ? `Part ${body.partNumber} is beyond the end of this upload.`
+            : `Part ${body.partNumber} must have ${size} bytes, not ${body.partSize}.`,
+          { subject: 'upload' },
+        )
+      const fields = { ...upload, method: 'PUT', part: body.partNumber, size }
+      const notAfter = new Date(clock.now().getTime() + PART_MS)
+      const ticket = tickets.sign('part', { ...fields, sha256: body.sha256sum }, notAfter)
+      return data(c, { presignedURL: `${originOf(c, config)}/v1/part?t=${ticket}` })
+    },
+
+    async putPart(c: Ctx): Promise<Response> {
+      const { upload, key, handle, part, size, sha256 } = openTicket(c, 'part')
+      if (upload === null || key === null || handle === null || part === null || size === null)
+        throw new Error('a part ticket names its upload')
+      sized(c, size)
+      const { etag } = await uploads.receivePart(
+        { upload, key, handle, part, size, sha256 },
+        transfer.receive(c),
+      )
+      return c.body(null, 200, { ETag: etag })
+    },
+
+    /** Always a JSON body: an empty one fails the push (protocol.md §4.3). */
+    async completeParts(c: Ctx): Promise<Response> {
+      const body = await readJson(c, transfer, completedParts, COMPLETE_CAP)
+      const imageId = imageIdOf(c)
+      const { upload } = openUpload(c, imageId, body.uploadID)
+      const parts = body.completedParts.map((p) => ({ number: p.partNumber, etag: p.token }))
+      const image = await uploads.completeParts(imageId, upload ?? '', parts, claims(c))
+      return completion(c, image, claims(c))
+    },
+
+    async abortParts(c: Ctx): Promise<Response> {
+      const { uploadID } = await readJson(c, transfer, abortedParts)
+      const imageId = imageIdOf(c)
+      const { upload } = openUpload(c, imageId, uploadID)
+      await uploads.abort(imageId, upload ?? '', claims(c))
+      return data(c, {})
+    },
+  }
+
+  /** The body must have exactly the announced size, said before it is read. */
+  function sized(c: Ctx, size: number): void {
+    const length = contentLength(c)
+    if (length !== size)
+      throw new RegistryError(
+        length > size ? 'too_large' : 'size_mismatch',
+        `This URL takes exactly ${size} bytes; the request announces ${length}.`,
+        { subject: 'upload' },
+      )
+  }
+}

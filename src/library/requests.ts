@@ -1,0 +1,98 @@
+/** Shapes of the request bodies, and the parts of a request that older clients spell their own way. */
+import { z } from 'zod'
+import { RegistryError } from '../errors.ts'
+import type { Ctx } from '../http/context.ts'
+
+// Clients send whole Go structs with zero values: only the meaningful fields are read (R15).
+const text = z
+  .string()
+  .max(4096, 'at most 4096 characters')
+  .nullish()
+  .transform((value) => value ?? '')
+const id = z.string().max(64)
+const size = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
+const madePrivate = z
+  .unknown()
+  .transform((value) => value === true)
+  .optional()
+  .transform((value) => value ?? false)
+/** 64 hex digits; older and non-S3 clients send nothing. */
+const sha256 = z
+  .union([z.literal(''), z.string().regex(/^[0-9a-f]{64}$/i, 'must be 64 hex digits')])
+  .nullish()
+  .transform((value) => (value === '' || value == null ? null : value.toLowerCase()))
+
+export const newEntity = z.object({ name: z.string(), description: text })
+export const newCollection = z.object({
+  name: z.string(),
+  description: text,
+  entity: id,
+  private: madePrivate,
+})
+export const newContainer = z.object({
+  name: z.string(),
+  description: text,
+  collection: id,
+  private: madePrivate,
+})
+export const newImage = z.object({ hash: z.string(), description: text, container: id })
+export const newUpload = z.object({ filesize: size, sha256sum: sha256 })
+export const newParts = z.object({ filesize: size })
+export const newPart = z.object({
+  uploadID: z.string().max(2048),
+  partNumber: z.number().int().min(1).max(10_000),
+  partSize: size,
+  sha256sum: sha256,
+})
+export const completedParts = z.object({
+  uploadID: z.string().max(2048),
+  completedParts: z
+    .array(z.object({ partNumber: z.number().int(), token: z.string().max(256) }))
+    .max(10_000),
+})
+export const abortedParts = z.object({ uploadID: z.string().max(2048) })
+
+/**
+ * A tag call's body: `{"Tag","ImageID"}` (v1), with "Arch" (v2), the lower-case spelling of the
+ * published API, or the bare map `{tag: imageID}` that Hinkskalle saw (protocol.md §3.2).
+ */
+export const newTag = z.record(z.string(), z.unknown()).transform((body, context) => {
+  const byName = new Map(Object.entries(body).map(([key, value]) => [key.toLowerCase(), value]))
+  const [only] = Object.entries(body)
+  const bare = byName.size === 1 && only !== undefined && !byName.has('tag')
+  const tag = bare ? only[0] : byName.get('tag')
+  const imageId = bare ? only[1] : byName.get('imageid')
+  const arch = byName.get('arch') ?? null
+  if (typeof tag !== 'string' || typeof imageId !== 'string' || imageId.length > 64) {
+    context.addIssue({ code: 'custom', message: 'Tag and ImageID must be given as text' })
+    return z.NEVER
+  }
+  if (arch !== null && (typeof arch !== 'string' || !isArch(arch))) {
+    context.addIssue({ code: 'custom', message: 'Arch must be an architecture such as amd64' })
+    return z.NEVER
+  }
+  return { tag, imageId, arch: arch === '' ? null : arch }
+})
+
+const isArch = (arch: string) => /^[a-z0-9_]{0,32}$/.test(arch)
+
+/** What follows `prefix` in the request's path, still percent-encoded, without the query. */
+export function pathAfter(c: Ctx, prefix: string): string {
+  const { url } = c.req
+  const start = url.indexOf('/', url.indexOf('//') + 2)
+  const end = url.indexOf('?', start)
+  const path = end < 0 ? url.slice(start) : url.slice(start, end)
+  return path.slice(path.indexOf(prefix) + prefix.length)
+}
+
+/** `?arch=`, or the `?arch%3Damd64` of Singularity 3.7.0 and 3.7.1; null when absent. */
+export function archOf(c: Ctx): string | null {
+  const query = c.req.query()
+  const odd = Object.keys(query).find((key) => key.startsWith('arch='))
+  const arch = query.arch ?? odd?.slice('arch='.length) ?? ''
+  if (!isArch(arch))
+    throw new RegistryError('invalid', 'arch must be an architecture such as amd64 or arm64.', {
+      subject: 'request',
+    })
+  return arch === '' ? null : arch
+}

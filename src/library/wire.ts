@@ -1,0 +1,97 @@
+/** Model ↔ client JSON, one function per record (protocol.md §3.2). Zero fields are there because old clients decode them. */
+import type { Collection, Container, Entity, Image, Tag } from '../core/model.ts'
+import { hashOf } from '../core/ref.ts'
+import type { Below } from '../ports.ts'
+
+const common = (of: { createdAt: Date; updatedAt: Date; ownerId: string }) => ({
+  deleted: false,
+  createdBy: of.ownerId,
+  createdAt: of.createdAt.toISOString(),
+  updatedAt: of.updatedAt.toISOString(),
+  owner: of.ownerId,
+})
+
+export const NOTHING: Below = { ids: [], size: 0 }
+
+export const entityJson = (entity: Entity, below = NOTHING) => ({
+  ...common(entity),
+  id: entity.id,
+  name: entity.name,
+  description: entity.description,
+  collections: below.ids,
+  size: below.size,
+  quota: 0,
+  defaultPrivate: entity.defaultPrivate,
+  customData: '',
+})
+
+export const collectionJson = (collection: Collection, below = NOTHING) => ({
+  ...common(collection),
+  id: collection.id,
+  name: collection.name,
+  description: collection.description,
+  entity: collection.entityId,
+  entityName: collection.entityName,
+  containers: below.ids,
+  size: below.size,
+  private: collection.private,
+  customData: '',
+})
+
+export const containerJson = (container: Container, below = NOTHING, tags: Tag[] = []) => ({
+  ...common(container),
+  id: container.id,
+  name: container.name,
+  description: container.description,
+  fullDescription: container.fullDescription,
+  collection: container.collectionId,
+  collectionName: container.collectionName,
+  entity: container.entityId,
+  entityName: container.entityName,
+  images: below.ids,
+  imageTags: tagsOfArch(tags, 'amd64'),
+  archTags: archTags(tags),
+  size: below.size,
+  downloadCount: container.downloads,
+  stars: 0,
+  private: container.private,
+  readOnly: false,
+  customData: '',
+})
+
+export const imageJson = (image: Image) => ({
+  ...common(image),
+  createdBy: image.createdBy,
+  id: image.id,
+  hash: hashOf(image.digest),
+  description: image.description,
+  container: image.containerId,
+  containerName: image.containerName,
+  containerDescription: image.containerDescription,
+  containerStars: 0,
+  containerDownloads: image.containerDownloads,
+  collection: image.collectionId,
+  collectionName: image.collectionName,
+  entity: image.entityId,
+  entityName: image.entityName,
+  size: image.blob?.size ?? 0,
+  uploaded: image.uploaded,
+  arch: image.facts.arch,
+  signed: image.facts.signed,
+  fingerprints: image.facts.fingerprints,
+  encrypted: image.facts.encrypted,
+  tags: image.tags,
+  customData: '',
+})
+
+/** v2 form: `{arch: {tag: imageID}}`. */
+export function archTags(tags: Tag[]): Record<string, Record<string, string>> {
+  const map: Record<string, Record<string, string>> = {}
+  for (const { arch, name, imageId } of tags) (map[arch] ??= Object.create(null))[name] = imageId
+  return map
+}
+
+/** v1 form, of one arch: `{tag: imageID}`. */
+export function tagsOfArch(tags: Tag[], arch: string): Record<string, string> {
+  return { ...archTags(tags)[arch] }
+}
