@@ -13,7 +13,11 @@ const INSIDE = /\n\s+at |node_modules|\/tmp\/|\/work\/|sqlite|\bselect\b.*\bfrom
  * The json-resp envelope with this status and a sentence for the person at the terminal, without a
  * trace of the inside (R34). Returns the sentence.
  */
-export function expectRefusal(answer: Answer | RawAnswer, status: number, says = /\w+ \w+/): string {
+export function expectRefusal(
+  answer: Answer | RawAnswer,
+  status: number,
+  says = /\w+ \w+/,
+): string {
   const text = 'text' in answer ? answer.text : answer.body.toString()
   expect(answer.status, text.slice(0, 300)).toBe(status)
   expect(answer.headers.get('content-type')).toMatch(/^application\/json/)

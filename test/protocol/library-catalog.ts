@@ -1,6 +1,13 @@
 /** Names, tags, privacy, search and delete over HTTP (protocol.md §3, apptainer-wire.md §3). */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { buildSif, deffile, inspectMetadata, partition, sampleSif, signature } from '../fixtures/sif.ts'
+import {
+  buildSif,
+  deffile,
+  inspectMetadata,
+  partition,
+  sampleSif,
+  signature,
+} from '../fixtures/sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
 import { expectAlike, expectData, expectRefusal } from './answers.ts'
 import { libraryClient, sha256, type LibraryClient } from './client.ts'
@@ -22,6 +29,7 @@ export function describeCatalog(
     let url: string
     let alice: LibraryClient
     let bob: LibraryClient
+    let carol: LibraryClient
     let admin: LibraryClient
     let nobody: LibraryClient
     beforeAll(async () => {
@@ -29,6 +37,7 @@ export function describeCatalog(
       url = target.url
       alice = libraryClient(url, (await target.mint('alice')).jwt)
       bob = libraryClient(url, (await target.mint('bob')).jwt)
+      carol = libraryClient(url, (await target.mint('carol')).jwt)
       const scopes = ['pull', 'push', 'delete', 'admin'] as const
       const root = await target.mint('root', { admin: true, scopes: [...scopes] })
       admin = libraryClient(url, root.jwt)
@@ -52,7 +61,8 @@ export function describeCatalog(
         const container = await make('/v1/containers', { name: 'c', collection: collection.id })
         const hash = `sha256.${'1'.repeat(64)}`
         const image = await make('/v1/images', { hash, container: container.id, uploaded: true })
-        for (const { id } of [entity, collection, container, image]) expect(id).toMatch(/^[0-9a-f]{24}$/)
+        for (const { id } of [entity, collection, container, image])
+          expect(id).toMatch(/^[0-9a-f]{24}$/)
         expect(image).toMatchObject({ hash, uploaded: false, container: container.id })
         const again = [
           await make('/v1/entities', { name: 'alice', description: 'other' }),
@@ -60,7 +70,9 @@ export function describeCatalog(
           await make('/v1/containers', { name: 'c', collection: collection.id }),
           await make('/v1/images', { hash, container: container.id, description: 'other' }),
         ]
-        expect(again.map(({ id }) => id)).toEqual([entity, collection, container, image].map((r) => r.id))
+        expect(again.map(({ id }) => id)).toEqual(
+          [entity, collection, container, image].map((r) => r.id),
+        )
         expect(again.map(({ description }) => description)).toEqual(['', '', '', ''])
       })
 
@@ -79,13 +91,33 @@ export function describeCatalog(
         const id = '0123456789abcdef01234567'
         for (const word of [...bad, '\u0000', 'a\u202eb', id]) {
           expectRefusal(await alice.call('POST', '/v1/entities', { name: word }), 400, /name/)
-          expectRefusal(await alice.call('POST', '/v1/collections', { name: word, entity }), 400, /name/)
+          expectRefusal(
+            await alice.call('POST', '/v1/collections', { name: word, entity }),
+            400,
+            /name/,
+          )
           const body = { name: word, collection }
           expectRefusal(await alice.call('POST', '/v1/containers', body), 400, /name/)
         }
-        for (const word of ['imagefile', 'tags', 'v1', 'v2', 'api', 'pks', 'assets', 'auth', 'version'])
+        for (const word of [
+          'imagefile',
+          'tags',
+          'v1',
+          'v2',
+          'api',
+          'pks',
+          'assets',
+          'auth',
+          'version',
+        ])
           expectRefusal(await admin.call('POST', '/v1/entities', { name: word }), 400, /reserved/)
-        for (const hash of ['', 'x', `sha256.${'A'.repeat(63)}`, `sha512.${'1'.repeat(128)}`, '1'.repeat(64)])
+        for (const hash of [
+          '',
+          'x',
+          `sha256.${'A'.repeat(63)}`,
+          `sha512.${'1'.repeat(128)}`,
+          '1'.repeat(64),
+        ])
           expectRefusal(await alice.call('POST', '/v1/images', { hash, container }), 400, /sha256/)
         const capitals = { hash: `sha256.${'AB'.repeat(32)}`, container }
         const made = expectData(await alice.call('POST', '/v1/images', capitals))
@@ -93,11 +125,14 @@ export function describeCatalog(
       })
 
       test('nobody makes an entity of another name but an administrator', async () => {
-        expectRefusal(await bob.call('POST', '/v1/entities', { name: 'carol' }), 403, /own entity/)
+        expectRefusal(await bob.call('POST', '/v1/entities', { name: 'dora' }), 403, /own entity/)
         expectRefusal(await bob.call('POST', '/v1/entities', { name: 'alice' }), 403, /own entity/)
-        expectRefusal(await nobody.call('POST', '/v1/entities', { name: 'carol' }), 401, /log in/)
+        expectRefusal(await nobody.call('POST', '/v1/entities', { name: 'dora' }), 401, /log in/)
         const made = expectData(await admin.call('POST', '/v1/entities', { name: 'library' }))
-        expectRefusal(await bob.call('POST', '/v1/collections', { name: 'x', entity: made.id }), 404)
+        expectRefusal(
+          await bob.call('POST', '/v1/collections', { name: 'x', entity: made.id }),
+          404,
+        )
       })
 
       test('bodies work with any content type and with none', async () => {
@@ -114,7 +149,9 @@ export function describeCatalog(
         expect(expectData(await alice.call('POST', '/v1/collections', open)).private).toBe(true)
         expect(await found('alice/closed/c:latest')).toBe(404)
         // within a public collection, too
-        await alice.push('alice/half/hidden', sampleSif({ content: 'r15-2' }), { privateContainer: true })
+        await alice.push('alice/half/hidden', sampleSif({ content: 'r15-2' }), {
+          privateContainer: true,
+        })
         await alice.push('alice/half/open', sampleSif({ content: 'r15-3' }))
         expect(await found('alice/half/hidden:latest')).toBe(404)
         expect(await found('alice/half/open:latest')).toMatch(/^sha256/)
@@ -130,7 +167,13 @@ export function describeCatalog(
       })
 
       test('one and two parts, empty parts and double slashes take the default names', async () => {
-        const refs = ['short', 'short:latest', 'default/short', 'library/default/short', 'tools/two']
+        const refs = [
+          'short',
+          'short:latest',
+          'default/short',
+          'library/default/short',
+          'tools/two',
+        ]
         for (const ref of [...refs, '/short:latest', '//short', '/default/short', 'library//short'])
           expect([ref, await found(ref)]).toEqual([ref, hash])
         const { status, body } = await rawGet(url, '/v1/imagefile//short:latest')
@@ -170,7 +213,9 @@ export function describeCatalog(
             (await who.call('GET', '/v1/images/tools/x?arch=amd64')).json.data?.hash ?? null
           await carol.push('carol/tools/x', first)
           expect(await look()).toBe(hash)
-          await dave.push('dave/tools/x', sampleSif({ content: 'dave' }), { privateCollection: true })
+          await dave.push('dave/tools/x', sampleSif({ content: 'dave' }), {
+            privateCollection: true,
+          })
           expect(await look(), 'a private one does not count for others').toBe(hash)
           expect(await look(dave), 'two that dave sees').toBeNull()
           await other.setPrivate('dave/tools', false)
@@ -190,13 +235,18 @@ export function describeCatalog(
           { tag: 'lower', imageID: image },
           { bare: image },
         ]
-        for (const body of bodies) expectData(await alice.call('POST', `/v1/tags/${container}`, body))
+        for (const body of bodies)
+          expectData(await alice.call('POST', `/v1/tags/${container}`, body))
         const v2 = { Arch: 'amd64', Tag: 'V2.0-rc_1', ImageID: image }
         expectData(await alice.call('POST', `/v2/tags/${container}`, v2))
-        const names = Object.fromEntries(['upper', 'lower', 'bare', 'V2.0-rc_1'].map((t) => [t, image]))
+        const names = Object.fromEntries(
+          ['upper', 'lower', 'bare', 'V2.0-rc_1'].map((t) => [t, image]),
+        )
         expect(expectData(await nobody.call('GET', `/v1/tags/${container}`))).toEqual(names)
         expect(expectData(await nobody.call('GET', `/v1/tags/${container}?arch=arm64`))).toEqual({})
-        expect(expectData(await nobody.call('GET', `/v2/tags/${container}`))).toEqual({ amd64: names })
+        expect(expectData(await nobody.call('GET', `/v2/tags/${container}`))).toEqual({
+          amd64: names,
+        })
         const shown = expectData(await nobody.call('GET', '/v1/containers/alice/tags/spelt'))
         expect(shown).toMatchObject({ archTags: { amd64: names }, imageTags: names })
       })
@@ -207,12 +257,17 @@ export function describeCatalog(
         const other = await alice.push('alice/tags/moves', arm, { arch: 'arm64' })
         const two = await alice.push('alice/tags/moves', sampleSif({ content: 'm2' }))
         expect(await found('alice/tags/moves:latest')).toBe(`sha256.${two.digest}`)
-        expect(await found('alice/tags/moves', nobody, '?arch=arm64')).toBe(`sha256.${other.digest}`)
+        expect(await found('alice/tags/moves', nobody, '?arch=arm64')).toBe(
+          `sha256.${other.digest}`,
+        )
         expect(await found(`alice/tags/moves:sha256.${one.digest}`)).toBe(`sha256.${one.digest}`)
       })
 
       test('a tag of another arch than the file is refused with a sentence', async () => {
-        const { image, container } = await alice.push('alice/tags/arch', sampleSif({ content: 'arch' }))
+        const { image, container } = await alice.push(
+          'alice/tags/arch',
+          sampleSif({ content: 'arch' }),
+        )
         const body = { Arch: 'arm64', Tag: 'latest', ImageID: image }
         const says = /built for amd64/
         expectRefusal(await alice.call('POST', `/v2/tags/${container}`, body), 409, says)
@@ -220,9 +275,21 @@ export function describeCatalog(
       })
 
       test('odd tag bodies and names are refused', async () => {
-        const { image, container } = await alice.push('alice/tags/odd', sampleSif({ content: 'odd' }))
+        const { image, container } = await alice.push(
+          'alice/tags/odd',
+          sampleSif({ content: 'odd' }),
+        )
         const path = `/v2/tags/${container}`
-        for (const Tag of ['', '..', 'a b', 'a/b', 'x'.repeat(129), `sha256.${'1'.repeat(64)}`, '-a', 'é'])
+        for (const Tag of [
+          '',
+          '..',
+          'a b',
+          'a/b',
+          'x'.repeat(129),
+          `sha256.${'1'.repeat(64)}`,
+          '-a',
+          'é',
+        ])
           expectRefusal(await alice.call('POST', path, { Arch: 'amd64', Tag, ImageID: image }), 400)
         const bodies = [{}, [], null, 'x', 5, { Tag: 1, ImageID: image }, { Tag: 'x' }]
         for (const body of [...bodies, { Arch: 'AMD 64', Tag: 'x', ImageID: image }])
@@ -242,8 +309,16 @@ export function describeCatalog(
         const hash = `sha256.${sha256(new TextEncoder().encode(path))}`
         const half = await who.call('POST', '/v1/images', { hash, container: ids.container })
         const empty = expectData(half).id as string
-        const parts = await who.call('POST', `/v2/imagefile/${empty}/_multipart`, { filesize: 70_000_000 })
-        return { ...ids, path, image: pushed.image, empty, uploadID: expectData(parts).uploadID as string }
+        const parts = await who.call('POST', `/v2/imagefile/${empty}/_multipart`, {
+          filesize: 70_000_000,
+        })
+        return {
+          ...ids,
+          path,
+          image: pushed.image,
+          empty,
+          uploadID: expectData(parts).uploadID as string,
+        }
       }
       const snapshot = async (who: LibraryClient, of: { path: string; container: string }) => {
         const [entity, collection] = of.path.split('/')
@@ -261,9 +336,11 @@ export function describeCatalog(
         { kind: 'public', hidden: false, refused: 403 },
         { kind: 'private', hidden: true, refused: 404 },
       ])('every pair of ids across two owners, $kind', async ({ hidden, refused }) => {
-        const hers = await furnish(alice, 'alice', hidden)
+        // carol has nothing but what is private: her very entity is not to be seen
+        const her = hidden ? carol : alice
+        const hers = await furnish(her, hidden ? 'carol' : 'alice', hidden)
         const his = await furnish(bob, 'bob', false)
-        const before = [await snapshot(alice, hers), await snapshot(bob, his)]
+        const before = [await snapshot(her, hers), await snapshot(bob, his)]
         const hash = `sha256.${'2'.repeat(64)}`
         const part = { partNumber: 1, partSize: 67_108_864, sha256sum: '' }
         const done = { completedParts: [{ partNumber: 1, token: 'x' }] }
@@ -274,13 +351,38 @@ export function describeCatalog(
           [refused, 'POST', '/v1/containers', { name: 'mine', collection: hers.collection }],
           [refused, 'POST', '/v1/images', { hash, container: hers.container }],
           // her container with any image; his container with hers
-          [refused, 'POST', `/v2/tags/${hers.container}`, { Arch: 'amd64', Tag: 't', ImageID: his.image }],
-          [refused, 'POST', `/v2/tags/${hers.container}`, { Arch: 'amd64', Tag: 't', ImageID: hers.image }],
+          [
+            refused,
+            'POST',
+            `/v2/tags/${hers.container}`,
+            { Arch: 'amd64', Tag: 't', ImageID: his.image },
+          ],
+          [
+            refused,
+            'POST',
+            `/v2/tags/${hers.container}`,
+            { Arch: 'amd64', Tag: 't', ImageID: hers.image },
+          ],
           [refused, 'POST', `/v1/tags/${hers.container}`, { t: hers.image }],
-          [404, 'POST', `/v2/tags/${his.container}`, { Arch: 'amd64', Tag: 't', ImageID: hers.image }],
+          [
+            404,
+            'POST',
+            `/v2/tags/${his.container}`,
+            { Arch: 'amd64', Tag: 't', ImageID: hers.image },
+          ],
           [404, 'POST', `/v1/tags/${his.container}`, { Tag: 't', ImageID: hers.image }],
-          [404, 'POST', `/v2/tags/${his.container}`, { Arch: 'amd64', Tag: 't', ImageID: hers.empty }],
-          [404, 'POST', `/v2/tags/${his.container}`, { Arch: 'amd64', Tag: 't', ImageID: his.empty }],
+          [
+            404,
+            'POST',
+            `/v2/tags/${his.container}`,
+            { Arch: 'amd64', Tag: 't', ImageID: hers.empty },
+          ],
+          [
+            404,
+            'POST',
+            `/v2/tags/${his.container}`,
+            { Arch: 'amd64', Tag: 't', ImageID: his.empty },
+          ],
           // her images
           ...[hers.image, hers.empty].flatMap((id): [number, string, string, object][] => [
             [refused, 'POST', `/v2/imagefile/${id}`, { filesize: 100 }],
@@ -292,12 +394,27 @@ export function describeCatalog(
           [refused, 'PUT', upload(hers.empty, '_complete'), {}],
           // her upload on his image, his on hers
           [404, 'PUT', upload(his.empty, '_multipart'), { uploadID: hers.uploadID, ...part }],
-          [404, 'PUT', upload(his.empty, '_multipart_complete'), { uploadID: hers.uploadID, ...done }],
+          [
+            404,
+            'PUT',
+            upload(his.empty, '_multipart_complete'),
+            { uploadID: hers.uploadID, ...done },
+          ],
           [404, 'PUT', upload(his.empty, '_multipart_abort'), { uploadID: hers.uploadID }],
           [404, 'PUT', upload(hers.empty, '_multipart'), { uploadID: his.uploadID, ...part }],
-          [404, 'PUT', upload(hers.empty, '_multipart_complete'), { uploadID: his.uploadID, ...done }],
+          [
+            404,
+            'PUT',
+            upload(hers.empty, '_multipart_complete'),
+            { uploadID: his.uploadID, ...done },
+          ],
           [404, 'PUT', upload(hers.empty, '_multipart_abort'), { uploadID: his.uploadID }],
-          [404, 'PUT', upload(hers.empty, '_multipart_complete'), { uploadID: hers.uploadID, ...done }],
+          [
+            404,
+            'PUT',
+            upload(hers.empty, '_multipart_complete'),
+            { uploadID: hers.uploadID, ...done },
+          ],
           [404, 'PUT', upload(hers.empty, '_multipart_abort'), { uploadID: hers.uploadID }],
         ]
         for (const [status, method, path, body] of tries) {
@@ -305,21 +422,45 @@ export function describeCatalog(
           expect([method, path, body, answer.status]).toEqual([method, path, body, status])
           expectRefusal(answer, status)
         }
-        expect([await snapshot(alice, hers), await snapshot(bob, his)]).toEqual(before)
+        expect([await snapshot(her, hers), await snapshot(bob, his)]).toEqual(before)
         // her upload still takes parts: nothing was aborted
         const still = { uploadID: hers.uploadID, ...part }
-        expectData(await alice.call('PUT', upload(hers.empty, '_multipart'), still))
+        expectData(await her.call('PUT', upload(hers.empty, '_multipart'), still))
       })
 
       test('an id that was never given answers like one of somebody else', async () => {
-        const hers = await furnish(alice, 'alice', true)
+        const hers = await furnish(carol, 'carol', true)
         const ghost = 'f'.repeat(24)
         const pairs: [string, string, object, string, object][] = [
-          ['POST', '/v1/collections', { name: 'x', entity: hers.entity }, '/v1/collections', { name: 'x', entity: ghost }],
-          ['POST', '/v1/containers', { name: 'x', collection: hers.collection }, '/v1/containers', { name: 'x', collection: ghost }],
+          [
+            'POST',
+            '/v1/collections',
+            { name: 'x', entity: hers.entity },
+            '/v1/collections',
+            { name: 'x', entity: ghost },
+          ],
+          [
+            'POST',
+            '/v1/containers',
+            { name: 'x', collection: hers.collection },
+            '/v1/containers',
+            { name: 'x', collection: ghost },
+          ],
           ['GET', `/v2/tags/${hers.container}`, {}, `/v2/tags/${ghost}`, {}],
-          ['POST', `/v2/imagefile/${hers.image}`, { filesize: 9 }, `/v2/imagefile/${ghost}`, { filesize: 9 }],
-          ['PUT', `/v2/imagefile/${hers.image}/_complete`, {}, `/v2/imagefile/${ghost}/_complete`, {}],
+          [
+            'POST',
+            `/v2/imagefile/${hers.image}`,
+            { filesize: 9 },
+            `/v2/imagefile/${ghost}`,
+            { filesize: 9 },
+          ],
+          [
+            'PUT',
+            `/v2/imagefile/${hers.image}/_complete`,
+            {},
+            `/v2/imagefile/${ghost}/_complete`,
+            {},
+          ],
         ]
         for (const [method, path, body, ghostPath, ghostBody] of pairs) {
           const send = (at: string, what: object) =>
@@ -339,9 +480,16 @@ export function describeCatalog(
       const names = async (...args: Parameters<typeof search>) =>
         (await search(...args)).image.map((image: any) => image.containerName).toSorted()
       beforeAll(async () => {
-        const labels = { maintainer: "O'Hara \"Quoted\" 100%", note: 'x_y' }
-        await alice.push('alice/findable/zebra', sampleSif({ content: 'z', labels }), { tags: ['stripes', 'v1'] })
-        const parts = [deffile('x'), inspectMetadata({}), partition({ arch: 'arm64' }), signature(FINGERPRINT)]
+        const labels = { maintainer: 'O\'Hara "Quoted" 100%', note: 'x_y' }
+        await alice.push('alice/findable/zebra', sampleSif({ content: 'z', labels }), {
+          tags: ['stripes', 'v1'],
+        })
+        const parts = [
+          deffile('x'),
+          inspectMetadata({}),
+          partition({ arch: 'arm64' }),
+          signature(FINGERPRINT),
+        ]
         const signed = buildSif({ arch: 'arm64', objects: parts })
         await alice.push('alice/findable/zebu', signed, { arch: 'arm64' })
         const hidden = sampleSif({ content: 'hidden', labels: { maintainer: 'zebra-lover' } })
@@ -349,7 +497,17 @@ export function describeCatalog(
       })
 
       test('substrings of names, tags and labels, without case', async () => {
-        for (const text of ['zebra', 'ZEBRA', 'ebr', 'stripes', 'STRIP', "o'hara", '"quoted"', '100%', 'x_y'])
+        for (const text of [
+          'zebra',
+          'ZEBRA',
+          'ebr',
+          'stripes',
+          'STRIP',
+          "o'hara",
+          '"quoted"',
+          '100%',
+          'x_y',
+        ])
           expect([text, await names(text)]).toEqual([text, ['zebra']])
         expect(await names('zeb')).toEqual(['zebra', 'zebu'])
         expect(await names('findable zebu')).toEqual(['zebu'])
@@ -357,9 +515,25 @@ export function describeCatalog(
       })
 
       test('quotes, wildcards and full-text operators are only text (R56)', async () => {
-        for (const text of ['zebra OR zebu', 'zeb*', '"zebra', 'NOT zebra', 'names:zebra', 'zebra NEAR zebu', '%%%', '___'])
+        for (const text of [
+          'zebra OR zebu',
+          'zeb*',
+          '"zebra',
+          'NOT zebra',
+          'names:zebra',
+          'zebra NEAR zebu',
+          '%%%',
+          '___',
+        ])
           expect([text, await names(text)]).toEqual([text, []])
-        for (const text of [`'; drop table images; --`, '(((((', '^^^', 'a\u0000bc', '💥💥💥', '\\\\\\'])
+        for (const text of [
+          `'; drop table images; --`,
+          '(((((',
+          '^^^',
+          'a\u0000bc',
+          '💥💥💥',
+          '\\\\\\',
+        ])
           expect(Array.isArray((await search(text)).image)).toBe(true)
         expect(await names('zeb')).toEqual(['zebra', 'zebu'])
       })
@@ -395,7 +569,11 @@ export function describeCatalog(
           expect.objectContaining({ name: 'findable', entityName: 'alice' }),
         )
         expect((await search('zebra')).container).toContainEqual(
-          expect.objectContaining({ name: 'zebra', collectionName: 'findable', entityName: 'alice' }),
+          expect.objectContaining({
+            name: 'zebra',
+            collectionName: 'findable',
+            entityName: 'alice',
+          }),
         )
         expect(Object.keys(await search('nothing at all'))).toEqual(
           expect.arrayContaining(['entity', 'collection', 'container', 'image']),
@@ -403,7 +581,13 @@ export function describeCatalog(
       })
 
       test('short, absent and very long texts are refused', async () => {
-        for (const query of ['', 'value=', 'value=ab', 'value=%20%20a%20', `value=${'x'.repeat(300)}`])
+        for (const query of [
+          '',
+          'value=',
+          'value=ab',
+          'value=%20%20a%20',
+          `value=${'x'.repeat(300)}`,
+        ])
           expectRefusal(await nobody.call('GET', `/v1/search?${query}`), 400, /characters/)
         const words = `value=${Array.from({ length: 9 }, () => 'abc').join('+')}`
         expectRefusal(await nobody.call('GET', `/v1/search?${words}`), 400, /words/)
@@ -445,9 +629,12 @@ export function describeCatalog(
 
       test('by hash: the image with all its tags', async () => {
         const ref = 'alice/delete/hash'
-        const { digest } = await alice.push(ref, sampleSif({ content: 'd2' }), { tags: ['v1', 'v2'] })
+        const { digest } = await alice.push(ref, sampleSif({ content: 'd2' }), {
+          tags: ['v1', 'v2'],
+        })
         expect((await remove(`${ref}:sha256.${digest}`)).status).toBe(200)
-        for (const tag of ['v1', 'v2', `sha256.${digest}`]) expect(await found(`${ref}:${tag}`)).toBe(404)
+        for (const tag of ['v1', 'v2', `sha256.${digest}`])
+          expect(await found(`${ref}:${tag}`)).toBe(404)
         expectRefusal(await remove(`${ref}:sha256.${digest}`), 404)
       })
 
@@ -455,7 +642,12 @@ export function describeCatalog(
         const ref = 'alice/delete/guarded'
         const bytes = sampleSif({ content: 'd3' })
         await alice.push(ref, bytes)
-        for (const missing of ['alice/delete/guarded:none', 'alice/delete/none', 'alice/none/x', 'none/x/y'])
+        for (const missing of [
+          'alice/delete/guarded:none',
+          'alice/delete/none',
+          'alice/none/x',
+          'none/x/y',
+        ])
           expectRefusal(await remove(missing), 404)
         expectRefusal(await remove(ref, bob), 403, /somebody else/)
         expectRefusal(await remove(ref, nobody), 401)

@@ -54,7 +54,14 @@ export function describeDiscovery(
     })
 
     test('a Host that is no host[:port] is refused, not repeated (R33)', async () => {
-      for (const host of ['evil"><script>', 'a/b', 'user@evil', 'a b', '', `${'a'.repeat(300)}.org`])
+      for (const host of [
+        'evil"><script>',
+        'a/b',
+        'user@evil',
+        'a b',
+        '',
+        `${'a'.repeat(300)}.org`,
+      ])
         expectRefusal(await rawGet(url, CONFIG, `Host: ${host}`), 400, /\w/)
       const upper = await rawGet(url, CONFIG, 'Host: Registry.Example.org:8080')
       expect(upper.status).toBe(200)
@@ -72,7 +79,9 @@ export function describeDiscovery(
       expectData(await status(jwt))
       const { jwt: revoked, id } = await target.mint('alice')
       await target.revoke(id)
-      const { jwt: expired } = await target.mint('alice', { expires: new Date(Date.now() - 100_000) })
+      const { jwt: expired } = await target.mint('alice', {
+        expires: new Date(Date.now() - 100_000),
+      })
       const altered = jwt.replace(/.{4}$/, 'AAAA')
       for (const token of [revoked, expired, altered, '', 'x', null, jwt.slice(0, -5), `${jwt}.x`])
         expectRefusal(await status(token), 404)
@@ -197,9 +206,18 @@ export function describeDiscovery(
         const { status, body } = await rawGet(url, '/v1/entities', header)
         expect([status, body.toString()]).toEqual([200, '{"data":[]}'])
       }
-      const { jwt: expired } = await target.mint('alice', { expires: new Date(Date.now() - 100_000) })
-      for (const header of ['Bearer x', `Basic ${btoa(`alice:${jwt}`)}`, jwt, `Bearer ${expired}`]) {
-        const answer = await nobody.call('GET', '/v1/entities', undefined, { authorization: header })
+      const { jwt: expired } = await target.mint('alice', {
+        expires: new Date(Date.now() - 100_000),
+      })
+      for (const header of [
+        'Bearer x',
+        `Basic ${btoa(`alice:${jwt}`)}`,
+        jwt,
+        `Bearer ${expired}`,
+      ]) {
+        const answer = await nobody.call('GET', '/v1/entities', undefined, {
+          authorization: header,
+        })
         expectRefusal(answer, 401)
       }
     })

@@ -73,7 +73,7 @@ function parse(bytes: Buffer, method: string): RawAnswer {
 
 function dechunk(bytes: Buffer): { body: Buffer; complete: boolean } {
   const chunks: Buffer[] = []
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const end = bytes.indexOf('\r\n', at)
     const size = end < 0 ? Number.NaN : Number.parseInt(bytes.toString('latin1', at, end), 16)
     const complete = size === 0
