@@ -2,7 +2,7 @@
  * Configuration: one schema, one prefix, one call. Defaults live here only; README's table is
  * checked against `SETTINGS` by a test.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { RegistryError } from './errors.ts'
 
 const port = z.coerce.number().int().min(0).max(65535)

@@ -7,7 +7,7 @@ import { chmod, mkdir, open, readFile, rename, rm, stat, statfs } from 'node:fs/
 import { dirname, join, resolve } from 'node:path'
 import { Secret } from '../../src/config.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
-import { lockFile } from '../databases/lock.ts'
+import { takeLock } from '../databases/lock.ts'
 
 export type DataFolder = Readonly<{
   root: string
@@ -161,11 +161,11 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
 
 /**
  * Claims the data folder for this server until the returned function is called or the process
- * ends (R45). `conflict` when another server has it.
+ * ends, however it ends: the kernel frees the lock (R45). `conflict` when another server has it.
  */
 export function lockDataFolder(folder: DataFolder): () => void {
-  const unlock = lockFile(folder.lock)
-  if (unlock !== null) return unlock
+  const release = takeLock(folder.lock)
+  if (release !== null) return release
   throw new RegistryError(
     'conflict',
     `Another sreg-lite serve is using ${folder.root}. Stop it first, or give this one a folder of its own with --data.`,

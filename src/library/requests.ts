@@ -1,5 +1,5 @@
 /** Shapes of the request bodies, and the parts of a request that older clients spell their own way. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 

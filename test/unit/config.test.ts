@@ -1,0 +1,57 @@
+/** The configuration: every problem at once, secrets never shown, README's table true. */
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { describeConfig, parseConfig, SETTINGS } from '../../src/config.ts'
+
+const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+
+describe('parseConfig', () => {
+  test('needs nothing, and is frozen', () => {
+    const config = parseConfig({})
+    expect(config).toMatchObject({ host: '127.0.0.1', port: 8080, data: './sreg-data' })
+    expect(Object.isFrozen(config)).toBe(true)
+  })
+
+  test('lists every problem with its variable, in one error', () => {
+    const wrong = {
+      SREG_PORT: '70000',
+      SREG_PUBLIC_URL: 'registry.example.org/',
+      SREG_SECRET: 'short',
+      SREG_SHORT_REFS: 'both',
+      SREG_TLS_CERT: 'cert.pem',
+      SREG_TRUSTED_PROXIES: '10.0.0.0/8, proxy.example.org',
+      SREG_PROT: '80',
+    }
+    let message = ''
+    try {
+      parseConfig(wrong)
+    } catch (error) {
+      message = (error as Error).message
+    }
+    for (const variable of Object.keys(wrong)) expect(message).toContain(variable)
+    expect(message).toContain('SREG_TLS_KEY')
+    expect(message).not.toContain('short')
+  })
+
+  test('a value that is given empty is the default', () => {
+    expect(parseConfig({ SREG_PORT: '' }).port).toBe(8080)
+  })
+
+  test('secrets print as redacted wherever the configuration is printed (R34)', () => {
+    const secret = 'x'.repeat(40)
+    const config = parseConfig({ SREG_SECRET: secret })
+    expect(config.secret?.reveal()).toBe(secret)
+    const printed = `${JSON.stringify(describeConfig(config))} ${String(config.secret)}`
+    expect(printed).not.toContain(secret)
+    expect(printed).toContain('redacted')
+  })
+})
+
+test("README's table is the schema's, line by line", () => {
+  const rows = Object.entries(SETTINGS).map(([name, setting]) => {
+    const shown = setting.default === '' ? '' : `\`${setting.default}\``
+    return `| \`${name}\` | ${shown} | ${setting.help} |`
+  })
+  const written = readme.split('\n').filter((line) => line.startsWith('| `SREG_'))
+  expect(written).toEqual(rows)
+})
