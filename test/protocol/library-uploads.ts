@@ -52,7 +52,8 @@ export function describeUploads(
     const tag = ({ container, image }: Announced, who = alice) =>
       who.call('POST', `/v2/tags/${container}`, { Arch: 'amd64', Tag: 'latest', ImageID: image })
     const pull = async (ref: string, who = alice): Promise<string | number> => {
-      const headers = who.token === null ? {} : { authorization: `Bearer ${who.token}` }
+      const headers: Record<string, string> =
+        who.token === null ? {} : { authorization: `Bearer ${who.token}` }
       const response = await fetch(`${url}/v1/imagefile/${ref}?arch=amd64`, { headers })
       const bytes = new Uint8Array(await response.arrayBuffer())
       return response.status === 200 ? `sha256.${sha256(bytes)}` : response.status

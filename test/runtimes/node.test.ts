@@ -1,5 +1,5 @@
 /** The protocol suites on Node over TCP. */
-import { describeUploads } from '../protocol/library-uploads.ts'
+import { describeDownloads } from '../protocol/library-downloads.ts'
 import { nodeTarget } from './target.ts'
 
-describeUploads('Node', nodeTarget)
+describeDownloads('Node', nodeTarget)
