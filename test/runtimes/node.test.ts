@@ -1,5 +1,7 @@
 /** The protocol suites on Node over TCP. */
-import { describeDownloads } from '../protocol/library-downloads.ts'
+import { describeBadInput } from '../protocol/bad-input.ts'
+import { describeLibrary } from '../protocol/library.ts'
 import { nodeTarget } from './target.ts'
 
-describeDownloads('Node', nodeTarget)
+describeLibrary('Node', nodeTarget)
+describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)
