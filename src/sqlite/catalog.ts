@@ -548,13 +548,22 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           .set({ private: sql`${p('private')}`, updatedAt: sql`${p('now')}` })
           .where(sql`id in (${chosen})`),
       ),
+      /** R25: tickets given while the image was public end; those of who may still read it do not. */
       end: prepare(
         db
           .insert(t.ended)
           .select(
-            sql`select i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
+            sql`select 'public:' || i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
           )
           .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
+      ),
+      /** Public again: new tickets must count. */
+      revive: prepare(
+        db
+          .delete(t.ended)
+          .where(
+            sql`id in (select 'public:' || i.id from images i join containers n on n.id = i.container_id join collections c on c.id = n.collection_id where i.seq in (${below}) and n.private = 0 and c.private = 0)`,
+          ),
       ),
       unindex: unindexImages(db, below),
       index: indexImages(db, below),
@@ -934,6 +943,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         set.find(values),
         set.set(values),
         set.end(values),
+        set.revive(values),
         set.unindex(values),
         set.index(values),
       )
