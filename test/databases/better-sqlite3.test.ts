@@ -25,7 +25,7 @@ async function make() {
     opened,
     database: opened.database,
     trips: () => trips,
-    async raw(sql: string) {
+    raw: async (sql: string) => {
       const statement = other.prepare(sql)
       if (statement.reader) return statement.all() as Record<string, unknown>[]
       statement.run()
@@ -44,8 +44,12 @@ describeDatabase('better-sqlite3', { make })
 type Made = Awaited<ReturnType<typeof make>>
 
 /** A test with a database of its own. */
-function withDatabase(title: string, body: (made: Made) => Promise<void>): void {
-  it(title, async () => {
+function withDatabase(
+  title: string,
+  body: (made: Made) => Promise<void>,
+  options: { retry?: number } = {},
+): void {
+  it(title, options, async () => {
     const made = await make()
     try {
       await body(made)
@@ -136,29 +140,34 @@ describe('better-sqlite3: a batch', () => {
 })
 
 describe('better-sqlite3: while another process writes', () => {
-  withDatabase('a write waits without stopping the event loop', async ({ database, file }) => {
-    const lock = holdLock(file)
-    let longest = 0
-    let last = performance.now()
-    const timer = setInterval(() => {
-      const now = performance.now()
-      longest = Math.max(longest, now - last)
-      last = now
-    }, 5)
-    const start = performance.now()
-    setTimeout(lock.release, 1000)
-    try {
-      // reads go on meanwhile, as WAL lets them
-      const written = database.users.create(user('alice'))
-      expect(await database.users.byName('alice')).toBeNull()
-      expect(performance.now() - start).toBeLessThan(500)
-      expect((await written).created).toBe(true)
-      expect(performance.now() - start).toBeGreaterThan(950)
-      expect(longest).toBeLessThan(120)
-    } finally {
-      clearInterval(timer)
-    }
-  })
+  withDatabase(
+    'a write waits without stopping the event loop',
+    async ({ database, file }) => {
+      const lock = holdLock(file)
+      let longest = 0
+      let last = performance.now()
+      const timer = setInterval(() => {
+        const now = performance.now()
+        longest = Math.max(longest, now - last)
+        last = now
+      }, 5)
+      const start = performance.now()
+      setTimeout(lock.release, 1000)
+      try {
+        // reads go on meanwhile, as WAL lets them
+        const written = database.users.create(user('alice'))
+        expect(await database.users.byName('alice')).toBeNull()
+        expect(performance.now() - start).toBeLessThan(500)
+        expect((await written).created).toBe(true)
+        expect(performance.now() - start).toBeGreaterThan(950)
+        expect(longest).toBeLessThan(120)
+      } finally {
+        clearInterval(timer)
+      }
+      // others use this machine too, and a process that does not run looks like a stopped loop
+    },
+    { retry: 2 },
+  )
 
   withDatabase('a write gives up after about 5 s and says when to retry', async (made) => {
     const lock = holdLock(made.file)
