@@ -1,5 +1,4 @@
 /** Our own tokens: what is issued verifies, and every forgery we know of is refused (R13). */
-import { fewestMs } from '../fixtures/fewest-ms.ts'
 import { generateKeyPairSync, sign, type KeyObject } from 'node:crypto'
 import { SignJWT, type JWK } from 'jose'
 import { describe, expect, it } from 'vitest'
@@ -272,10 +271,14 @@ describe('forgeries are refused, each in less than 50 ms', () => {
       // the first verification loads the key
       expect(await verify(forge())).not.toBeNull()
       const jwt = await make()
-      const ms = await fewestMs(50, async () => expect(await verify(jwt)).toBeNull())
-      expect(ms).toBeLessThan(50)
-      // and a refusal is not remembered as anything else
-      expect(await verify(jwt)).toBeNull()
+      // the fastest of three, for others use this machine; no refusal is remembered as a token
+      const times: number[] = []
+      for (let round = 0; round < 3; round += 1) {
+        const start = performance.now()
+        expect(await verify(jwt)).toBeNull()
+        times.push(performance.now() - start)
+      }
+      expect(Math.min(...times)).toBeLessThan(50)
     })
 })
 
