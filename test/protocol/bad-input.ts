@@ -160,6 +160,11 @@ export function describeBadInput(
       const says = async (lines: string[], body = ''): Promise<RawAnswer> =>
         soon(rawRequest(url, lines, body).answer)
       expectRefusal(await says(['NONSENSE']), 400)
+      // the head ends before the Host that would be added
+      const hostless = rawRequest(url, ['GET /version HTTP/1.1\r\n\r\n']).answer
+      expectRefusal(await soon(hostless), 400, /Host/)
+      const expecting = ['POST /v1/entities HTTP/1.1', 'Expect: a-miracle', 'Content-Length: 2']
+      expectRefusal(await says(expecting, '{}'), 401)
       expectRefusal(await says(['GET /version HTTP/9.9']), 400)
       expectRefusal(await says(['GET /version HTTP/1.1', 'no colon here']), 400)
       expectRefusal(await says(['GET /version HTTP/1.1', 'X: a\u0000b']), 400)
