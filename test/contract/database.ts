@@ -2178,14 +2178,15 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await since(0)).toEqual([deleted.id])
         const path = { entity: 'alice', collection: 'c', container: 'n' }
         await catalog.setPrivate(path, true, at(2))
-        expect(await since(1)).toEqual([hidden.id])
+        expect(await since(1)).toEqual([`public:${hidden.id}`])
         await catalog.setPrivate({ ...path, container: null }, true, at(3))
-        expect(await since(2)).toEqual([hidden.id, inCollection.id].toSorted())
+        const both = [`public:${hidden.id}`, `public:${inCollection.id}`].toSorted()
+        expect(await since(2)).toEqual(both)
         await tokens.revoke(alice.tokenId, at(4))
         expect(await since(3)).toEqual([alice.tokenId])
 
         await ended.prune(at(3))
-        expect(await since(-1)).toEqual([hidden.id, inCollection.id, alice.tokenId].toSorted())
+        expect(await since(-1)).toEqual([...both, alice.tokenId].toSorted())
         await ended.prune(at(5))
         expect(await since(-1)).toEqual([])
       })
@@ -2196,6 +2197,14 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
         await catalog.setPrivate(path, false, at())
+        expect(await ended.since(new Date(0))).toEqual([])
+        // and takes back what becoming private ended, but not while the collection is private
+        const above = { ...path, container: null }
+        await catalog.setPrivate(above, true, at(1))
+        const [id = ''] = await ended.since(new Date(0))
+        await catalog.setPrivate(path, false, at(2))
+        expect(await ended.since(new Date(0))).toEqual([id])
+        await catalog.setPrivate(above, false, at(3))
         expect(await ended.since(new Date(0))).toEqual([])
       })
 
