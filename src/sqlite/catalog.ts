@@ -9,6 +9,7 @@ import {
   entityOfContainer,
   entityOfImage,
   indexImages,
+  isLive,
   mayWrite,
   p,
   recountContainer,
@@ -60,7 +61,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .from(t.containers)
       .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
       .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-  const liveBlob = and(eq(t.blobs.id, t.images.blobId), eq(t.blobs.state, 'live'))
+  const liveBlob = and(eq(t.blobs.id, t.images.blobId), isLive)
   const imagesJoined = () =>
     db
       .select(imageColumns)
@@ -519,7 +520,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .update(t.blobs)
         .set({ state: 'lost', dyingAt: null })
-        .where(and(eq(t.blobs.key, p('key')), eq(t.blobs.state, 'live'))),
+        .where(and(eq(t.blobs.key, p('key')), isLive)),
     ),
     countDownloads: prepare(
       db

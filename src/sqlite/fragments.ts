@@ -6,6 +6,12 @@ import * as t from './schema.ts'
 
 export const p = sql.placeholder
 
+/**
+ * A blob that images may refer to. Spelled out, never bound: a bound value that a partial index
+ * could use makes SQLite prepare the statement anew at every execution (65 µs instead of 8).
+ */
+export const isLive = sql`${t.blobs.state} = 'live'`
+
 /** Values of the placeholders that `visible` and `standing` use. */
 export function viewerValues(viewer: Viewer, now: Date): Record<string, string | number> {
   return {
