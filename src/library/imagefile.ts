@@ -126,6 +126,15 @@ export function imagefileHandlers(deps: LibraryDeps) {
         'The bytes of this image are gone from the store; tell the administrator. Pushing it again heals it.',
         { subject: 'blob' },
       )
+    if (read.size !== blob.size) {
+      await read.close()
+      // A short 206 would end well, and the client would take it for the whole range (R5).
+      throw new RegistryError(
+        'internal',
+        'The bytes of this image are damaged in the store; tell the administrator.',
+        { subject: 'blob' },
+      )
+    }
     return transfer.send(
       c,
       status,
