@@ -46,7 +46,10 @@ export type Client = {
   run(args: string[], input?: string): Promise<Outcome>
   /** Runs `sreg-lite connect` as this client's person: the token travels in a file. */
   connect(url: string, token: string): Promise<Outcome>
-  /** Pulls without the cache unless asked; `sha256` is null when no file was left. */
+  /**
+   * Pulls `args`, flags and then the ref, without the cache unless asked; `sha256` is null when no
+   * file was left.
+   */
   pull(
     args: string[],
     options?: { cache?: boolean },
@@ -73,8 +76,8 @@ export async function makeClient(folder: string, { keyring }: { keyring?: string
     },
     async pull(args, { cache = false } = {}) {
       const file = join(folder, `pulled-${++pulls}.sif`)
-      const flags = ['pull', '--force', ...(cache ? [] : ['--disable-cache']), file]
-      const outcome = await client.run([...flags, ...args])
+      const flags = ['--force', ...(cache ? [] : ['--disable-cache']), ...args.slice(0, -1)]
+      const outcome = await client.run(['pull', ...flags, file, ...args.slice(-1)])
       return { ...outcome, file, sha256: existsSync(file) ? await sha256File(file) : null }
     },
   }

@@ -37,7 +37,7 @@ export function describeWithClient(name: string, body: () => void): void {
     if (findApptainer() !== null) return body()
     test('with the real client', (context) => {
       const reason = 'no apptainer on PATH or in .cache/apptainer (scripts/setup.mjs --client)'
-      if (process.env.CI !== undefined) throw new Error(reason)
+      if (process.env.CI) throw new Error(reason)
       context.skip(reason)
     })
   })
@@ -143,6 +143,7 @@ export function describeClient(
         const client = await makeClient(join(folder, 'login'))
         const { jwt } = await target.mint('alice')
         expectSuccess(await client.connect(target.url, jwt))
+        expectSuccess(await client.run(['remote', 'logout', 'sreg']))
         const byPrompt = await client.run(['remote', 'login', 'sreg'], `${jwt}\n`)
         expectSuccess(byPrompt)
         expect(byPrompt.terminal).toContain('Access Token Verified!')
@@ -156,6 +157,7 @@ export function describeClient(
       check('a wrong token is Invalid Credentials', async () => {
         const client = await makeClient(join(folder, 'wrong-token'))
         expectSuccess(await client.connect(target.url, aliceToken.jwt))
+        expectSuccess(await client.run(['remote', 'logout', 'sreg']))
         const wrong = `${aliceToken.jwt.slice(0, -8)}AAAAAAAA`
         expectRefusal(
           await client.run(['remote', 'login', 'sreg'], `${wrong}\n`),
@@ -295,7 +297,7 @@ export function describeClient(
         await expectPull(alice, 'small.sif', [ref])
         for (const stranger of [bob, nobody]) {
           const refused = await stranger.pull([ref])
-          const absent = await stranger.pull(['library://alice/default/secreT'.toLowerCase() + 's'])
+          const absent = await stranger.pull(['library://alice/default/secrets'])
           expectRefusal(refused, 'image does not exist in the library: alice/default/secret')
           expect(refused.sha256).toBeNull()
           expect(refused.terminal).toBe(absent.terminal.replaceAll('secrets', 'secret'))
@@ -378,12 +380,14 @@ export function describeClient(
 
     describe('refusals say why on the terminal', () => {
       check('an entity that is not mine', async () => {
+        const words = 'You may not create anything in the entity bob: it belongs to somebody else'
         for (const below of ['bob/default/mine', 'bob/unheard-of/mine'])
-          expectRefusal(await push(alice, 'small.sif', below), '(403 Forbidden)')
+          expectRefusal(await push(alice, 'small.sif', below), words)
       })
 
       check('an entity that is nobody’s', async () => {
-        expectRefusal(await push(alice, 'small.sif', 'carol/default/mine'), '(403 Forbidden)')
+        const words = 'You may not create anything in the entity carol'
+        expectRefusal(await push(alice, 'small.sif', 'carol/default/mine'), words)
       })
 
       check('a file whose SIF header lies', async () => {
@@ -391,8 +395,7 @@ export function describeClient(
         // Cut in the middle of its partition: the client reads no further than the descriptors.
         await writeFile(sif('cut.sif'), whole.subarray(0, whole.length - 8000))
         const refused = await push(alice, 'cut.sif', 'alice/default/cut')
-        expectRefusal(refused, '(400 Bad Request)')
-        expect(refused.terminal).toMatch(/SIF/)
+        expectRefusal(refused, 'This SIF image is broken: object 2 ends at byte')
         expectRefusal(await alice.pull(['library://alice/default/cut']), 'image does not exist')
       })
 
@@ -420,14 +423,16 @@ export function describeClient(
 
       check('deleting what is not mine', async () => {
         const ref = 'library://alice/default/app'
-        expectRefusal(await bob.run(['delete', '--force', ref]), '(403 Forbidden)')
+        const refused = await bob.run(['delete', '--force', ref])
+        expectRefusal(refused, 'You may not delete from alice/default/app')
       })
 
       check('logged out', async () => {
         const push = ['push', '-U', sif('small.sif'), 'library://alice/default/app']
         expectRefusal(await nobody.run(push), 'no authentication token')
         const ref = 'library://alice/default/app'
-        expectRefusal(await nobody.run(['delete', '--force', ref]), '(401 Unauthorized)')
+        const refused = await nobody.run(['delete', '--force', ref])
+        expectRefusal(refused, 'This needs a token: log in first')
       })
 
       check('a full disk, when the upload opens', async () => {
@@ -447,7 +452,7 @@ export function describeClient(
         await truncate(sif('big.sif'), 69_999_999)
         const refused = await push(alice, 'big.sif', 'alice/default/full')
         await truncate(sif('big.sif'), 70_000_000)
-        expectRefusal(refused, '(507 Insufficient Storage)')
+        expectRefusal(refused, "The registry's disk has no room for this image of 69999999 bytes")
       })
     })
   })
