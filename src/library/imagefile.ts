@@ -125,9 +125,10 @@ export function imagefileHandlers(deps: LibraryDeps) {
     const read = await blobs.get(blob.key, range.kind === 'range' ? range : undefined)
     if (read === null || read.size !== blob.size) {
       await read?.close()
+      // a short 206 would end well, and the client would take it for the whole range (R5)
       throw new RegistryError(
         'internal',
-        'The bytes of this image are gone from the store; tell the administrator. Pushing it again heals it.',
+        'The bytes of this image are gone from the store, or damaged there; tell the administrator. Pushing it again heals it.',
         { subject: 'blob' },
       )
     }
