@@ -9,6 +9,7 @@ import {
   entityOfContainer,
   entityOfImage,
   indexImages,
+  isLive,
   mayWrite,
   p,
   recountContainer,
@@ -60,7 +61,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .from(t.containers)
       .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
       .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-  const liveBlob = and(eq(t.blobs.id, t.images.blobId), eq(t.blobs.state, 'live'))
+  const liveBlob = and(eq(t.blobs.id, t.images.blobId), isLive)
   const imagesJoined = () =>
     db
       .select(imageColumns)
@@ -353,14 +354,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
-        claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done'))`,
+        claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
       }),
     ),
     attachGuardBlob: prepare(
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
-        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or ${p('writerAdmin')} = 1))`,
+        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or (${p('writerAdmin')} = 1 and exists (select 1 from users ru where ru.id = ${p('writerId')} and ru.role = 'admin'))))`,
       }),
     ),
     newBlob: prepare(
@@ -438,6 +439,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       sql`(select container_id from images where id = ${p('imageId')})`,
     ),
     recount: recountContainer(db, sql`${p('containerId')}`),
+    recountIfNoted: recountContainer(
+      db,
+      sql`(select ${p('containerId')} from guard where note is not null)`,
+    ),
     unindexImage: unindexImages(db, seqOf.image),
     indexImage: indexImages(db, seqOf.image),
     unindexBoth: unindexImages(db, seqOf.imageAndNote),
@@ -478,8 +483,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     deleteImageGuard: prepare(
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfImage),
-        note: sql`(select id from images where id = ${p('imageId')})`,
+        mayWrite: mayWrite(entityOfContainer),
+        note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
     note: prepare(db.select({ note: t.guard.note }).from(t.guard)),
@@ -502,7 +507,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .select(
           sql`select note as id, ${p('now')} as at from guard where note is not null and not exists (select 1 from tags where image_id = note)`,
         )
-        .onConflictDoNothing(),
+        .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
     ),
     deleteUntagged: prepare(
       db
@@ -515,7 +520,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .update(t.blobs)
         .set({ state: 'lost', dyingAt: null })
-        .where(and(eq(t.blobs.key, p('key')), eq(t.blobs.state, 'live'))),
+        .where(and(eq(t.blobs.key, p('key')), isLive)),
     ),
     countDownloads: prepare(
       db
@@ -548,13 +553,22 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           .set({ private: sql`${p('private')}`, updatedAt: sql`${p('now')}` })
           .where(sql`id in (${chosen})`),
       ),
+      /** R25: tickets given while the image was public end; those of who may still read it do not. */
       end: prepare(
         db
           .insert(t.ended)
           .select(
-            sql`select i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
+            sql`select 'public:' || i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
           )
           .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
+      ),
+      /** Public again: new tickets must count. */
+      revive: prepare(
+        db
+          .delete(t.ended)
+          .where(
+            sql`id in (select 'public:' || i.id from images i join containers n on n.id = i.container_id join collections c on c.id = n.collection_id where i.seq in (${below}) and n.private = 0 and c.private = 0)`,
+          ),
       ),
       unindex: unindexImages(db, below),
       index: indexImages(db, below),
@@ -562,6 +576,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   }
   const visibility = { collection: privately('collection'), container: privately('container') }
 
+  /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
+  const scoped = sql`case when ${viewerIsAdmin} then ${p('text')} else ${p('match')} end`
   const matching = prepare(
     db
       .select(imageColumns)
@@ -572,7 +588,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .innerJoin(t.blobs, liveBlob)
       .where(
         and(
-          sql`${t.images.seq} in (select rowid from search where search match ${p('match')} limit ${CANDIDATES})`,
+          sql`${t.images.seq} in (select rowid from search where search match ${scoped} limit ${CANDIDATES})`,
           visibleContainer,
           sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
           sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
@@ -585,9 +601,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   const candidates = prepare(
     db
       .select({ count: sql<number>`count(*)` })
-      .from(
-        sql`(select rowid from search where search match ${p('match')} limit ${CANDIDATES + 1})`,
-      ),
+      .from(sql`(select rowid from search where search match ${scoped} limit ${CANDIDATES + 1})`),
   )
 
   /** The viewer's standing, read in the same trip; nobody has none and needs no statement. */
@@ -809,7 +823,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       ]
       const reasons = {
         may_write: lostRight,
-        found: gone('image'),
+        found: () =>
+          new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
+            subject: 'image',
+          }),
         readable: () =>
           new RegistryError('conflict', 'The stored copy of this image has gone; push it again.', {
             subject: 'image',
@@ -901,7 +918,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.endUntagged(values),
           w.deleteUntagged(values),
           w.indexNote(values),
-          w.recount(values),
+          w.recountIfNoted(values),
           w.dropGuard(),
         ),
         { may_write: lostRight },
@@ -919,7 +936,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.deleteTagsOfNote(values),
           w.endUntagged(values),
           w.deleteUntagged(values),
-          w.recount(values),
+          w.recountIfNoted(values),
           w.dropGuard(),
         ),
         { may_write: lostRight },
@@ -934,6 +951,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         set.find(values),
         set.set(values),
         set.end(values),
+        set.revive(values),
         set.unindex(values),
         set.index(values),
       )
@@ -946,27 +964,24 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async search({ terms, arch, signed, limit }, viewer, now) {
       const values = viewerValues(viewer, now)
-      const quoted = terms.map((term) => `"${term.replaceAll('"', '""')}"`).join(' AND ')
-      const scope =
-        viewer === null
-          ? 'scope : "pub"'
-          : values.viewerAdmin === 1
-            ? null
-            : `scope : ("pub" OR "own${viewer.userId}")`
-      const text = `{names tags description labels} : (${quoted})`
-      const match = scope === null ? text : `(${scope}) AND (${text})`
+      // a NUL would end the expression for FTS5, which reads it as a C string
+      const plain = terms.map((term) => term.replaceAll('\0', '\ufffd').replaceAll('"', '""'))
+      const text = `{names tags description labels} : (${plain.map((term) => `"${term}"`).join(' AND ')})`
+      const scope = viewer === null ? '"pub"' : `("pub" OR "own${viewer.userId}")`
+      const match = `(scope : ${scope}) AND (${text})`
       return see(
         viewer,
         values,
         [
           matching({
             ...values,
+            text,
             match,
             arch: arch.length === 0 ? '' : `,${arch.join(',')},`,
             signed: signed ? 1 : 0,
             limit,
           }),
-          candidates({ match }),
+          candidates({ ...values, text, match }),
         ] as const,
         ([rows, count]) => ({
           images: rows.map(toImage),

@@ -6,6 +6,12 @@ import * as t from './schema.ts'
 
 export const p = sql.placeholder
 
+/**
+ * A blob that images may refer to. Spelled out, never bound: a bound value that a partial index
+ * could use makes SQLite prepare the statement anew at every execution (65 µs instead of 8).
+ */
+export const isLive = sql`${t.blobs.state} = 'live'`
+
 /** Values of the placeholders that `visible` and `standing` use. */
 export function viewerValues(viewer: Viewer, now: Date): Record<string, string | number> {
   return {
@@ -61,11 +67,12 @@ export function writerValues(writer: Writer): Record<string, string | number> {
 
 /**
  * Condition of a guard (R6): the writer's token and user stand, and own the entity that
- * `entityId` yields, or are administrators. Expiry is not asked again: a token that ran out
+ * `entityId` yields, or are administrators. What does not exist is nobody's: the guard `found` or
+ * the statement itself refuses it by its own name. Expiry is not asked again: a token that ran out
  * between the request's first statement and this one does not kill it (R24).
  */
 export const mayWrite = (entityId: SQL): SQL =>
-  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or exists (select 1 from entities we where we.id = ${entityId} and we.owner_id = wu.id)))`
+  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or coalesce((select we.owner_id = wu.id from entities we where we.id = ${entityId}), 1)))`
 
 export const entityOfCollection = sql`(select entity_id from collections where id = ${p('collectionId')})`
 export const entityOfContainer = sql`(select gc.entity_id from containers gn join collections gc on gc.id = gn.collection_id where gn.id = ${p('containerId')})`

@@ -3,18 +3,26 @@ import { and, eq, gt, isNull, lt, sql } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { EndedBook, SettingsBook, TokensBook, UsersBook } from '../ports.ts'
 import { guarded } from './failure.ts'
-import { dropGuard, p, standingQuery, viewerValues } from './fragments.ts'
+import {
+  dropGuard,
+  indexImages,
+  p,
+  standingQuery,
+  unindexImages,
+  viewerValues,
+} from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { toStanding, toToken, toUser } from './rows.ts'
 import * as t from './schema.ts'
 
 export function sqliteUsers(handle: Handle): UsersBook {
   const { db } = handle
+  const ofEntity = sql`select oi.seq from entities oe join collections oc on oc.entity_id = oe.id join containers os on os.collection_id = oc.id join images oi on oi.container_id = os.id where oe.name = ${p('name')}`
   const q = {
     firstGuard: prepare(
-      db
-        .insert(t.guard)
-        .values({ first: sql`not exists (select 1 from users where role = 'admin')` }),
+      db.insert(t.guard).values({
+        first: sql`not exists (select 1 from users where role = 'admin' or name = ${p('name')})`,
+      }),
     ),
     dropGuard: dropGuard(db),
     insert: prepare(
@@ -38,6 +46,9 @@ export function sqliteUsers(handle: Handle): UsersBook {
         )
         .onConflictDoUpdate({ target: t.entities.name, set: { ownerId: sql`excluded.owner_id` } }),
     ),
+    /** The owner's id is in the search index (R30), so an entity that passes is indexed anew. */
+    unindex: unindexImages(db, ofEntity),
+    index: indexImages(db, ofEntity),
     byName: prepare(
       db
         .select()
@@ -53,7 +64,13 @@ export function sqliteUsers(handle: Handle): UsersBook {
   return {
     async create(user) {
       const values = row(user)
-      const [, , rows] = await handle.write(q.insert(values), q.entity(values), q.byName(values))
+      const [, , , , rows] = await handle.write(
+        q.insert(values),
+        q.entity(values),
+        q.unindex(values),
+        q.index(values),
+        q.byName(values),
+      )
       const stored = rows[0]
       if (stored === undefined) throw new RegistryError('internal', 'The user was not stored.')
       return { created: stored.id === user.id, user: toUser(stored) }
@@ -63,7 +80,14 @@ export function sqliteUsers(handle: Handle): UsersBook {
       const first = () => new RegistryError('conflict', 'This registry has an administrator.')
       try {
         await guarded(
-          handle.write(q.firstGuard(), q.insert(values), q.entity(values), q.dropGuard()),
+          handle.write(
+            q.firstGuard(values),
+            q.insert(values),
+            q.entity(values),
+            q.unindex(values),
+            q.index(values),
+            q.dropGuard(),
+          ),
           { first },
         )
         return true

@@ -1,11 +1,12 @@
 /** Uploads (bytes on their way) and blobs (bytes that arrived), with the states they move through. */
-import { and, eq, gt, inArray, sql } from 'drizzle-orm'
+import { and, eq, gt, sql } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { BlobsBook, UploadsBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   dropGuard,
   entityOfImage,
+  isLive,
   mayWrite,
   p,
   standingQuery,
@@ -34,7 +35,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
           and(
             eq(t.uploads.imageId, p('imageId')),
             eq(t.uploads.userId, p('viewerId')),
-            inArray(t.uploads.state, ['open', 'finishing', 'done']),
+            sql`${t.uploads.state} in ('open', 'finishing', 'done')`,
           ),
         )
         .orderBy(sql`${t.uploads.createdAt} desc`)
@@ -234,9 +235,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
         .where(sql`state = 'dying' and dying_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(
-      db.delete(t.blobs).where(and(eq(t.blobs.id, p('id')), eq(t.blobs.state, 'dying'))),
-    ),
+    forget: prepare(db.delete(t.blobs).where(sql`id = ${p('id')} and state = 'dying'`)),
     known: prepare(
       db
         .select({ key: sql<string>`value` })
@@ -248,7 +247,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       db
         .select({ count: sql<number>`count(*)` })
         .from(t.blobs)
-        .where(eq(t.blobs.state, 'live')),
+        .where(isLive),
     ),
   }
   return {
