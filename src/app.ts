@@ -19,7 +19,7 @@ import { webRoutes } from './web/routes.ts'
 export { webTransfer, endedEarly, type Transfer } from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
 export { isTrusted } from './http/origin.ts'
-export type { Sweep, SweepReport } from './core/sweep.ts'
+export { ENDED_MS, type Sweep, type SweepReport } from './core/sweep.ts'
 
 export type Deps = {
   config: Pick<

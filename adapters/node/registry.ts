@@ -1,7 +1,7 @@
 /** The registry on Node: data folder, SQLite, blobs on disk, put together and served. */
 import { readFile } from 'node:fs/promises'
 import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
-import { createApp, type App } from '../../src/app.ts'
+import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
@@ -21,7 +21,6 @@ import { nodeTransfer } from './transfer.ts'
 /** True while this module itself asks the database: tests count the trips of requests. */
 let inBackground = false
 
-const DAY_MS = 24 * 3_600_000
 /** A revoked token's downloads end within this time (R25). */
 const ENDED_POLL_MS = 1000
 /** The first sweep only marks (R43); it comes soon, so that the second can act. */
@@ -132,7 +131,7 @@ async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): P
   return registryId
 }
 
-/** Keeps the set of ended ids of the last day, reloaded when any connection has written (R25). */
+/** Keeps the set of ended ids that tickets may still name, reloaded when any connection has written (R25). */
 async function watchEnded(
   opened: OpenDatabase,
   clock: Clock,
@@ -141,7 +140,7 @@ async function watchEnded(
   const since = () => {
     inBackground = true
     try {
-      return opened.database.ended.since(new Date(clock.now().getTime() - DAY_MS))
+      return opened.database.ended.since(new Date(clock.now().getTime() - ENDED_MS))
     } finally {
       inBackground = false
     }
