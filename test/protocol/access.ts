@@ -110,25 +110,40 @@ type Call = { path: string; body?: unknown; headers?: Record<string, string> }
 
 const anyId = () => randomBytes(12).toString('hex')
 const anyDigest = () => randomBytes(32).toString('hex')
+/** A ticket that nobody signed. */
+const UNSIGNED = 'bm9ib2R5.c2lnbmVk'
 let count = 0
 const unique = (word: string) => `${word}${++count}`
 
-/** An image as the owner has it in the middle of a push: record and upload, bytes or not. */
-async function opened(place: Place, form: 'single' | 'parts', received: boolean) {
+type Opened = {
+  id: string
+  /** `/v2/imagefile/ID`. */
+  base: string
+  bytes: Uint8Array
+  /** Where the bytes go. */
+  url: string
+  /** Of an upload in parts. */
+  uploadID: string
+  /** Of the one part, when it was received. */
+  etag: string
+}
+
+/** A new image as the owner has it in the middle of a push: record and upload, bytes or not. */
+async function opened(place: Place, form: 'single' | 'parts', received: boolean): Promise<Opened> {
   const bytes = sampleSif({ content: unique('upload') })
   const { owner } = place
-  if (place.imageId === '') throw new Error('nothing can be uploaded to an absent image')
   const image = await ok(
     owner.call('POST', '/v1/images', {
       hash: `sha256.${sha256(bytes)}`,
       container: place.containerId,
     }),
   )
-  const base = `/v2/imagefile/${image.id}`
+  const id = image.id as string
+  const base = `/v2/imagefile/${id}`
   if (form === 'single') {
     const { uploadURL } = await ok(owner.call('POST', base, { filesize: bytes.length }))
     if (received) await owner.call('PUT', uploadURL, bytes)
-    return { bytes, base, url: uploadURL as string, uploadID: '', etag: '' }
+    return { id, base, bytes, url: uploadURL, uploadID: '', etag: '' }
   }
   const { uploadID } = await ok(
     owner.call('POST', `${base}/_multipart`, { filesize: bytes.length }),
@@ -138,7 +153,7 @@ async function opened(place: Place, form: 'single' | 'parts', received: boolean)
   const etag = received
     ? ((await owner.call('PUT', presignedURL, bytes)).headers.get('etag') ?? '')
     : ''
-  return { bytes, base, url: presignedURL as string, uploadID: uploadID as string, etag }
+  return { id, base, bytes, url: presignedURL, uploadID, etag }
 }
 
 async function ok(answer: Promise<Answer>): Promise<any> {
@@ -168,14 +183,15 @@ async function pushPlace(owner: LibraryClient, ref: string, options: object = {}
 const nothing = (place: Place) => place.imageId === ''
 const idOf = (place: Place) => (nothing(place) ? anyId() : place.imageId)
 const parts = async (place: Place, received: boolean) =>
-  nothing(place)
-    ? { ...NO_UPLOAD, base: `/v2/imagefile/${anyId()}` }
-    : opened(place, 'parts', received)
+  nothing(place) ? noUpload() : opened(place, 'parts', received)
 const single = async (place: Place, received: boolean) =>
-  nothing(place)
-    ? { ...NO_UPLOAD, base: `/v2/imagefile/${anyId()}` }
-    : opened(place, 'single', received)
-const NO_UPLOAD = { bytes: new Uint8Array(10), url: '', uploadID: 'bm9ib2R5.c2lnbmVk', etag: '"x"' }
+  nothing(place) ? noUpload() : opened(place, 'single', received)
+/** What `opened` returns, of nothing that exists. */
+function noUpload(): Opened {
+  const id = anyId()
+  const bytes = new Uint8Array(10)
+  return { id, base: `/v2/imagefile/${id}`, bytes, url: '', uploadID: UNSIGNED, etag: '"x"' }
+}
 
 /** A request of each route that names something, good enough to succeed for whoever may. */
 const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
@@ -205,31 +221,31 @@ const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
   'GET /v1/tags/:id': ({ containerId }) => ({ path: `/v1/tags/${containerId}` }),
   'POST /v1/tags/:id': (place) => ({
     path: `/v1/tags/${place.containerId}`,
-    body: { Tag: 'other', ImageID: idOf(place) },
+    body: { Tag: unique('tag'), ImageID: idOf(place) },
   }),
   'GET /v2/tags/:id': ({ containerId }) => ({ path: `/v2/tags/${containerId}` }),
   'POST /v2/tags/:id': (place) => ({
     path: `/v2/tags/${place.containerId}`,
-    body: { Arch: 'amd64', Tag: 'other', ImageID: idOf(place) },
+    body: { Arch: 'amd64', Tag: unique('tag'), ImageID: idOf(place) },
   }),
   'GET /v1/search': ({ entity }) => ({ path: `/v1/search?value=${entity}` }),
   'GET /v1/imagefile/*': ({ names }) => ({ path: `/v1/imagefile/${names}:latest` }),
-  'POST /v1/imagefile/*': (place) => ({
-    path: `/v1/imagefile/${idOf(place)}`,
-    body: place.bytes,
-  }),
-  'POST /v2/imagefile/:id': (place) => ({
-    path: `/v2/imagefile/${idOf(place)}`,
-    body: { filesize: place.bytes.length },
-  }),
+  'POST /v1/imagefile/*': async (place) => {
+    const { id, bytes } = await single(place, false)
+    return { path: `/v1/imagefile/${id}`, body: bytes }
+  },
+  'POST /v2/imagefile/:id': async (place) => {
+    const { id, bytes } = await single(place, false)
+    return { path: `/v2/imagefile/${id}`, body: { filesize: bytes.length } }
+  },
   'PUT /v2/imagefile/:id/_complete': async (place) => {
     const { base } = await single(place, true)
     return { path: `${base}/_complete`, body: {} }
   },
-  'POST /v2/imagefile/:id/_multipart': (place) => ({
-    path: `/v2/imagefile/${idOf(place)}/_multipart`,
-    body: { filesize: place.bytes.length },
-  }),
+  'POST /v2/imagefile/:id/_multipart': async (place) => {
+    const { base, bytes } = await single(place, false)
+    return { path: `${base}/_multipart`, body: { filesize: bytes.length } }
+  },
   'PUT /v2/imagefile/:id/_multipart': async (place) => {
     const { base, uploadID, bytes } = await parts(place, false)
     const body = { uploadID, partNumber: 1, partSize: bytes.length, sha256sum: sha256(bytes) }
@@ -247,15 +263,15 @@ const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
   'GET /v1/blob': (place) => ({
     path: place.ticket,
     // a refused range breaks the connection (R5), and fetch would show no status
-    headers: nothing(place) ? {} : { range: 'bytes=0-9' },
+    ...(nothing(place) ? {} : { headers: { range: 'bytes=0-9' } }),
   }),
   'PUT /v1/blob': async (place) => {
     const { url, bytes } = await single(place, false)
-    return { path: url || '/v1/blob?t=bm9ib2R5.c2lnbmVk', body: bytes }
+    return { path: url || `/v1/blob?t=${UNSIGNED}`, body: bytes }
   },
   'PUT /v1/part': async (place) => {
     const { url, bytes } = await parts(place, false)
-    return { path: url || '/v1/part?t=bm9ib2R5.c2lnbmVk', body: bytes }
+    return { path: url || `/v1/part?t=${UNSIGNED}`, body: bytes }
   },
   'POST /pks/add': () => ({ path: '/pks/add', body: 'keytext=' }),
   'GET /library/:entity/:collection/:container': ({ names }) => ({ path: `/library/${names}` }),
@@ -322,7 +338,7 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
         collectionId: anyId(),
         containerId: anyId(),
         imageId: '',
-        ticket: '/v1/blob?t=bm9ib2R5.c2lnbmVk',
+        ticket: `/v1/blob?t=${UNSIGNED}`,
       }
     }
 
@@ -366,14 +382,16 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
 
     test.each(ROWS)('$route', async ({ route, method, cells: expected }) => {
       const path = route.split(' ')[1] ?? ''
-      const call = CALLS[route] ?? (() => ({ path }))
+      const call = CALLS[route] ?? ((): Call => ({ path }))
       const found: string[] = []
       for (const [group, kind] of KINDS.entries()) {
         let row = ''
         for (const [column, caller] of CALLERS.entries()) {
           const succeeds = expected.split(' ')[group]?.[column] === '2'
           const changes = method !== 'GET'
-          const place = changes && succeeds ? await makePlace(kind) : shared[kind]
+          // the other calls that change something bring something new to change
+          const used = succeeds && (method === 'DELETE' || route === 'POST /v1/entities')
+          const place = used ? await makePlace(kind) : shared[kind]
           const { path: at, body, headers } = await call(place)
           const before = changes && !succeeds ? await seen(kind) : ''
           const { status, text } = await clients[kind][caller].call(method, at, body, headers)
@@ -648,8 +666,8 @@ function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
       expect(pair[0]).toBe(pair[1])
       expect(pair[0]).toContain('"uploaded":false')
       const again = (await create(held.digest)).json.data
-      const stranger_ = await ok(stranger.call('GET', '/v1/entities/mallory'))
-      expect(again.createdBy).toBe(stranger_.owner)
+      const entity = await ok(stranger.call('GET', '/v1/entities/mallory'))
+      expect(again.createdBy).toBe(entity.owner)
       // and it costs its holder the whole upload, received and attached like any other
       const pushed = await stranger.push('mallory/own/x', sampleSif({ content: 'held' }))
       expect(pushed).toMatchObject({ digest: held.digest, uploaded: true })
@@ -891,15 +909,26 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
   describe('scopes (R14)', () => {
     let target: AccessTarget
     let alice: LibraryClient
+    let shared: Place
+    let ofScope: Record<string, LibraryClient>
 
     beforeAll(async () => {
       target = await makeTarget()
       alice = libraryClient(target.url, (await target.mint('alice')).jwt)
+      shared = await privatePlace()
+      ofScope = {}
+      for (const scope of SINGLE)
+        ofScope[scope] = libraryClient(
+          target.url,
+          (await target.mint('alice', { scopes: [scope] })).jwt,
+        )
     })
     afterAll(() => target.stop())
 
     const privatePlace = () =>
       pushPlace(alice, `alice/${unique('s')}/box`, { privateCollection: true })
+    /** One place for all, but for the route that takes it away. */
+    const placeFor = (method: string) => (method === 'DELETE' ? privatePlace() : shared)
 
     test('every route that writes is in the table', () => {
       const writes = ROWS.filter(({ method, cells }) => method !== 'GET' && cells[6] === '3')
@@ -910,10 +939,9 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
 
     test.each(SCOPED_ROWS)('$route', async ({ route, method, expected, needs }) => {
       for (const [index, scope] of SINGLE.entries()) {
-        const { jwt } = await target.mint('alice', { scopes: [scope] })
-        const place = await privatePlace()
-        const { path, body } = (await CALLS[route]?.(place)) ?? { path: '' }
-        const { status, json } = await libraryClient(target.url, jwt).call(method, path, body)
+        const { path, body } = (await CALLS[route]?.(await placeFor(method))) ?? { path: '' }
+        const answer = await ofScope[scope]?.call(method, path, body)
+        const { status, json } = answer ?? {}
         expect(`${scope} ${status}`).toBe(`${scope} ${expected[index]}`)
         if (status === 403) expect(json.error.message).toMatch(new RegExp(`scope "?${needs}\\b`))
       }
@@ -945,8 +973,7 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
       for (const { route, method, needs } of SCOPED_ROWS) {
         // signs a part's URL from the uploadID alone; without complete it comes to nothing
         if (needs === '-' || route === 'PUT /v2/imagefile/:id/_multipart') continue
-        const place = await privatePlace()
-        const { path, body } = (await CALLS[route]?.(place)) ?? { path: '' }
+        const { path, body } = (await CALLS[route]?.(await placeFor(method))) ?? { path: '' }
         const { status, json } = await wide.client.call(method, path, body)
         expect(`${route} ${status}`).toBe(`${route} 403`)
         expect(json.error.message).toContain(`scope "${needs}"`)
