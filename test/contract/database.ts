@@ -2292,7 +2292,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await tokens.revoke(other.tokenId, at(1))).toBe(true)
         expect(await tokens.revoke(other.tokenId, at(2))).toBe(true)
         expect(await tokens.revoke(newId(), at())).toBe(false)
-        await tokens.touch(alice.tokenId, at(3))
+        await tokens.touch([alice.tokenId], at(3))
         const after = await list()
         expect(after.map(({ revokedAt, lastUsedAt }) => [revokedAt, lastUsedAt])).toEqual([
           [null, at(3)],
