@@ -38,7 +38,7 @@ const FILE_HEADERS = {
 } as const
 
 export function imagefileHandlers(deps: LibraryDeps) {
-  const { catalog, uploads, downloads, blobs, transfer, tickets, ended, clock, config } = deps
+  const { catalog, uploads, tallies, blobs, transfer, tickets, ended, clock, config } = deps
   const claims = (c: Ctx) => c.get('claims')
 
   /** The image id of the path: anything else cannot be one of ours. */
@@ -150,8 +150,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
       if (noneMatches(c.req.header('if-none-match'), etag))
         return c.body(null, 304, { ...PRIVATE, ETag: etag })
       if (c.req.method === 'GET') {
-        const after = downloads.count(image.containerId)
-        if (after !== null) deps.defer(c, after)
+        deps.defer(c, tallies.pull(image.containerId))
         if (image.blob.size >= REDIRECT_FROM && c.req.header('range') === undefined) {
           const fields: Partial<TicketFields> = {
             method: 'GET',

@@ -189,8 +189,9 @@ export function sqliteTokens(handle: Handle): TokensBook {
       const [rows] = await handle.write(q.find(values), q.revoke(values), q.end(values))
       return rows.length > 0
     },
-    async touch(id, now) {
-      await handle.write(q.touch({ id, now: now.getTime() }))
+    async touch(ids, now) {
+      if (ids.length > 0)
+        await handle.write(...ids.map((id) => q.touch({ id, now: now.getTime() })))
     },
   }
 }

@@ -2032,33 +2032,39 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await ask([], false, 2)).toHaveLength(2)
       })
 
-      test(
-        'says when more than 10,000 images match (R56), and counts only visible ones (R30)',
-        async (world) => {
-          const { catalog } = world.database
-          const { alice, secret } = await library(world)
-          const { id } = await world.push(alice, secret.id, 'one', { description: 'needle' })
-          await world.raw?.(
-            `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)
+      for (const level of ['collection', 'container'] as const)
+        test(
+          `says when more than 10,000 images match (R56), and counts none in a private ${level} (R30)`,
+          async (world) => {
+            const { catalog } = world.database
+            const { alice, secret, hidden } = await library(world)
+            const place = level === 'collection' ? hidden : secret
+            const { id } = await world.push(alice, place.id, 'one', { description: 'needle' })
+            await world.raw?.(
+              `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)
              INSERT INTO images (id, container_id, digest, description, blob_id, size, created_by, created_at, updated_at)
              SELECT 'many' || i, container_id, 'digest' || i, 'needle', blob_id, 1, created_by, 0, 0
              FROM images, n WHERE id = '${id}'`,
-          )
-          // any privacy change writes the index anew
-          const path = { entity: 'alice', collection: 'bio', container: 'secret' }
-          await catalog.setPrivate(path, true, at())
-          const cut = async (viewer: Viewer) => {
-            const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
-            return (await catalog.search(query, viewer, at())).value
-          }
-          expect(await cut(alice.viewer)).toMatchObject({ cut: true })
-          expect((await cut(alice.viewer)).images).toHaveLength(5)
-          expect(await cut(null)).toEqual({ images: [], cut: false })
-          const pretender = await world.token((await world.person('eve')).user, SCOPES)
-          expect(await cut(pretender.viewer)).toEqual({ images: [], cut: false })
-        },
-        true,
-      )
+            )
+            // any privacy change writes the index anew
+            const path = {
+              entity: 'alice',
+              collection: place.collectionName,
+              container: level === 'collection' ? null : place.name,
+            }
+            await catalog.setPrivate(path, true, at())
+            const cut = async (viewer: Viewer) => {
+              const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
+              return (await catalog.search(query, viewer, at())).value
+            }
+            expect(await cut(alice.viewer)).toMatchObject({ cut: true })
+            expect((await cut(alice.viewer)).images).toHaveLength(5)
+            expect(await cut(null)).toEqual({ images: [], cut: false })
+            const pretender = await world.token((await world.person('eve')).user, SCOPES)
+            expect(await cut(pretender.viewer)).toEqual({ images: [], cut: false })
+          },
+          true,
+        )
     })
 
     describe('SQL and authorise agree on what is visible', () => {
@@ -2292,7 +2298,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await tokens.revoke(other.tokenId, at(1))).toBe(true)
         expect(await tokens.revoke(other.tokenId, at(2))).toBe(true)
         expect(await tokens.revoke(newId(), at())).toBe(false)
-        await tokens.touch(alice.tokenId, at(3))
+        await tokens.touch([alice.tokenId], at(3))
         const after = await list()
         expect(after.map(({ revokedAt, lastUsedAt }) => [revokedAt, lastUsedAt])).toEqual([
           [null, at(3)],
