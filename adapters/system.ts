@@ -4,8 +4,22 @@ import type { Clock, Ids, Log, LogFields, LogLevel } from '../src/ports.ts'
 
 export const systemClock: Clock = { now: () => new Date() }
 
+const ID_BYTES = 12
+/** Random bytes are fetched for many ids at once: a call per request costs more than its answer. */
+let pool = randomBytes(0)
+let used = 0
+
 /** Ids of 24 hex digits, all of them random: neither order nor time can be read from one (R43). */
-export const randomIds: Ids = { next: () => randomBytes(12).toString('hex') }
+export const randomIds: Ids = {
+  next() {
+    if (used + ID_BYTES > pool.length) {
+      pool = randomBytes(ID_BYTES * 256)
+      used = 0
+    }
+    used += ID_BYTES
+    return pool.toString('hex', used - ID_BYTES, used)
+  },
+}
 
 export type LogForm = 'json' | 'pretty' | 'off'
 

@@ -47,8 +47,6 @@ const result = await build({
   external: ['better-sqlite3'],
   minifyWhitespace: true,
   minifySyntax: true,
-  // Names stay readable in stack traces, and class names in error messages.
-  keepNames: true,
   legalComments: 'none',
   metafile: true,
   // Bundled CommonJS (commander) calls require() for Node's own modules.

@@ -367,7 +367,10 @@ export type TokensBook = {
   touch(id: string, now: Date): Promise<void>
 }
 
-/** Ids whose tickets end at once: revoked tokens, disabled users, deleted or hidden images (R25). */
+/**
+ * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images, and
+ * `public:` with the id of an image that was public and is now private.
+ */
 export type EndedBook = {
   since(after: Date): Promise<string[]>
   prune(before: Date): Promise<void>

@@ -79,8 +79,11 @@ export async function openDatabase(file: string, options: OpenOptions): Promise<
     }
   }
 
+  // the CLI has waited its 5 s inside SQLite when the first try fails
+  const retries = options.mode === 'server' ? RETRIES : [0]
+
   async function patiently(work: () => unknown[]): Promise<unknown[]> {
-    for (const wait of RETRIES) {
+    for (const wait of retries) {
       try {
         return work()
       } catch (error) {

@@ -274,20 +274,10 @@ function scopesArgument(text: string): Scope[] {
 }
 
 /** The sentence for a failed command; the stack only for what nobody foresaw. */
-export function describeFailure(error: unknown): string {
+function describeFailure(error: unknown): string {
   if (isRegistryError(error)) return error.message
   if (!(error instanceof Error)) return String(error)
-  const { code, syscall, address, port } = error as NodeJS.ErrnoException & {
-    address?: string
-    port?: number
-  }
-  const place = `port ${port} of ${address}`
-  if (syscall === 'listen' && code === 'EADDRINUSE') {
-    return `Another program listens on ${place}. Stop it, or choose another port with --port.`
-  }
-  if (syscall === 'listen' && code === 'EACCES') {
-    return `This user may not listen on ${place}. Ports below 1024 need a privilege: choose another with --port, or put a proxy in front.`
-  }
+  const { code, syscall } = error as NodeJS.ErrnoException
   if (code !== undefined && syscall !== undefined) return error.message
   return error.stack ?? error.message
 }

@@ -75,11 +75,19 @@ export function decide(identity: Identity, action: Action, facts: Facts): Decisi
   }
 }
 
-/** Like `decide`, but throws what is not allowed, with a sentence for the terminal. */
-export function authorise(identity: Identity, action: Action, facts: Facts, name = ''): void {
+/**
+ * Like `decide`, but throws what is not allowed, with a sentence for the terminal. `subject` is what
+ * was looked for: something hidden and something that does not exist must be called the same (R26).
+ */
+export function authorise(
+  identity: Identity,
+  action: Action,
+  facts: Facts,
+  name = '',
+  subject: ErrorSubject = facts?.subject ?? 'image',
+): void {
   const decision = decide(identity, action, facts)
   if (decision === 'allow') return
-  const subject = facts?.subject ?? 'image'
   if (decision === 'challenge')
     throw new RegistryError(
       'unauthenticated',

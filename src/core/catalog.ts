@@ -172,6 +172,7 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
           ? null
           : { subject: 'entity', ownerId: value.ownerId, private: !value.visible },
         value === null ? '' : `the entity ${value.name}`,
+        'entity',
       )
       if (value === null) throw absent('entity')
       const { row } = await catalog.createCollection({
@@ -199,6 +200,7 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
         'create',
         value === null ? null : { subject: 'collection', ...value },
         value === null ? '' : `the collection ${value.entityName}/${value.name}`,
+        'collection',
       )
       if (value === null) throw absent('collection')
       const { row } = await catalog.createContainer({
@@ -229,6 +231,7 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
         'push',
         value === null ? null : factsOfContainer(value),
         value === null ? '' : nameOf(value),
+        'container',
       )
       if (value === null) throw absent('container')
       const writer = writerOf(identity, clock)
@@ -284,6 +287,7 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
         'push',
         value === null ? null : factsOfContainer(value.container),
         value === null ? '' : nameOf(value.container),
+        'container',
       )
       if (value === null) throw absent('container')
       const { image } = value
@@ -358,7 +362,8 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
  * a whole. `invalid` below 3 characters, as clients check themselves.
  */
 function searchTerms(value: string): string[] {
-  const text = value.trim()
+  // the full-text parser ends a quoted string at a NUL
+  const text = value.replace(/\p{Cc}+/gu, ' ').trim()
   if (text.length < SHORTEST_TERM)
     throw new RegistryError('invalid', 'Search for at least 3 characters.', { subject: 'request' })
   if (text.length > 256)

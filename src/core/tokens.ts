@@ -90,9 +90,11 @@ export function tokenVerifier(options: {
       clockTolerance: 60,
       currentDate: clock.now(),
     })
-    const { sub, jti, exp, scope } = payload
-    if (sub === undefined || jti === undefined || exp === undefined || typeof scope !== 'string')
-      return null
+    // jose's types are a promise only: it checks that sub and jti are there, not that they are text
+    const { sub, jti, scope }: Record<string, unknown> = payload
+    const { exp } = payload
+    if (typeof sub !== 'string' || typeof jti !== 'string' || typeof scope !== 'string') return null
+    if (exp === undefined) return null
     const words = scope.split(' ')
     return {
       tokenId: jti,

@@ -20,6 +20,8 @@ export type TicketFields = {
   /** Id of the token it was asked for with. */
   token: string | null
   image: string | null
+  /** Whether everybody could read the image when a `get` ticket was given. */
+  visibility: 'public' | 'private' | null
   upload: string | null
   /** Blob key. */
   key: string | null
@@ -48,6 +50,7 @@ const NAMES = [
   'subject',
   'token',
   'image',
+  'visibility',
   'upload',
   'key',
   'handle',

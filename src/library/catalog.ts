@@ -4,6 +4,7 @@ import type { Ctx } from '../http/context.ts'
 import { readJson } from '../http/body.ts'
 import { PRIVATE } from './errors.ts'
 import {
+  archesOf,
   archOf,
   newCollection,
   newContainer,
@@ -115,7 +116,7 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
       const { images, terms, cut } = await catalog.search(
         {
           value: c.req.query('value') ?? '',
-          arch: (archOf(c) ?? '').split(',').filter((arch) => arch !== ''),
+          arch: archesOf(c),
           signed: c.req.query('signed') === 'true',
         },
         claims(c),

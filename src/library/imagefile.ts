@@ -1,5 +1,6 @@
 /** Bytes in and out: v1 and v2 uploads, parts, downloads (protocol.md §4, §5). */
 import { absent } from '../core/access.ts'
+import { containerFacts } from '../core/catalog.ts'
 import { getDeadline, REDIRECT_FROM } from '../core/downloads.ts'
 import type { Claims, Image, Upload } from '../core/model.ts'
 import { isId } from '../core/names.ts'
@@ -53,7 +54,9 @@ export function imagefileHandlers(deps: LibraryDeps) {
     const ticket = tickets.open(purpose, text, clock.now())
     c.env.entry.userId = ticket.subject
     c.env.entry.tokenId = ticket.token
-    if ([ticket.token, ticket.subject, ticket.image].some((id) => id !== null && ended.has(id)))
+    const { image, visibility } = ticket
+    const ends = [ticket.token, ticket.subject, image, visibility && `${visibility}:${image}`]
+    if (ends.some((id) => id !== null && ended.has(id)))
       throw new RegistryError(
         'denied',
         'This link has expired or was altered: start again to get a new one',
@@ -120,18 +123,12 @@ export function imagefileHandlers(deps: LibraryDeps) {
       return c.body(null, status, { ...headers, ...rangeHeaders(shown, status) })
     }
     const read = await blobs.get(blob.key, range.kind === 'range' ? range : undefined)
-    if (read === null)
+    if (read === null || read.size !== blob.size) {
+      await read?.close()
+      // a short 206 would end well, and the client would take it for the whole range (R5)
       throw new RegistryError(
         'internal',
-        'The bytes of this image are gone from the store; tell the administrator. Pushing it again heals it.',
-        { subject: 'blob' },
-      )
-    if (read.size !== blob.size) {
-      await read.close()
-      // A short 206 would end well, and the client would take it for the whole range (R5).
-      throw new RegistryError(
-        'internal',
-        'The bytes of this image are damaged in the store; tell the administrator.',
+        'The bytes of this image are gone from the store, or damaged there; tell the administrator. Pushing it again heals it.',
         { subject: 'blob' },
       )
     }
@@ -156,11 +153,12 @@ export function imagefileHandlers(deps: LibraryDeps) {
         const after = downloads.count(image.containerId)
         if (after !== null) deps.defer(c, after)
         if (image.blob.size >= REDIRECT_FROM && c.req.header('range') === undefined) {
-          const fields = {
+          const fields: Partial<TicketFields> = {
             method: 'GET',
             subject: who?.userId ?? null,
             token: who?.tokenId ?? null,
             image: image.id,
+            visibility: containerFacts('image', image).private ? 'private' : 'public',
             ...image.blob,
             sha256: image.digest,
           }

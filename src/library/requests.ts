@@ -87,12 +87,21 @@ export function pathAfter(c: Ctx, prefix: string): string {
 
 /** `?arch=`, or the `?arch%3Damd64` of Singularity 3.7.0 and 3.7.1; null when absent. */
 export function archOf(c: Ctx): string | null {
+  const [arch = null, ...more] = archesOf(c)
+  if (more.length > 0) throw noArch()
+  return arch
+}
+
+/** The same as a comma-separated list, which searches may send (protocol.md §3.5). */
+export function archesOf(c: Ctx): string[] {
   const query = c.req.query()
   const odd = Object.keys(query).find((key) => key.startsWith('arch='))
-  const arch = query.arch ?? odd?.slice('arch='.length) ?? ''
-  if (!isArch(arch))
-    throw new RegistryError('invalid', 'arch must be an architecture such as amd64 or arm64.', {
-      subject: 'request',
-    })
-  return arch === '' ? null : arch
+  const list = (query.arch ?? odd?.slice('arch='.length) ?? '').split(',')
+  if (!list.every(isArch)) throw noArch()
+  return list.filter((arch) => arch !== '')
 }
+
+const noArch = () =>
+  new RegistryError('invalid', 'arch must be an architecture such as amd64 or arm64.', {
+    subject: 'request',
+  })

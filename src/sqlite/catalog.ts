@@ -9,8 +9,10 @@ import {
   entityOfContainer,
   entityOfImage,
   indexImages,
+  isLive,
   mayWrite,
   p,
+  text,
   recountContainer,
   standingQuery,
   unindexImages,
@@ -60,7 +62,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .from(t.containers)
       .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
       .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-  const liveBlob = and(eq(t.blobs.id, t.images.blobId), eq(t.blobs.state, 'live'))
+  const liveBlob = and(eq(t.blobs.id, t.images.blobId), isLive)
   const imagesJoined = () =>
     db
       .select(imageColumns)
@@ -80,15 +82,19 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
   /** Either the named entity, or the one visible collection of that name (SREG_SHORT_REFS=unique). */
   const inEntity = {
-    named: eq(t.entities.name, p('entity')),
+    named: eq(t.entities.name, text('entity')),
     unique: and(
       visibleCollection,
       sql`(select count(*) from collections oc join entities oe on oe.id = oc.entity_id where oc.name = ${p('collection')} and (oe.owner_id = ${p('viewerId')} or oc.private = 0 or ${viewerIsAdmin})) = 1`,
     ),
   }
   const ofPath = (within: SQL | undefined) =>
-    and(within, eq(t.collections.name, p('collection')), eq(t.containers.name, p('container')))
-  const tagged = and(eq(t.tags.name, p('tag')), eq(t.tags.arch, p('arch')))
+    and(
+      within,
+      eq(t.collections.name, text('collection')),
+      eq(t.containers.name, text('container')),
+    )
+  const tagged = and(eq(t.tags.name, text('tag')), eq(t.tags.arch, text('arch')))
 
   const perPath = (within: SQL | undefined) => ({
     container: prepare(containersJoined().where(ofPath(within))),
@@ -124,7 +130,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .where(and(ofPath(within), tagged)),
     ),
     byDigest: prepare(
-      uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, p('digest')))),
+      uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
     ),
   })
   const paths = { named: perPath(inEntity.named), unique: perPath(inEntity.unique) }
@@ -135,14 +141,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(eq(t.entities.name, p('name'))),
+        .where(eq(t.entities.name, text('name'))),
     ),
     entityShows: prepare(
       db
         .select({ id: t.collections.id })
         .from(t.collections)
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.id, p('id')), visibleCollection))
+        .where(and(eq(t.entities.id, text('id')), visibleCollection))
         .limit(1),
     ),
     taggable: prepare(
@@ -150,13 +156,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .select({ arch: t.images.arch })
         .from(t.images)
         .innerJoin(t.blobs, liveBlob)
-        .where(and(eq(t.images.id, p('imageId')), eq(t.images.containerId, p('id')))),
+        .where(and(eq(t.images.id, text('imageId')), eq(t.images.containerId, text('id')))),
     ),
     entityById: prepare(
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(eq(t.entities.id, p('id'))),
+        .where(eq(t.entities.id, text('id'))),
     ),
     ownEntities: prepare(
       db
@@ -171,7 +177,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .select({ id: t.collections.id })
         .from(t.collections)
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.name, p('name')), visibleCollection))
+        .where(and(eq(t.entities.name, text('name')), visibleCollection))
         .orderBy(t.collections.name)
         .limit(LIST_LIMIT),
     ),
@@ -181,14 +187,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .from(t.containers)
         .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.name, p('name')), visibleContainer)),
+        .where(and(eq(t.entities.name, text('name')), visibleContainer)),
     ),
     collection: prepare(
       collectionsJoined().where(
-        and(eq(t.entities.name, p('entity')), eq(t.collections.name, p('name'))),
+        and(eq(t.entities.name, text('entity')), eq(t.collections.name, text('name'))),
       ),
     ),
-    collectionById: prepare(collectionsJoined().where(eq(t.collections.id, p('id')))),
+    collectionById: prepare(collectionsJoined().where(eq(t.collections.id, text('id')))),
     collectionContainers: prepare(
       db
         .select({ id: t.containers.id })
@@ -197,8 +203,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(
           and(
-            eq(t.entities.name, p('entity')),
-            eq(t.collections.name, p('name')),
+            eq(t.entities.name, text('entity')),
+            eq(t.collections.name, text('name')),
             visibleContainer,
           ),
         )
@@ -213,25 +219,25 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(
           and(
-            eq(t.entities.name, p('entity')),
-            eq(t.collections.name, p('name')),
+            eq(t.entities.name, text('entity')),
+            eq(t.collections.name, text('name')),
             visibleContainer,
           ),
         ),
     ),
-    containerById: prepare(containersJoined().where(eq(t.containers.id, p('id')))),
+    containerById: prepare(containersJoined().where(eq(t.containers.id, text('id')))),
     tagsById: prepare(
       db
         .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
         .from(t.tags)
-        .where(eq(t.tags.containerId, p('id'))),
+        .where(eq(t.tags.containerId, text('id'))),
     ),
-    imageById: prepare(imagesJoined().where(eq(t.images.id, p('id')))),
+    imageById: prepare(imagesJoined().where(eq(t.images.id, text('id')))),
     user: prepare(
       db
         .select()
         .from(t.users)
-        .where(eq(t.users.name, p('name'))),
+        .where(eq(t.users.name, text('name'))),
     ),
     readableBlob: prepare(
       db
@@ -241,7 +247,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
         .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.images.digest, p('digest')), visibleContainer))
+        .where(and(eq(t.images.digest, text('digest')), visibleContainer))
         .limit(1),
     ),
   }
@@ -294,7 +300,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     collectionByName: prepare(
       collectionsJoined().where(
-        and(eq(t.collections.entityId, p('entityId')), eq(t.collections.name, p('name'))),
+        and(eq(t.collections.entityId, text('entityId')), eq(t.collections.name, text('name'))),
       ),
     ),
     containerGuard: prepare(
@@ -320,7 +326,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     containerByName: prepare(
       containersJoined().where(
-        and(eq(t.containers.collectionId, p('collectionId')), eq(t.containers.name, p('name'))),
+        and(
+          eq(t.containers.collectionId, text('collectionId')),
+          eq(t.containers.name, text('name')),
+        ),
       ),
     ),
     imageGuard: prepare(
@@ -345,7 +354,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     imageByDigest: prepare(
       imagesJoined().where(
-        and(eq(t.images.containerId, p('containerId')), eq(t.images.digest, p('digest'))),
+        and(eq(t.images.containerId, text('containerId')), eq(t.images.digest, text('digest'))),
       ),
     ),
 
@@ -353,14 +362,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
-        claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done'))`,
+        claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
       }),
     ),
     attachGuardBlob: prepare(
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
-        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or ${p('writerAdmin')} = 1))`,
+        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or (${p('writerAdmin')} = 1 and exists (select 1 from users ru where ru.id = ${p('writerId')} and ru.role = 'admin'))))`,
       }),
     ),
     newBlob: prepare(
@@ -431,13 +440,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .update(t.uploads)
         .set({ state: 'done', closedAt: sql`${p('now')}` })
-        .where(and(eq(t.uploads.id, p('uploadId')), eq(t.uploads.claim, p('claim')))),
+        .where(and(eq(t.uploads.id, text('uploadId')), eq(t.uploads.claim, text('claim')))),
     ),
     recountOfImage: recountContainer(
       db,
       sql`(select container_id from images where id = ${p('imageId')})`,
     ),
     recount: recountContainer(db, sql`${p('containerId')}`),
+    recountIfNoted: recountContainer(
+      db,
+      sql`(select ${p('containerId')} from guard where note is not null)`,
+    ),
     unindexImage: unindexImages(db, seqOf.image),
     indexImage: indexImages(db, seqOf.image),
     unindexBoth: unindexImages(db, seqOf.imageAndNote),
@@ -478,8 +491,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     deleteImageGuard: prepare(
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfImage),
-        note: sql`(select id from images where id = ${p('imageId')})`,
+        mayWrite: mayWrite(entityOfContainer),
+        note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
     note: prepare(db.select({ note: t.guard.note }).from(t.guard)),
@@ -488,9 +501,9 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .delete(t.tags)
         .where(
           and(
-            eq(t.tags.containerId, p('containerId')),
-            eq(t.tags.name, p('tag')),
-            eq(t.tags.arch, p('arch')),
+            eq(t.tags.containerId, text('containerId')),
+            eq(t.tags.name, text('tag')),
+            eq(t.tags.arch, text('arch')),
           ),
         ),
     ),
@@ -502,7 +515,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .select(
           sql`select note as id, ${p('now')} as at from guard where note is not null and not exists (select 1 from tags where image_id = note)`,
         )
-        .onConflictDoNothing(),
+        .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
     ),
     deleteUntagged: prepare(
       db
@@ -515,13 +528,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .update(t.blobs)
         .set({ state: 'lost', dyingAt: null })
-        .where(and(eq(t.blobs.key, p('key')), eq(t.blobs.state, 'live'))),
+        .where(and(eq(t.blobs.key, text('key')), isLive)),
     ),
     countDownloads: prepare(
       db
         .update(t.containers)
         .set({ downloads: sql`${t.containers.downloads} + ${p('count')}` })
-        .where(eq(t.containers.id, p('containerId'))),
+        .where(eq(t.containers.id, text('containerId'))),
     ),
   }
 
@@ -548,13 +561,22 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           .set({ private: sql`${p('private')}`, updatedAt: sql`${p('now')}` })
           .where(sql`id in (${chosen})`),
       ),
+      /** R25: tickets given while the image was public end; those of who may still read it do not. */
       end: prepare(
         db
           .insert(t.ended)
           .select(
-            sql`select i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
+            sql`select 'public:' || i.id as id, ${p('now')} as at from images i where ${p('private')} = 1 and i.seq in (${below})`,
           )
           .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
+      ),
+      /** Public again: new tickets must count. */
+      revive: prepare(
+        db
+          .delete(t.ended)
+          .where(
+            sql`id in (select 'public:' || i.id from images i join containers n on n.id = i.container_id join collections c on c.id = n.collection_id where i.seq in (${below}) and n.private = 0 and c.private = 0)`,
+          ),
       ),
       unindex: unindexImages(db, below),
       index: indexImages(db, below),
@@ -562,6 +584,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   }
   const visibility = { collection: privately('collection'), container: privately('container') }
 
+  /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
+  const scoped = sql`case when ${viewerIsAdmin} then ${p('text')} else ${p('match')} end`
   const matching = prepare(
     db
       .select(imageColumns)
@@ -572,7 +596,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .innerJoin(t.blobs, liveBlob)
       .where(
         and(
-          sql`${t.images.seq} in (select rowid from search where search match ${p('match')} limit ${CANDIDATES})`,
+          sql`${t.images.seq} in (select rowid from search where search match ${scoped} limit ${CANDIDATES})`,
           visibleContainer,
           sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
           sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
@@ -585,9 +609,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   const candidates = prepare(
     db
       .select({ count: sql<number>`count(*)` })
-      .from(
-        sql`(select rowid from search where search match ${p('match')} limit ${CANDIDATES + 1})`,
-      ),
+      .from(sql`(select rowid from search where search match ${scoped} limit ${CANDIDATES + 1})`),
   )
 
   /** The viewer's standing, read in the same trip; nobody has none and needs no statement. */
@@ -809,7 +831,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       ]
       const reasons = {
         may_write: lostRight,
-        found: gone('image'),
+        found: () =>
+          new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
+            subject: 'image',
+          }),
         readable: () =>
           new RegistryError('conflict', 'The stored copy of this image has gone; push it again.', {
             subject: 'image',
@@ -901,7 +926,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.endUntagged(values),
           w.deleteUntagged(values),
           w.indexNote(values),
-          w.recount(values),
+          w.recountIfNoted(values),
           w.dropGuard(),
         ),
         { may_write: lostRight },
@@ -919,7 +944,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.deleteTagsOfNote(values),
           w.endUntagged(values),
           w.deleteUntagged(values),
-          w.recount(values),
+          w.recountIfNoted(values),
           w.dropGuard(),
         ),
         { may_write: lostRight },
@@ -934,6 +959,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         set.find(values),
         set.set(values),
         set.end(values),
+        set.revive(values),
         set.unindex(values),
         set.index(values),
       )
@@ -946,27 +972,24 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async search({ terms, arch, signed, limit }, viewer, now) {
       const values = viewerValues(viewer, now)
-      const quoted = terms.map((term) => `"${term.replaceAll('"', '""')}"`).join(' AND ')
-      const scope =
-        viewer === null
-          ? 'scope : "pub"'
-          : values.viewerAdmin === 1
-            ? null
-            : `scope : ("pub" OR "own${viewer.userId}")`
-      const text = `{names tags description labels} : (${quoted})`
-      const match = scope === null ? text : `(${scope}) AND (${text})`
+      // a NUL would end the expression for FTS5, which reads it as a C string
+      const plain = terms.map((term) => term.replaceAll('\0', '\ufffd').replaceAll('"', '""'))
+      const text = `{names tags description labels} : (${plain.map((term) => `"${term}"`).join(' AND ')})`
+      const scope = viewer === null ? '"pub"' : `("pub" OR "own${viewer.userId}")`
+      const match = `(scope : ${scope}) AND (${text})`
       return see(
         viewer,
         values,
         [
           matching({
             ...values,
+            text,
             match,
             arch: arch.length === 0 ? '' : `,${arch.join(',')},`,
             signed: signed ? 1 : 0,
             limit,
           }),
-          candidates({ match }),
+          candidates({ ...values, text, match }),
         ] as const,
         ([rows, count]) => ({
           images: rows.map(toImage),

@@ -6,6 +6,16 @@ import * as t from './schema.ts'
 
 export const p = sql.placeholder
 
+/**
+ * A text value to compare a column with. The cast keeps the planner from looking at the value: it
+ * would otherwise look for small integers in every `column = ?`, and prepare the statement anew
+ * whenever another value is bound (80 µs instead of 10 for the lookup of an image).
+ */
+export const text = (name: string) => sql`cast(${p(name)} as text)`
+
+/** A blob that images may refer to. Spelled out for the same reason: a partial index looks at it. */
+export const isLive = sql`${t.blobs.state} = 'live'`
+
 /** Values of the placeholders that `visible` and `standing` use. */
 export function viewerValues(viewer: Viewer, now: Date): Record<string, string | number> {
   return {
@@ -39,8 +49,8 @@ export function standingQuery(db: Handle['db']) {
       .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
       .where(
         and(
-          eq(t.tokens.id, p('viewerToken')),
-          eq(t.users.id, p('viewerId')),
+          eq(t.tokens.id, text('viewerToken')),
+          eq(t.users.id, text('viewerId')),
           isNull(t.tokens.revokedAt),
           sql`${t.tokens.expiresAt} > ${p('now')}`,
           eq(t.users.disabled, false),
@@ -61,11 +71,12 @@ export function writerValues(writer: Writer): Record<string, string | number> {
 
 /**
  * Condition of a guard (R6): the writer's token and user stand, and own the entity that
- * `entityId` yields, or are administrators. Expiry is not asked again: a token that ran out
+ * `entityId` yields, or are administrators. What does not exist is nobody's: the guard `found` or
+ * the statement itself refuses it by its own name. Expiry is not asked again: a token that ran out
  * between the request's first statement and this one does not kill it (R24).
  */
 export const mayWrite = (entityId: SQL): SQL =>
-  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or exists (select 1 from entities we where we.id = ${entityId} and we.owner_id = wu.id)))`
+  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or coalesce((select we.owner_id = wu.id from entities we where we.id = ${entityId}), 1)))`
 
 export const entityOfCollection = sql`(select entity_id from collections where id = ${p('collectionId')})`
 export const entityOfContainer = sql`(select gc.entity_id from containers gn join collections gc on gc.id = gn.collection_id where gn.id = ${p('containerId')})`

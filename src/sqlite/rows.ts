@@ -81,10 +81,10 @@ export const imageColumns = {
   encrypted: t.images.encrypted,
   fingerprints: t.images.fingerprints,
   blobKey: t.blobs.key,
-  /** Tag names of all arches, one per line: names hold no line breaks. */
+  /** Tag names, one per line and arch: names hold no line breaks. */
   tags: sql<
     string | null
-  >`(select group_concat(x.name, char(10)) from (select distinct name from tags where image_id = ${t.images.id} order by name) x)`,
+  >`(select group_concat(name, char(10)) from tags where image_id = ${t.images.id})`,
 }
 
 export const toEntity = (row: EntityRow): Entity => ({
@@ -125,7 +125,7 @@ export function toImage(row: ImageRow): Image {
     uploaded: blobKey !== null,
     blob: blobKey === null ? null : { key: blobKey, size },
     facts: { arch, signed, encrypted, fingerprints },
-    tags: tags === null ? [] : tags.split('\n'),
+    tags: tags === null ? [] : [...new Set(tags.split('\n'))].sort(),
   }
 }
 

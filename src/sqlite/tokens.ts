@@ -3,18 +3,27 @@ import { and, eq, gt, isNull, lt, sql } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { EndedBook, SettingsBook, TokensBook, UsersBook } from '../ports.ts'
 import { guarded } from './failure.ts'
-import { dropGuard, p, standingQuery, viewerValues } from './fragments.ts'
+import {
+  dropGuard,
+  indexImages,
+  p,
+  text,
+  standingQuery,
+  unindexImages,
+  viewerValues,
+} from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { toStanding, toToken, toUser } from './rows.ts'
 import * as t from './schema.ts'
 
 export function sqliteUsers(handle: Handle): UsersBook {
   const { db } = handle
+  const ofEntity = sql`select oi.seq from entities oe join collections oc on oc.entity_id = oe.id join containers os on os.collection_id = oc.id join images oi on oi.container_id = os.id where oe.name = ${p('name')}`
   const q = {
     firstGuard: prepare(
-      db
-        .insert(t.guard)
-        .values({ first: sql`not exists (select 1 from users where role = 'admin')` }),
+      db.insert(t.guard).values({
+        first: sql`not exists (select 1 from users where role = 'admin' or name = ${p('name')})`,
+      }),
     ),
     dropGuard: dropGuard(db),
     insert: prepare(
@@ -38,11 +47,14 @@ export function sqliteUsers(handle: Handle): UsersBook {
         )
         .onConflictDoUpdate({ target: t.entities.name, set: { ownerId: sql`excluded.owner_id` } }),
     ),
+    /** The owner's id is in the search index (R30), so an entity that passes is indexed anew. */
+    unindex: unindexImages(db, ofEntity),
+    index: indexImages(db, ofEntity),
     byName: prepare(
       db
         .select()
         .from(t.users)
-        .where(eq(t.users.name, p('name'))),
+        .where(eq(t.users.name, text('name'))),
     ),
     list: prepare(db.select().from(t.users).orderBy(t.users.name)),
   }
@@ -53,7 +65,13 @@ export function sqliteUsers(handle: Handle): UsersBook {
   return {
     async create(user) {
       const values = row(user)
-      const [, , rows] = await handle.write(q.insert(values), q.entity(values), q.byName(values))
+      const [, , , , rows] = await handle.write(
+        q.insert(values),
+        q.entity(values),
+        q.unindex(values),
+        q.index(values),
+        q.byName(values),
+      )
       const stored = rows[0]
       if (stored === undefined) throw new RegistryError('internal', 'The user was not stored.')
       return { created: stored.id === user.id, user: toUser(stored) }
@@ -63,7 +81,14 @@ export function sqliteUsers(handle: Handle): UsersBook {
       const first = () => new RegistryError('conflict', 'This registry has an administrator.')
       try {
         await guarded(
-          handle.write(q.firstGuard(), q.insert(values), q.entity(values), q.dropGuard()),
+          handle.write(
+            q.firstGuard(values),
+            q.insert(values),
+            q.entity(values),
+            q.unindex(values),
+            q.index(values),
+            q.dropGuard(),
+          ),
           { first },
         )
         return true
@@ -112,20 +137,20 @@ export function sqliteTokens(handle: Handle): TokensBook {
         })
         .from(t.tokens)
         .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
-        .where(eq(t.tokens.userId, p('userId')))
+        .where(eq(t.tokens.userId, text('userId')))
         .orderBy(t.tokens.createdAt),
     ),
     find: prepare(
       db
         .select({ id: t.tokens.id })
         .from(t.tokens)
-        .where(eq(t.tokens.id, p('id'))),
+        .where(eq(t.tokens.id, text('id'))),
     ),
     revoke: prepare(
       db
         .update(t.tokens)
         .set({ revokedAt: sql`${p('now')}` })
-        .where(and(eq(t.tokens.id, p('id')), isNull(t.tokens.revokedAt))),
+        .where(and(eq(t.tokens.id, text('id')), isNull(t.tokens.revokedAt))),
     ),
     end: prepare(
       db
@@ -137,7 +162,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
       db
         .update(t.tokens)
         .set({ lastUsedAt: sql`${p('now')}` })
-        .where(eq(t.tokens.id, p('id'))),
+        .where(eq(t.tokens.id, text('id'))),
     ),
   }
   return {
@@ -199,7 +224,7 @@ export function sqliteSettings(handle: Handle): SettingsBook {
       db
         .select()
         .from(t.settings)
-        .where(eq(t.settings.key, p('key'))),
+        .where(eq(t.settings.key, text('key'))),
     ),
     setOnce: prepare(
       db

@@ -1,13 +1,15 @@
 /** Uploads (bytes on their way) and blobs (bytes that arrived), with the states they move through. */
-import { and, eq, gt, inArray, sql } from 'drizzle-orm'
+import { and, eq, gt, sql } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { BlobsBook, UploadsBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   dropGuard,
   entityOfImage,
+  isLive,
   mayWrite,
   p,
+  text,
   standingQuery,
   viewerValues,
   writerValues,
@@ -24,7 +26,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       db
         .select()
         .from(t.uploads)
-        .where(eq(t.uploads.id, p('id'))),
+        .where(eq(t.uploads.id, text('id'))),
     ),
     forImage: prepare(
       db
@@ -32,9 +34,9 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .from(t.uploads)
         .where(
           and(
-            eq(t.uploads.imageId, p('imageId')),
-            eq(t.uploads.userId, p('viewerId')),
-            inArray(t.uploads.state, ['open', 'finishing', 'done']),
+            eq(t.uploads.imageId, text('imageId')),
+            eq(t.uploads.userId, text('viewerId')),
+            sql`${t.uploads.state} in ('open', 'finishing', 'done')`,
           ),
         )
         .orderBy(sql`${t.uploads.createdAt} desc`)
@@ -68,7 +70,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       db
         .update(t.uploads)
         .set({ handle: sql`${p('handle')}` })
-        .where(eq(t.uploads.id, p('id'))),
+        .where(eq(t.uploads.id, text('id'))),
     ),
     claim: prepare(
       db
@@ -125,7 +127,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .where(sql`closed_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(db.delete(t.uploads).where(eq(t.uploads.id, p('id')))),
+    forget: prepare(db.delete(t.uploads).where(eq(t.uploads.id, text('id')))),
   }
 
   return {
@@ -231,12 +233,11 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       db
         .select({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
         .from(t.blobs)
-        .where(sql`state = 'dying' and dying_at < ${p('before')}`)
+        // the partial index says `<> 'live'`, and SQLite does not see that 'dying' implies it
+        .where(sql`state = 'dying' and state <> 'live' and dying_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(
-      db.delete(t.blobs).where(and(eq(t.blobs.id, p('id')), eq(t.blobs.state, 'dying'))),
-    ),
+    forget: prepare(db.delete(t.blobs).where(sql`id = ${p('id')} and state = 'dying'`)),
     known: prepare(
       db
         .select({ key: sql<string>`value` })
@@ -248,7 +249,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       db
         .select({ count: sql<number>`count(*)` })
         .from(t.blobs)
-        .where(eq(t.blobs.state, 'live')),
+        .where(isLive),
     ),
   }
   return {

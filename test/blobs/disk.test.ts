@@ -205,6 +205,37 @@ describeBlobStore('disk', {
       expect((await readBlob(restarted, key))?.equals(bytes)).toBe(true)
     })
 
+    test('creates nothing for an upload another process has aborted (R22)', async (made) => {
+      const { store, root } = made
+      const key = newKey()
+      const handle = await store.startParts(key, 2 * PART, PART)
+      const put = (number: number) =>
+        store.putPart(key, handle, number, inPieces(randomBytes(PART)), PART)
+      const { etag } = await put(1)
+      const half = stallingBody(randomBytes(PART / 2), randomBytes(PART / 2))
+      const running = outcome(store.putPart(key, handle, 2, half.body, PART))
+      await half.stalled
+      await (await diskBlobs({ root })).abortParts(key, null)
+      await half.release()
+      expect(await running).toBe('not_found')
+      for (const number of [1, 2]) expect(await outcome(put(number))).toBe('not_found')
+      const finish = store.finishParts(key, handle, [{ number: 1, etag }])
+      expect(await outcome(finish)).toBe('invalid')
+      expect(await made.leftovers()).toEqual([])
+      await store.abortParts(key, handle)
+    })
+
+    test('publishes nothing of a put whose key was aborted meanwhile', async ({ store }) => {
+      const key = newKey()
+      const half = stallingBody(randomBytes(MIB), randomBytes(MIB))
+      const running = outcome(store.put(key, half.body, 2 * MIB))
+      await half.stalled
+      await store.abortParts(key, null)
+      await half.release()
+      expect(await running).toBe('not_found')
+      expect(await store.head(key)).toBe(null)
+    })
+
     test('removes old temporaries of put at start, and no others', async ({ store, root }) => {
       const key = newKey()
       const handle = await store.startParts(key, PART, PART)

@@ -154,8 +154,8 @@ export function describeBlobStore<M extends Made>(name: string, backend: Backend
 
     describe('listing', () => {
       test('lists over three pages in order, each key once', async ({ store }) => {
-        // Two share a folder, and the order of writing is not the order of keys.
-        const keys = ['ff', '00', 'a0', 'a0', '7e', '01', '80'].map((start) =>
+        // Some share a beginning, and the order of writing is not the order of keys.
+        const keys = ['ff', 'a0', 'a0', '00', 'a0', 'a0', 'a0'].map((start) =>
           start.concat(newKey().slice(2)),
         )
         for (const key of keys) await store.put(key, bodyOf(Buffer.from(key)), 24)

@@ -368,6 +368,48 @@ describe('R59: connect', () => {
   )
 })
 
+describe('serve', () => {
+  it('R19, R45, R59: serves, keeps a second one out, connects with nothing to copy, and stops', async () => {
+    const server = spawn(process.execPath, [main, 'serve', '--port', '0', '--data', data], {
+      cwd: base,
+      env: { PATH: '', HOME: base, SREG_PORT: '1', SREG_LOG: 'off' },
+    })
+    const closed = once(server, 'close')
+    const words = text(server.stderr)
+    try {
+      const [line] = (await once(server.stdout, 'data')) as [Buffer]
+      const url = /^listening on (http:\/\/127\.0\.0\.1:\d+)\n$/.exec(line.toString())?.[1] ?? ''
+      expect((await readFile(join(data, 'server-url'), 'utf8')).trim()).toBe(url)
+
+      const second = await program(['serve', '--port', '0', '--data', data])
+      expect(second).toMatchObject({ code: 1, out: '' })
+      expect(second.err).toContain('Another sreg-lite serve is using')
+
+      expect(await sreg(['connect'])).toMatchObject({ code: 0, out: '' })
+      const { Remotes } = parse(await readFile(join(base, '.apptainer/remote.yaml'), 'utf8')) as {
+        Remotes: Record<string, { URI: string; Token: string }>
+      }
+      const status = async (token: string) => {
+        const headers = { authorization: `Bearer ${token}` }
+        return (await fetch(`${Remotes['sreg']?.URI}/v1/token-status`, { headers })).status
+      }
+      expect(await status(Remotes['sreg']?.Token ?? '')).toBe(200)
+
+      const first = (await readFile(join(data, 'first-admin-token'), 'utf8')).trim()
+      expect(await status(first)).toBe(200)
+      const { out } = await sreg(['token', 'list', 'admin', '--json'])
+      const [made] = JSON.parse(out) as { id: string }[]
+      expect(await sreg(['token', 'revoke', made?.id ?? ''])).toMatchObject({ code: 0 })
+      expect(await status(first)).toBe(404)
+    } finally {
+      server.kill('SIGTERM')
+    }
+    expect(await closed).toEqual([0, null])
+    expect(await words).toContain('first-admin-token')
+    expect(await words).not.toMatch(/eyJ/)
+  })
+})
+
 describe('first run', () => {
   const firstAdmin = { user: 'admin', jwt: 'the.first.token', expiresAt: new Date(86_400_000) }
 

@@ -1,0 +1,71 @@
+/** What every answer of the registry must hold, whatever was asked. */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect } from 'vitest'
+import type { Target } from '../runtimes/target.ts'
+import type { Answer } from './client.ts'
+import type { RawAnswer } from './raw.ts'
+
+/** Traces of the inside: stack frames, paths of this machine, SQL, drivers. */
+const INSIDE = /\n\s+at |node_modules|\/tmp\/|\/work\/|sqlite|\bselect\b.*\bfrom\b|\binsert into\b/i
+
+/**
+ * The json-resp envelope with this status and a sentence for the person at the terminal, without a
+ * trace of the inside (R34). Returns the sentence.
+ */
+export function expectRefusal(
+  answer: Answer | RawAnswer,
+  status: number,
+  says = /\w+ \w+/,
+): string {
+  const text = 'text' in answer ? answer.text : answer.body.toString()
+  expect(answer.status, text.slice(0, 300)).toBe(status)
+  expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
+  const { error } = JSON.parse(text) as { error: { code: number; message: string } }
+  expect(error.code).toBe(status)
+  expect(error.message).toMatch(says)
+  expect(error.message).not.toMatch(INSIDE)
+  expect(error.message.length).toBeLessThan(500)
+  return error.message
+}
+
+/** 200 with an envelope; returns its `data`. */
+export function expectData(answer: Answer): any {
+  expect(answer.status, answer.text.slice(0, 300)).toBe(200)
+  expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
+  expect(answer.json).toHaveProperty('data')
+  return answer.json.data
+}
+
+/** What is not there and what is not to be seen answer alike, byte for byte (R26). */
+export function expectAlike(one: Answer, other: Answer): void {
+  const plain = ({ status, headers, text }: Answer) => ({
+    status,
+    text,
+    headers: [...headers].filter(([name]) => !['date', 'x-request-id'].includes(name)),
+  })
+  expect(plain(one)).toEqual(plain(other))
+}
+
+/** Files of the blob folder, finished or on their way, relative to the data folder. */
+export async function blobFiles({ data }: Target): Promise<string[]> {
+  const files = await readdir(data, { recursive: true, withFileTypes: true })
+  return files
+    .filter((file) => file.isFile() && /\/(?:blobs\/..|uploads)$/.test(file.parentPath))
+    .map((file) => join(file.parentPath, file.name))
+    .toSorted()
+}
+
+/**
+ * Database trips of a request that can be repeated: the least of three tries, because the registry
+ * also works on its own now and then. 0 where trips cannot be counted.
+ */
+export async function tripsOf({ trips }: Target, work: () => Promise<unknown>): Promise<number> {
+  const counts: number[] = []
+  for (let i = 0; i < 3; i++) {
+    trips?.()
+    await work()
+    counts.push(trips?.().length ?? 0)
+  }
+  return Math.min(...counts)
+}

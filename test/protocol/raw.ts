@@ -1,0 +1,84 @@
+/** A client that says exactly what a test wants on the socket, and sees how an answer ended. */
+import { connect, type Socket } from 'node:net'
+
+export type RawAnswer = {
+  /** 0 when the connection ended before a whole head. */
+  status: number
+  headers: Headers
+  body: Buffer
+  /** Whether the body ended as its Content-Length or its last chunk promised (R5). */
+  complete: boolean
+}
+
+/**
+ * Writes a request line, headers and a body as given: nothing is added but `Host`, unless a line
+ * names it. The socket stays open for more; `answer` settles when the answer is complete, when the
+ * connection ends, or after ten seconds.
+ */
+export function rawRequest(
+  url: string,
+  lines: string[],
+  body: Uint8Array | string = '',
+): { socket: Socket; answer: Promise<RawAnswer> } {
+  const { hostname, port, host } = new URL(url)
+  const named = lines.some((line) => /^host:/i.test(line))
+  const head = [...lines, ...(named ? [] : [`Host: ${host}`]), '', ''].join('\r\n')
+  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true })
+  socket.write(head)
+  if (body.length > 0) socket.write(body)
+  const answer = new Promise<RawAnswer>((resolve) => {
+    const chunks: Buffer[] = []
+    const method = lines[0]?.split(' ')[0] ?? ''
+    const settle = () => {
+      clearTimeout(timer)
+      socket.destroy()
+      resolve(parse(Buffer.concat(chunks), method))
+    }
+    const timer = setTimeout(settle, 10_000)
+    socket.on('data', (chunk) => {
+      chunks.push(chunk)
+      if (parse(Buffer.concat(chunks), method).complete) settle()
+    })
+    socket.on('end', settle)
+    socket.on('close', settle)
+    // A reset is one of the endings a test looks at.
+    socket.on('error', () => undefined)
+  })
+  return { socket, answer }
+}
+
+/** Sends a request without a body and waits for its answer. */
+export function rawGet(url: string, path: string, ...headers: string[]): Promise<RawAnswer> {
+  return rawRequest(url, [`GET ${path} HTTP/1.1`, ...headers]).answer
+}
+
+function parse(bytes: Buffer, method: string): RawAnswer {
+  const end = bytes.indexOf('\r\n\r\n')
+  if (end < 0) return { status: 0, headers: new Headers(), body: Buffer.alloc(0), complete: false }
+  const [first = '', ...lines] = bytes.subarray(0, end).toString('latin1').split('\r\n')
+  const headers = new Headers()
+  for (const line of lines) {
+    const colon = line.indexOf(':')
+    headers.append(line.slice(0, colon), line.slice(colon + 1).trim())
+  }
+  const status = Number(first.split(' ')[1])
+  const rest = bytes.subarray(end + 4)
+  if (status === 100) return parse(rest, method)
+  const bodiless = method === 'HEAD' || status === 204 || status === 304
+  if (headers.get('transfer-encoding') === 'chunked' && !bodiless)
+    return { status, headers, ...dechunk(rest) }
+  const length = bodiless ? 0 : Number(headers.get('content-length') ?? Number.NaN)
+  return { status, headers, body: rest, complete: rest.length >= length }
+}
+
+function dechunk(bytes: Buffer): { body: Buffer; complete: boolean } {
+  const chunks: Buffer[] = []
+  for (let at = 0; ;) {
+    const end = bytes.indexOf('\r\n', at)
+    const size = end < 0 ? Number.NaN : Number.parseInt(bytes.toString('latin1', at, end), 16)
+    const complete = size === 0
+    if (complete || Number.isNaN(size)) return { body: Buffer.concat(chunks), complete }
+    chunks.push(bytes.subarray(end + 2, end + 2 + size))
+    at = end + 2 + size + 2
+  }
+}
