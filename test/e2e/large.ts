@@ -55,29 +55,27 @@ async function measure(): Promise<number> {
     if (bavail * bsize < 2.5 * size + 2048 * MIB) throw new Error(`too little space in ${folder}`)
     const original = await makeLarge(folder)
     console.log(`server: ${program.slice(1).join(' ')}, image: ${size / MIB} MiB`)
-    const server = await startServer(join(folder, 'data'), program)
-    try {
-      const pid = server.process.pid ?? 0
-      const client = await makeClient(join(folder, 'client'))
-      succeed(await client.connect(server.url, await server.mint('alice')))
-      const ref = 'library://alice/default/large'
-      const good = [
-        await watch('push', pid, async () => {
-          succeed(await client.run(['push', '-U', original, ref]))
-        }),
-      ]
-      const copy = join(folder, 'copy.sif')
-      good.push(
-        await watch('pull', pid, async () => {
-          succeed(await client.run(['pull', '--disable-cache', copy, ref]))
-        }),
-      )
-      const same = (await sha256File(original)) === (await sha256File(copy))
-      console.log(`the file that was pulled is ${same ? 'identical' : 'NOT IDENTICAL'}`)
-      return same && good.every((is) => is) ? 0 : 1
-    } finally {
-      await server.end('SIGTERM')
+    const client = await makeClient(join(folder, 'client'))
+    const ref = 'library://alice/default/large'
+    const copy = join(folder, 'copy.sif')
+    const push = () => client.run(['push', '-U', original, ref])
+    const pull = () => client.run(['pull', '--disable-cache', copy, ref])
+    let token: string | null = null
+    const good: boolean[] = []
+    for (const [name, work] of Object.entries({ push, pull })) {
+      // A fresh server each time: memory that the push took would hide what the pull takes.
+      const server = await startServer(join(folder, 'data'), program)
+      try {
+        token ??= await server.mint('alice')
+        succeed(await client.connect(server.url, token))
+        good.push(await watch(name, server.process.pid ?? 0, async () => succeed(await work())))
+      } finally {
+        await server.end('SIGTERM')
+      }
     }
+    const same = (await sha256File(original)) === (await sha256File(copy))
+    console.log(`the file that was pulled is ${same ? 'identical' : 'NOT IDENTICAL'}`)
+    return same && good.every((is) => is) ? 0 : 1
   } finally {
     await removeFolder(folder)
   }
