@@ -66,14 +66,6 @@ export async function startRegistry(
       ids,
       log,
     })
-    const firstAdmin = await createAdmin({ database, ids, clock, issuer }).firstAdmin()
-
-    const sweep = () =>
-      void app
-        .sweep()
-        .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
-    const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, config.sweepInterval * 1000))
-    const regular = setInterval(sweep, config.sweepInterval * 1000)
     const server = await listen({
       fetch: app.fetch,
       host: config.host,
@@ -84,6 +76,19 @@ export async function startRegistry(
       trustedProxies: config.trustedProxies,
       log,
     })
+    // Once the port is ours: a start that fails must not use up the only token (R19).
+    const firstAdmin = await createAdmin({ database, ids, clock, issuer })
+      .firstAdmin()
+      .catch(async (error: unknown) => {
+        await server.close()
+        throw error
+      })
+    const sweep = () =>
+      void app
+        .sweep()
+        .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
+    const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, config.sweepInterval * 1000))
+    const regular = setInterval(sweep, config.sweepInterval * 1000)
     return {
       url: server.url,
       folder,
@@ -112,9 +117,9 @@ export async function startRegistry(
  */
 async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): Promise<string> {
   const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
-  if (known !== null && stored === null && (await database.blobs.liveCount()) === 0)
-    await blobs.writeId(known)
   const empty = (await blobs.list(null, 1)).blobs.length === 0
+  if (known !== null && stored === null && empty && (await database.blobs.liveCount()) === 0)
+    await blobs.writeId(known)
   const id = known ?? (stored !== null && empty ? stored : ids.next())
   if (known === null && stored === null && empty) await blobs.writeId(id)
   const registryId = await database.settings.setOnce('registry_id', id)

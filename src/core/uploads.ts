@@ -146,10 +146,14 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     }, size)
   }
 
-  /** What is wrong with the bytes themselves: before any attach, so they may go at once (R7). */
+  /**
+   * What is wrong with the bytes themselves: before any attach, so they may go at once (R7), unless
+   * somebody has taken the upload over: then they are the business of that claim (R20).
+   */
   async function refuse(upload: Upload, claim: string): Promise<void> {
-    await uploads.close(upload.id, { state: 'finishing', claim }, 'failed', clock.now())
-    await blobs.delete([upload.blobKey])
+    const from = { state: 'finishing', claim } as const
+    if (await uploads.close(upload.id, from, 'failed', clock.now()))
+      await blobs.delete([upload.blobKey])
   }
 
   async function finish(
