@@ -75,7 +75,10 @@ export async function startRegistry(
       ids,
       log,
     })
+<<<<<<< HEAD
     taken.push(app.flush)
+=======
+>>>>>>> crash
     const server = await listen({
       fetch: app.fetch,
       host: config.host,
@@ -86,10 +89,40 @@ export async function startRegistry(
       trustedProxies: config.trustedProxies,
       log,
     })
+<<<<<<< HEAD
     taken.push(server.close, sweepRegularly(app, config, log))
     // Only now: a start that fails for its port must not use up the one first token (R19).
     const firstAdmin = await createAdmin({ database, ids, clock, issuer }).firstAdmin()
     return { url: server.url, folder, firstAdmin, close: release }
+=======
+    // Once the port is ours: a start that fails must not use up the only token (R19).
+    const firstAdmin = await createAdmin({ database, ids, clock, issuer })
+      .firstAdmin()
+      .catch(async (error: unknown) => {
+        await server.close()
+        throw error
+      })
+    const sweep = () =>
+      void app
+        .sweep()
+        .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
+    const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, config.sweepInterval * 1000))
+    const regular = setInterval(sweep, config.sweepInterval * 1000)
+    return {
+      url: server.url,
+      folder,
+      firstAdmin,
+      async close() {
+        clearTimeout(first)
+        clearInterval(regular)
+        await server.close()
+        await app.flush()
+        ended.stop()
+        opened?.close()
+        unlock()
+      },
+    }
+>>>>>>> crash
   } catch (error) {
     await release()
     throw error
@@ -118,9 +151,9 @@ function sweepRegularly(app: App, config: Config, log: Log): () => void {
  */
 async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): Promise<string> {
   const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
-  if (known !== null && stored === null && (await database.blobs.liveCount()) === 0)
-    await blobs.writeId(known)
   const empty = (await blobs.list(null, 1)).blobs.length === 0
+  if (known !== null && stored === null && empty && (await database.blobs.liveCount()) === 0)
+    await blobs.writeId(known)
   const id = known ?? (stored !== null && empty ? stored : ids.next())
   if (known === null && stored === null && empty) await blobs.writeId(id)
   const registryId = await database.settings.setOnce('registry_id', id)

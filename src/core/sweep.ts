@@ -63,10 +63,6 @@ export function createSweep(deps: {
       return report
     }
 
-    for (const upload of await database.uploads.expired(now, BATCH)) {
-      const { id, state, claim } = upload
-      if (await database.uploads.close(id, { state, claim }, 'expired', now)) report.expired += 1
-    }
     for (let after = ''; ;) {
       const { last } = await database.blobs.markDying(now, after, BATCH)
       if (last === null) break
@@ -79,6 +75,10 @@ export function createSweep(deps: {
       return report
     }
 
+    for (const upload of await database.uploads.expired(now, BATCH)) {
+      const { id, state, claim } = upload
+      if (await database.uploads.close(id, { state, claim }, 'expired', now)) report.expired += 1
+    }
     const closedBefore = new Date(now.getTime() - Math.min(CLOSED_MS, deps.graceSeconds * 1000))
     for (;;) {
       const closed = await database.uploads.closed(closedBefore, BATCH)

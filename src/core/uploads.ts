@@ -113,6 +113,20 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     return upload
   }
 
+  /** A full disk ends the upload: what it reserved and wrote is free at once (R39). */
+  async function endIfFull(
+    { upload, key, handle }: { upload: string; key: string; handle: string | null },
+    error: unknown,
+  ): Promise<never> {
+    if (isRegistryError(error, 'insufficient_storage'))
+      await uploads
+        .close(upload, { state: 'open', claim: null }, 'failed', clock.now())
+        .then((closed) => (closed ? blobs.abortParts(key, handle) : undefined))
+        // with no room to write that down either, the deadline ends it
+        .catch(() => undefined)
+    throw error
+  }
+
   /** SHA-256 of the finished blob: known from the way in, or read once more (R3). */
   async function digestOf(upload: Upload, parts: BlobPart[] | null): Promise<string> {
     const state = running.get(upload.id)
@@ -146,10 +160,14 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     }, size)
   }
 
-  /** What is wrong with the bytes themselves: before any attach, so they may go at once (R7). */
+  /**
+   * What is wrong with the bytes themselves: before any attach, so they may go at once (R7), unless
+   * somebody has taken the upload over: then they are the business of that claim (R20).
+   */
   async function refuse(upload: Upload, claim: string): Promise<void> {
-    await uploads.close(upload.id, { state: 'finishing', claim }, 'failed', clock.now())
-    await blobs.delete([upload.blobKey])
+    const from = { state: 'finishing', claim } as const
+    if (await uploads.close(upload.id, from, 'failed', clock.now()))
+      await blobs.delete([upload.blobKey])
   }
 
   async function finish(
@@ -273,7 +291,10 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     async openParts(imageId: string, size: number, claims: Claims | null): Promise<Upload> {
       const { image, identity } = await pushable(imageId, claims)
       const upload = await open(image, identity, size, PART_SIZE)
-      const handle = await blobs.startParts(upload.blobKey, size, PART_SIZE)
+      const { id, blobKey: key } = upload
+      const handle = await blobs
+        .startParts(key, size, PART_SIZE)
+        .catch((error: unknown) => endIfFull({ upload: id, key, handle: null }, error))
       await uploads.setHandle(upload.id, handle)
       remember(running, upload.id, { hash: hasher(), etags: [] })
       return { ...upload, handle }
@@ -281,10 +302,12 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
 
     /** Stores the body of a single upload; its SHA-256 is checked as it passes. No database trip. */
     async receiveSingle(
-      ticket: { key: string; size: number; sha256: string },
+      ticket: { upload: string; key: string; size: number; sha256: string },
       body: Bytes,
     ): Promise<{ etag: string }> {
-      const { etag } = await blobs.put(ticket.key, body, ticket.size, ticket.sha256)
+      const { etag } = await blobs
+        .put(ticket.key, body, ticket.size, ticket.sha256)
+        .catch((error: unknown) => endIfFull({ ...ticket, handle: null }, error))
       remember(checked, ticket.key, ticket.sha256)
       return { etag }
     },
@@ -312,7 +335,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
         })
         .catch((error: unknown) => {
           running.delete(ticket.upload)
-          throw error
+          return endIfFull(ticket, error)
         })
       if (hash !== null) {
         // compare-and-set: a second writer of this part has changed or dropped the state

@@ -206,8 +206,8 @@ export function imagefileHandlers(deps: LibraryDeps) {
       if (!isId(imageId)) throw absent('image')
       const size = contentLength(c)
       const upload = await uploads.openSingle(imageId, size, null, claims(c))
-      const { blobKey: key, digest: sha256 } = upload
-      await uploads.receiveSingle({ key, size, sha256 }, transfer.receive(c))
+      const { id, blobKey: key, digest: sha256 } = upload
+      await uploads.receiveSingle({ upload: id, key, size, sha256 }, transfer.receive(c))
       return completion(c, await uploads.completeSingle(imageId, claims(c)), claims(c))
     },
 
@@ -224,11 +224,12 @@ export function imagefileHandlers(deps: LibraryDeps) {
 
     /** The body of a single upload: no Authorization ever comes here, the ticket is the authority. */
     async putWhole(c: Ctx): Promise<Response> {
-      const { key, size, sha256 } = openTicket(c, 'put')
-      if (key === null || size === null || sha256 === null)
-        throw new Error('a put ticket names its blob')
+      const { upload, key, size, sha256 } = openTicket(c, 'put')
+      if (upload === null || key === null || size === null || sha256 === null)
+        throw new Error('a put ticket names its upload')
       sized(c, size)
-      const { etag } = await uploads.receiveSingle({ key, size, sha256 }, transfer.receive(c))
+      const ticket = { upload, key, size, sha256 }
+      const { etag } = await uploads.receiveSingle(ticket, transfer.receive(c))
       return c.body(null, 200, { ETag: etag })
     },
 
