@@ -75,10 +75,7 @@ export async function startRegistry(
       ids,
       log,
     })
-<<<<<<< HEAD
     taken.push(app.flush)
-=======
->>>>>>> crash
     const server = await listen({
       fetch: app.fetch,
       host: config.host,
@@ -89,40 +86,10 @@ export async function startRegistry(
       trustedProxies: config.trustedProxies,
       log,
     })
-<<<<<<< HEAD
     taken.push(server.close, sweepRegularly(app, config, log))
     // Only now: a start that fails for its port must not use up the one first token (R19).
     const firstAdmin = await createAdmin({ database, ids, clock, issuer }).firstAdmin()
     return { url: server.url, folder, firstAdmin, close: release }
-=======
-    // Once the port is ours: a start that fails must not use up the only token (R19).
-    const firstAdmin = await createAdmin({ database, ids, clock, issuer })
-      .firstAdmin()
-      .catch(async (error: unknown) => {
-        await server.close()
-        throw error
-      })
-    const sweep = () =>
-      void app
-        .sweep()
-        .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
-    const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, config.sweepInterval * 1000))
-    const regular = setInterval(sweep, config.sweepInterval * 1000)
-    return {
-      url: server.url,
-      folder,
-      firstAdmin,
-      async close() {
-        clearTimeout(first)
-        clearInterval(regular)
-        await server.close()
-        await app.flush()
-        ended.stop()
-        opened?.close()
-        unlock()
-      },
-    }
->>>>>>> crash
   } catch (error) {
     await release()
     throw error
