@@ -50,6 +50,8 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
   const running = new Map<string, RunningHash>()
   /** Keys whose whole-blob SHA-256 the store checked while this process received them. */
   const checked = new Map<string, string>()
+  /** Ids of uploads that a full disk ended and whose rows do not say so yet. */
+  const full = new Set<string>()
   /** Completions at work in this process, by upload id. */
   const finishing = new Map<string, Promise<void>>()
 
@@ -86,6 +88,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
         `This image of ${size} bytes is larger than the registry takes (${MAX_PARTS * PART_SIZE} bytes).`,
         { subject: 'upload' },
       )
+    await closeFull()
     const space = await blobs.space()
     const keep = space === null ? 0 : Math.min(minFree, space.total * 0.05)
     const writer = writerOf(identity, clock)
@@ -113,18 +116,29 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     return upload
   }
 
-  /** A full disk ends the upload: what it reserved and wrote is free at once (R39). */
+  /**
+   * A full disk ends the upload: what it wrote goes at once, and its reservation as soon as the
+   * database, which may share the disk, has room to be told (R39).
+   */
   async function endIfFull(
     { upload, key, handle }: { upload: string; key: string; handle: string | null },
     error: unknown,
   ): Promise<never> {
-    if (isRegistryError(error, 'insufficient_storage'))
-      await uploads
-        .close(upload, { state: 'open', claim: null }, 'failed', clock.now())
-        .then((closed) => (closed ? blobs.abortParts(key, handle) : undefined))
-        // with no room to write that down either, the deadline ends it
+    if (isRegistryError(error, 'insufficient_storage')) {
+      full.add(upload)
+      await blobs
+        .abortParts(key, handle)
+        .then(closeFull)
         .catch(() => undefined)
+    }
     throw error
+  }
+
+  async function closeFull(): Promise<void> {
+    for (const id of full) {
+      await uploads.close(id, { state: 'open', claim: null }, 'failed', clock.now())
+      full.delete(id)
+    }
   }
 
   /** SHA-256 of the finished blob: known from the way in, or read once more (R3). */
