@@ -2,8 +2,8 @@
 import { Hono } from 'hono'
 import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
-import { createDownloads } from './core/downloads.ts'
 import { createSweep, type Sweep } from './core/sweep.ts'
+import { createTallies } from './core/tallies.ts'
 import type { JWK } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { hkpRoutes } from './hkp/routes.ts'
@@ -19,7 +19,7 @@ import { webRoutes } from './web/routes.ts'
 export { webTransfer, endedEarly, type Transfer } from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
 export { isTrusted } from './http/origin.ts'
-export type { Sweep, SweepReport } from './core/sweep.ts'
+export { ENDED_MS, type Sweep, type SweepReport } from './core/sweep.ts'
 
 export type Deps = {
   config: Pick<
@@ -59,10 +59,16 @@ export type App = {
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
   const shared = { ...deps, minFree: config.minFree }
-  const downloads = createDownloads(deps)
+  const tallies = createTallies(deps)
+  const defer = (_: Ctx, work: Promise<unknown> | null) =>
+    void work?.catch((error: unknown) => log.event('error', 'deferred', { reason: String(error) }))
   const common = {
     ...deps,
-    authenticate: (c: Ctx) => authenticate(c, deps.verifier),
+    async authenticate(c: Ctx) {
+      const claims = await authenticate(c, deps.verifier)
+      if (claims !== null) defer(c, tallies.tokenUse(claims.tokenId))
+      return claims
+    },
   }
   const tickets = ticketBox({
     secret: deps.secret,
@@ -78,11 +84,8 @@ export function createApp(deps: Deps): App {
       tickets,
       catalog: createCatalog(shared),
       uploads: createUploads(shared),
-      downloads,
-      defer: (_, work) =>
-        void work.catch((error: unknown) =>
-          log.event('error', 'deferred', { reason: String(error) }),
-        ),
+      tallies,
+      defer,
     }),
   )
   root.route('/', hkpRoutes(common))
@@ -104,6 +107,6 @@ export function createApp(deps: Deps): App {
       graceSeconds: config.sweepGrace,
       intervalSeconds: config.sweepInterval,
     }),
-    flush: () => downloads.flush(),
+    flush: tallies.flush,
   }
 }

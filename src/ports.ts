@@ -364,7 +364,8 @@ export type TokensBook = {
   listFor(userId: string): Promise<Token[]>
   /** False when there is no such token; revoking twice is success. */
   revoke(id: string, now: Date): Promise<boolean>
-  touch(id: string, now: Date): Promise<void>
+  /** Notes when tokens were last used. */
+  touch(ids: string[], now: Date): Promise<void>
 }
 
 /**

@@ -48,7 +48,11 @@ export async function migrate(database: Migratable, folder: string): Promise<str
       database.exec(`INSERT INTO d1_migrations (name) VALUES ('${name}')`)
       database.exec('COMMIT')
     } catch (error) {
-      database.exec('ROLLBACK')
+      try {
+        database.exec('ROLLBACK')
+      } catch {
+        // a full disk, among others, has ended the transaction; the first failure is what counts
+      }
       throw error
     }
   }

@@ -1,7 +1,7 @@
 /** The registry on Node: data folder, SQLite, blobs on disk, put together and served. */
 import { readFile } from 'node:fs/promises'
 import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
-import { createApp } from '../../src/app.ts'
+import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
@@ -18,7 +18,9 @@ import type { RunningRegistry } from './first-run.ts'
 import { listen } from './server.ts'
 import { nodeTransfer } from './transfer.ts'
 
-const DAY_MS = 24 * 3_600_000
+/** True while this module itself asks the database: tests count the trips of requests. */
+let inBackground = false
+
 /** A revoked token's downloads end within this time (R25). */
 const ENDED_POLL_MS = 1000
 /** The first sweep only marks (R43); it comes soon, so that the second can act. */
@@ -33,16 +35,22 @@ export async function startRegistry(
   const clock = systemClock
   const ids = randomIds
   const folder = await openDataFolder(config.data, { create: true })
-  const unlock = lockDataFolder(folder)
-  let opened: OpenDatabase | null = null
+  /** What must be given back, the last taken first. */
+  const taken: (() => unknown)[] = [lockDataFolder(folder)]
+  const release = async () => {
+    for (const give of taken.toReversed()) await give()
+  }
   try {
     const secret = config.secret ?? (await readOrCreateSecret(folder))
     const signing = await readOrCreateSigningKeys(folder)
-    opened = await openDatabase(folder.database, {
+    const opened = await openDatabase(folder.database, {
       mode: 'server',
       migrations: program.migrations,
-      onTrip: program.onTrip,
+      onTrip: (kind, statements) => {
+        if (!inBackground) program.onTrip?.(kind, statements)
+      },
     })
+    taken.push(() => opened.close())
     const { database } = opened
     const blobs = await diskBlobs({ root: folder.blobsRoot })
     const registryId = await bind(database, blobs, ids, log)
@@ -50,6 +58,7 @@ export async function startRegistry(
     const verifier = tokenVerifier({ registryId, keys, clock })
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const ended = await watchEnded(opened, clock, log)
+    taken.push(ended.stop)
     const app = createApp({
       config,
       version: program.version,
@@ -66,6 +75,7 @@ export async function startRegistry(
       ids,
       log,
     })
+    taken.push(app.flush)
     const server = await listen({
       fetch: app.fetch,
       host: config.host,
@@ -76,37 +86,28 @@ export async function startRegistry(
       trustedProxies: config.trustedProxies,
       log,
     })
-    // Once the port is ours: a start that fails must not use up the only token (R19).
-    const firstAdmin = await createAdmin({ database, ids, clock, issuer })
-      .firstAdmin()
-      .catch(async (error: unknown) => {
-        await server.close()
-        throw error
-      })
-    const sweep = () =>
-      void app
-        .sweep()
-        .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
-    const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, config.sweepInterval * 1000))
-    const regular = setInterval(sweep, config.sweepInterval * 1000)
-    return {
-      url: server.url,
-      folder,
-      firstAdmin,
-      async close() {
-        clearTimeout(first)
-        clearInterval(regular)
-        await server.close()
-        await app.flush()
-        ended.stop()
-        opened?.close()
-        unlock()
-      },
-    }
+    taken.push(server.close, sweepRegularly(app, config, log))
+    // Only now: a start that fails for its port must not use up the one first token (R19).
+    const firstAdmin = await createAdmin({ database, ids, clock, issuer }).firstAdmin()
+    return { url: server.url, folder, firstAdmin, close: release }
   } catch (error) {
-    opened?.close()
-    unlock()
+    await release()
     throw error
+  }
+}
+
+/** Sweeps every now and then until the returned function is called. */
+function sweepRegularly(app: App, config: Config, log: Log): () => void {
+  const sweep = () =>
+    void app
+      .sweep()
+      .catch((error: unknown) => log.event('error', 'sweep', { reason: String(error) }))
+  const interval = config.sweepInterval * 1000
+  const first = setTimeout(sweep, Math.min(FIRST_SWEEP_MS, interval))
+  const regular = setInterval(sweep, interval)
+  return () => {
+    clearTimeout(first)
+    clearInterval(regular)
   }
 }
 
@@ -130,13 +131,20 @@ async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): P
   return registryId
 }
 
-/** Keeps the set of ended ids of the last day, reloaded when any connection has written (R25). */
+/** Keeps the set of ended ids that tickets may still name, reloaded when any connection has written (R25). */
 async function watchEnded(
   opened: OpenDatabase,
   clock: Clock,
   log: Log,
 ): Promise<Ended & { stop(): void }> {
-  const since = () => opened.database.ended.since(new Date(clock.now().getTime() - DAY_MS))
+  const since = () => {
+    inBackground = true
+    try {
+      return opened.database.ended.since(new Date(clock.now().getTime() - ENDED_MS))
+    } finally {
+      inBackground = false
+    }
+  }
   let version = opened.version()
   let set = new Set(await since())
   const timer = setInterval(() => {

@@ -74,6 +74,8 @@ export async function listen(
     maxHeaderSize: 16 * 1024,
     keepAliveTimeout: 65_000,
     noDelay: true,
+    // without one, the listener below refuses with a sentence; Node would with nothing
+    requireHostHeader: false,
   }
   const server: Server =
     tls === undefined
@@ -87,6 +89,8 @@ export async function listen(
   server.on('request', serve)
   // The body is asked for by who reads it (Transfer.receive), so that refusals come first.
   server.on('checkContinue', serve)
+  // Any other expectation may be ignored (RFC 9110, 10.1.1); Node's 417 would have no sentence.
+  server.on('checkExpectation', serve)
   server.on('clientError', refuseMalformed)
   limitConnections(server, options)
   await bind(server, host, options.port)
@@ -134,12 +138,15 @@ function envelope(code: number, message: string): { error: { code: number; messa
   return { error: { code, message } }
 }
 
-/** A whole answer for connections that have no request, and thus no response, yet. */
-function bareAnswer(status: string, message: string): string {
+/**
+ * An answer for connections that have no request, and thus no response, yet. With `broken` it
+ * promises a byte that never comes: the request may be a range, whose answer must not end well (R5).
+ */
+function bareAnswer(status: string, message: string, broken = false): string {
   const body = JSON.stringify(envelope(Number.parseInt(status, 10), message))
   return (
     `HTTP/1.1 ${status}\r\nContent-Type: application/json\r\nConnection: close\r\n` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+    `Content-Length: ${Buffer.byteLength(body) + (broken ? 1 : 0)}\r\n\r\n${body}`
   )
 }
 
@@ -217,7 +224,7 @@ function limitConnections(server: Server, options: ListenOptions): void {
     if (options.tls !== undefined) socket.destroy()
     else
       socket.end(
-        bareAnswer('503 Service Unavailable', 'Too many open connections from your address'),
+        bareAnswer('503 Service Unavailable', 'Too many open connections from your address', true),
         () => socket.destroy(),
       )
   })

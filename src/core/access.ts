@@ -96,12 +96,16 @@ export function authorise(
     )
   if (decision === 'hide') throw absent(subject)
   const what = name === '' ? `this ${subject}` : name
+  const elsewhere =
+    identity.kind === 'user' && (action === 'create' || action === 'push')
+      ? `Push to your own entity (library://${identity.userName}/...), or ask`
+      : 'Ask'
   const scope = action === 'see' ? null : SCOPE[action]
   throw new RegistryError(
     'denied',
     identity.kind === 'user' && scope !== null && !identity.scopes.includes(scope)
       ? `Your token lacks the scope "${scope}"; create one that has it with sreg-lite token create.`
-      : `You may not ${VERB[action]} ${what}: it belongs to somebody else. Push to your own entity${identity.kind === 'user' ? ` (library://${identity.userName}/...)` : ''}, or ask its owner or an administrator.`,
+      : `You may not ${VERB[action]} ${what}: it belongs to somebody else. ${elsewhere} its owner or an administrator.`,
     { subject },
   )
 }

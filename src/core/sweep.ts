@@ -11,8 +11,8 @@ const HOUR_MS = 3_600_000
 const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
 /** More orphans than this in one run look like the wrong database: a person decides (R10). */
 const MOST_ORPHANS = 100
-/** Tickets live at most twelve hours; ended ids are kept a day (R25). */
-const ENDED_MS = 24 * HOUR_MS
+/** Ended ids count for longer than any ticket lives: uploads run six days (R23), parts an hour more. */
+export const ENDED_MS = 7 * 24 * HOUR_MS
 /** Closed uploads answer "done" again for this long (R20). */
 const CLOSED_MS = HOUR_MS
 

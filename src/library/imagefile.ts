@@ -38,7 +38,7 @@ const FILE_HEADERS = {
 } as const
 
 export function imagefileHandlers(deps: LibraryDeps) {
-  const { catalog, uploads, downloads, blobs, transfer, tickets, ended, clock, config } = deps
+  const { catalog, uploads, tallies, blobs, transfer, tickets, ended, clock, config } = deps
   const claims = (c: Ctx) => c.get('claims')
 
   /** The image id of the path: anything else cannot be one of ours. */
@@ -125,9 +125,10 @@ export function imagefileHandlers(deps: LibraryDeps) {
     const read = await blobs.get(blob.key, range.kind === 'range' ? range : undefined)
     if (read === null || read.size !== blob.size) {
       await read?.close()
+      // a short 206 would end well, and the client would take it for the whole range (R5)
       throw new RegistryError(
         'internal',
-        'The bytes of this image are gone from the store; tell the administrator. Pushing it again heals it.',
+        'The bytes of this image are gone from the store, or damaged there; tell the administrator. Pushing it again heals it.',
         { subject: 'blob' },
       )
     }
@@ -149,8 +150,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
       if (noneMatches(c.req.header('if-none-match'), etag))
         return c.body(null, 304, { ...PRIVATE, ETag: etag })
       if (c.req.method === 'GET') {
-        const after = downloads.count(image.containerId)
-        if (after !== null) deps.defer(c, after)
+        deps.defer(c, tallies.pull(image.containerId))
         if (image.blob.size >= REDIRECT_FROM && c.req.header('range') === undefined) {
           const fields: Partial<TicketFields> = {
             method: 'GET',

@@ -1,8 +1,8 @@
 /** The Sylabs library API on one screen: every address, who may call it, who answers it. */
 import type { Config } from '../config.ts'
 import type { Catalog } from '../core/catalog.ts'
-import type { Downloads } from '../core/downloads.ts'
 import type { Claims } from '../core/model.ts'
+import type { Tallies } from '../core/tallies.ts'
 import type { JWK } from '../core/tokens.ts'
 import type { Uploads } from '../core/uploads.ts'
 import type { Ctx } from '../http/context.ts'
@@ -26,12 +26,12 @@ export type LibraryDeps = {
   transfer: Transfer
   catalog: Catalog
   uploads: Uploads
-  downloads: Downloads
+  tallies: Tallies
   /** Public keys (JWK) of the registry's tokens. */
   keys: JWK[]
   authenticate: (c: Ctx) => Promise<Claims | null>
-  /** Work after the answer. */
-  defer: (c: Ctx, work: Promise<unknown>) => void
+  /** Work after the answer, if there is any. */
+  defer: (c: Ctx, work: Promise<unknown> | null) => void
 }
 
 export function libraryRoutes(deps: LibraryDeps) {

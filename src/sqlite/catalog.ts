@@ -12,6 +12,7 @@ import {
   isLive,
   mayWrite,
   p,
+  text,
   recountContainer,
   standingQuery,
   unindexImages,
@@ -81,15 +82,19 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
   /** Either the named entity, or the one visible collection of that name (SREG_SHORT_REFS=unique). */
   const inEntity = {
-    named: eq(t.entities.name, p('entity')),
+    named: eq(t.entities.name, text('entity')),
     unique: and(
       visibleCollection,
       sql`(select count(*) from collections oc join entities oe on oe.id = oc.entity_id where oc.name = ${p('collection')} and (oe.owner_id = ${p('viewerId')} or oc.private = 0 or ${viewerIsAdmin})) = 1`,
     ),
   }
   const ofPath = (within: SQL | undefined) =>
-    and(within, eq(t.collections.name, p('collection')), eq(t.containers.name, p('container')))
-  const tagged = and(eq(t.tags.name, p('tag')), eq(t.tags.arch, p('arch')))
+    and(
+      within,
+      eq(t.collections.name, text('collection')),
+      eq(t.containers.name, text('container')),
+    )
+  const tagged = and(eq(t.tags.name, text('tag')), eq(t.tags.arch, text('arch')))
 
   const perPath = (within: SQL | undefined) => ({
     container: prepare(containersJoined().where(ofPath(within))),
@@ -125,7 +130,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .where(and(ofPath(within), tagged)),
     ),
     byDigest: prepare(
-      uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, p('digest')))),
+      uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
     ),
   })
   const paths = { named: perPath(inEntity.named), unique: perPath(inEntity.unique) }
@@ -136,14 +141,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(eq(t.entities.name, p('name'))),
+        .where(eq(t.entities.name, text('name'))),
     ),
     entityShows: prepare(
       db
         .select({ id: t.collections.id })
         .from(t.collections)
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.id, p('id')), visibleCollection))
+        .where(and(eq(t.entities.id, text('id')), visibleCollection))
         .limit(1),
     ),
     taggable: prepare(
@@ -151,13 +156,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .select({ arch: t.images.arch })
         .from(t.images)
         .innerJoin(t.blobs, liveBlob)
-        .where(and(eq(t.images.id, p('imageId')), eq(t.images.containerId, p('id')))),
+        .where(and(eq(t.images.id, text('imageId')), eq(t.images.containerId, text('id')))),
     ),
     entityById: prepare(
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(eq(t.entities.id, p('id'))),
+        .where(eq(t.entities.id, text('id'))),
     ),
     ownEntities: prepare(
       db
@@ -172,7 +177,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .select({ id: t.collections.id })
         .from(t.collections)
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.name, p('name')), visibleCollection))
+        .where(and(eq(t.entities.name, text('name')), visibleCollection))
         .orderBy(t.collections.name)
         .limit(LIST_LIMIT),
     ),
@@ -182,14 +187,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .from(t.containers)
         .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.name, p('name')), visibleContainer)),
+        .where(and(eq(t.entities.name, text('name')), visibleContainer)),
     ),
     collection: prepare(
       collectionsJoined().where(
-        and(eq(t.entities.name, p('entity')), eq(t.collections.name, p('name'))),
+        and(eq(t.entities.name, text('entity')), eq(t.collections.name, text('name'))),
       ),
     ),
-    collectionById: prepare(collectionsJoined().where(eq(t.collections.id, p('id')))),
+    collectionById: prepare(collectionsJoined().where(eq(t.collections.id, text('id')))),
     collectionContainers: prepare(
       db
         .select({ id: t.containers.id })
@@ -198,8 +203,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(
           and(
-            eq(t.entities.name, p('entity')),
-            eq(t.collections.name, p('name')),
+            eq(t.entities.name, text('entity')),
+            eq(t.collections.name, text('name')),
             visibleContainer,
           ),
         )
@@ -214,25 +219,25 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(
           and(
-            eq(t.entities.name, p('entity')),
-            eq(t.collections.name, p('name')),
+            eq(t.entities.name, text('entity')),
+            eq(t.collections.name, text('name')),
             visibleContainer,
           ),
         ),
     ),
-    containerById: prepare(containersJoined().where(eq(t.containers.id, p('id')))),
+    containerById: prepare(containersJoined().where(eq(t.containers.id, text('id')))),
     tagsById: prepare(
       db
         .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
         .from(t.tags)
-        .where(eq(t.tags.containerId, p('id'))),
+        .where(eq(t.tags.containerId, text('id'))),
     ),
-    imageById: prepare(imagesJoined().where(eq(t.images.id, p('id')))),
+    imageById: prepare(imagesJoined().where(eq(t.images.id, text('id')))),
     user: prepare(
       db
         .select()
         .from(t.users)
-        .where(eq(t.users.name, p('name'))),
+        .where(eq(t.users.name, text('name'))),
     ),
     readableBlob: prepare(
       db
@@ -242,7 +247,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
         .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.images.digest, p('digest')), visibleContainer))
+        .where(and(eq(t.images.digest, text('digest')), visibleContainer))
         .limit(1),
     ),
   }
@@ -295,7 +300,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     collectionByName: prepare(
       collectionsJoined().where(
-        and(eq(t.collections.entityId, p('entityId')), eq(t.collections.name, p('name'))),
+        and(eq(t.collections.entityId, text('entityId')), eq(t.collections.name, text('name'))),
       ),
     ),
     containerGuard: prepare(
@@ -321,7 +326,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     containerByName: prepare(
       containersJoined().where(
-        and(eq(t.containers.collectionId, p('collectionId')), eq(t.containers.name, p('name'))),
+        and(
+          eq(t.containers.collectionId, text('collectionId')),
+          eq(t.containers.name, text('name')),
+        ),
       ),
     ),
     imageGuard: prepare(
@@ -346,7 +354,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     imageByDigest: prepare(
       imagesJoined().where(
-        and(eq(t.images.containerId, p('containerId')), eq(t.images.digest, p('digest'))),
+        and(eq(t.images.containerId, text('containerId')), eq(t.images.digest, text('digest'))),
       ),
     ),
 
@@ -432,7 +440,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .update(t.uploads)
         .set({ state: 'done', closedAt: sql`${p('now')}` })
-        .where(and(eq(t.uploads.id, p('uploadId')), eq(t.uploads.claim, p('claim')))),
+        .where(and(eq(t.uploads.id, text('uploadId')), eq(t.uploads.claim, text('claim')))),
     ),
     recountOfImage: recountContainer(
       db,
@@ -493,9 +501,9 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .delete(t.tags)
         .where(
           and(
-            eq(t.tags.containerId, p('containerId')),
-            eq(t.tags.name, p('tag')),
-            eq(t.tags.arch, p('arch')),
+            eq(t.tags.containerId, text('containerId')),
+            eq(t.tags.name, text('tag')),
+            eq(t.tags.arch, text('arch')),
           ),
         ),
     ),
@@ -520,13 +528,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .update(t.blobs)
         .set({ state: 'lost', dyingAt: null })
-        .where(and(eq(t.blobs.key, p('key')), isLive)),
+        .where(and(eq(t.blobs.key, text('key')), isLive)),
     ),
     countDownloads: prepare(
       db
         .update(t.containers)
         .set({ downloads: sql`${t.containers.downloads} + ${p('count')}` })
-        .where(eq(t.containers.id, p('containerId'))),
+        .where(eq(t.containers.id, text('containerId'))),
     ),
   }
 

@@ -7,9 +7,13 @@ import * as t from './schema.ts'
 export const p = sql.placeholder
 
 /**
- * A blob that images may refer to. Spelled out, never bound: a bound value that a partial index
- * could use makes SQLite prepare the statement anew at every execution (65 µs instead of 8).
+ * A text value to compare a column with. The cast keeps the planner from looking at the value: it
+ * would otherwise look for small integers in every `column = ?`, and prepare the statement anew
+ * whenever another value is bound (80 µs instead of 10 for the lookup of an image).
  */
+export const text = (name: string) => sql`cast(${p(name)} as text)`
+
+/** A blob that images may refer to. Spelled out for the same reason: a partial index looks at it. */
 export const isLive = sql`${t.blobs.state} = 'live'`
 
 /** Values of the placeholders that `visible` and `standing` use. */
@@ -45,8 +49,8 @@ export function standingQuery(db: Handle['db']) {
       .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
       .where(
         and(
-          eq(t.tokens.id, p('viewerToken')),
-          eq(t.users.id, p('viewerId')),
+          eq(t.tokens.id, text('viewerToken')),
+          eq(t.users.id, text('viewerId')),
           isNull(t.tokens.revokedAt),
           sql`${t.tokens.expiresAt} > ${p('now')}`,
           eq(t.users.disabled, false),

@@ -7,6 +7,7 @@ import {
   dropGuard,
   indexImages,
   p,
+  text,
   standingQuery,
   unindexImages,
   viewerValues,
@@ -53,7 +54,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
       db
         .select()
         .from(t.users)
-        .where(eq(t.users.name, p('name'))),
+        .where(eq(t.users.name, text('name'))),
     ),
     list: prepare(db.select().from(t.users).orderBy(t.users.name)),
   }
@@ -136,20 +137,20 @@ export function sqliteTokens(handle: Handle): TokensBook {
         })
         .from(t.tokens)
         .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
-        .where(eq(t.tokens.userId, p('userId')))
+        .where(eq(t.tokens.userId, text('userId')))
         .orderBy(t.tokens.createdAt),
     ),
     find: prepare(
       db
         .select({ id: t.tokens.id })
         .from(t.tokens)
-        .where(eq(t.tokens.id, p('id'))),
+        .where(eq(t.tokens.id, text('id'))),
     ),
     revoke: prepare(
       db
         .update(t.tokens)
         .set({ revokedAt: sql`${p('now')}` })
-        .where(and(eq(t.tokens.id, p('id')), isNull(t.tokens.revokedAt))),
+        .where(and(eq(t.tokens.id, text('id')), isNull(t.tokens.revokedAt))),
     ),
     end: prepare(
       db
@@ -161,7 +162,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
       db
         .update(t.tokens)
         .set({ lastUsedAt: sql`${p('now')}` })
-        .where(eq(t.tokens.id, p('id'))),
+        .where(eq(t.tokens.id, text('id'))),
     ),
   }
   return {
@@ -188,8 +189,9 @@ export function sqliteTokens(handle: Handle): TokensBook {
       const [rows] = await handle.write(q.find(values), q.revoke(values), q.end(values))
       return rows.length > 0
     },
-    async touch(id, now) {
-      await handle.write(q.touch({ id, now: now.getTime() }))
+    async touch(ids, now) {
+      if (ids.length > 0)
+        await handle.write(...ids.map((id) => q.touch({ id, now: now.getTime() })))
     },
   }
 }
@@ -223,7 +225,7 @@ export function sqliteSettings(handle: Handle): SettingsBook {
       db
         .select()
         .from(t.settings)
-        .where(eq(t.settings.key, p('key'))),
+        .where(eq(t.settings.key, text('key'))),
     ),
     setOnce: prepare(
       db

@@ -9,6 +9,7 @@ import {
   isLive,
   mayWrite,
   p,
+  text,
   standingQuery,
   viewerValues,
   writerValues,
@@ -25,7 +26,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       db
         .select()
         .from(t.uploads)
-        .where(eq(t.uploads.id, p('id'))),
+        .where(eq(t.uploads.id, text('id'))),
     ),
     forImage: prepare(
       db
@@ -33,8 +34,8 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .from(t.uploads)
         .where(
           and(
-            eq(t.uploads.imageId, p('imageId')),
-            eq(t.uploads.userId, p('viewerId')),
+            eq(t.uploads.imageId, text('imageId')),
+            eq(t.uploads.userId, text('viewerId')),
             sql`${t.uploads.state} in ('open', 'finishing', 'done')`,
           ),
         )
@@ -69,7 +70,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       db
         .update(t.uploads)
         .set({ handle: sql`${p('handle')}` })
-        .where(eq(t.uploads.id, p('id'))),
+        .where(eq(t.uploads.id, text('id'))),
     ),
     claim: prepare(
       db
@@ -126,7 +127,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .where(sql`closed_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(db.delete(t.uploads).where(eq(t.uploads.id, p('id')))),
+    forget: prepare(db.delete(t.uploads).where(eq(t.uploads.id, text('id')))),
   }
 
   return {
@@ -232,7 +233,8 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       db
         .select({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
         .from(t.blobs)
-        .where(sql`state = 'dying' and dying_at < ${p('before')}`)
+        // the partial index says `<> 'live'`, and SQLite does not see that 'dying' implies it
+        .where(sql`state = 'dying' and state <> 'live' and dying_at < ${p('before')}`)
         .limit(p('limit')),
     ),
     forget: prepare(db.delete(t.blobs).where(sql`id = ${p('id')} and state = 'dying'`)),

@@ -55,3 +55,17 @@ export async function blobFiles({ data }: Target): Promise<string[]> {
     .map((file) => join(file.parentPath, file.name))
     .toSorted()
 }
+
+/**
+ * Database trips of a request that can be repeated: the least of three tries, because the registry
+ * also works on its own now and then. 0 where trips cannot be counted.
+ */
+export async function tripsOf({ trips }: Target, work: () => Promise<unknown>): Promise<number> {
+  const counts: number[] = []
+  for (let i = 0; i < 3; i++) {
+    trips?.()
+    await work()
+    counts.push(trips?.().length ?? 0)
+  }
+  return Math.min(...counts)
+}

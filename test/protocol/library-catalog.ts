@@ -16,8 +16,16 @@ import { rawGet } from './raw.ts'
 const FINGERPRINT = 'ABCDEF0123456789ABCDEF0123456789ABCDEF01'
 /** What clients send in create bodies beside what they mean. */
 const ZERO = {
-  ...{ deleted: false, createdBy: '', createdAt: '0001-01-01T00:00:00Z', id: '', size: 0 },
-  ...{ owner: 'somebody', quota: 0, defaultPrivate: false, customData: '', containers: null },
+  deleted: false,
+  createdBy: '',
+  createdAt: '0001-01-01T00:00:00Z',
+  id: '',
+  size: 0,
+  owner: 'somebody',
+  quota: 0,
+  defaultPrivate: false,
+  customData: '',
+  containers: null,
 }
 
 export function describeCatalog(
@@ -547,8 +555,13 @@ export function describeCatalog(
         const { image } = await search('zebu')
         expect(image).toMatchObject([
           {
-            ...{ entityName: 'alice', collectionName: 'findable', containerName: 'zebu' },
-            ...{ tags: ['latest'], fingerprints: [FINGERPRINT], signed: true, arch: 'arm64' },
+            entityName: 'alice',
+            collectionName: 'findable',
+            containerName: 'zebu',
+            tags: ['latest'],
+            fingerprints: [FINGERPRINT],
+            signed: true,
+            arch: 'arm64',
           },
         ])
       })

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildSif, sampleSif } from '../fixtures/sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
-import { blobFiles, expectData, expectRefusal } from './answers.ts'
+import { blobFiles, expectData, expectRefusal, tripsOf } from './answers.ts'
 import { libraryClient, sha256, type Answer, type LibraryClient } from './client.ts'
 import { rawRequest } from './raw.ts'
 
@@ -442,10 +442,8 @@ export function describeUploads(
         const of = await announce('alice/parts/resent', twoParts('resent'))
         const other = partOf(of, 2).slice().fill(7)
         const uploadID = await openParts(of)
-        target.trips?.()
         const one = await sendPart(of, uploadID, 1)
         const two = await sendPart(of, uploadID, 2)
-        expect(target.trips?.() ?? []).toEqual([])
         // the running hash now says that all is well; the bytes say otherwise
         const lie = await sendPart(of, uploadID, 2, other)
         expectRefusal(await completeParts(of, uploadID, [one, two]), 400)
@@ -455,7 +453,7 @@ export function describeUploads(
 
         // in any order, wrong first: what counts is what is there in the end
         const second = await openParts(of)
-        await sendPart(of, second, 2, other)
+        expect(await tripsOf(target, () => sendPart(of, second, 2, other))).toBe(0)
         const last = await sendPart(of, second, 2)
         const first = await sendPart(of, second, 1)
         // R20: the client hangs up at once, the work goes on; two more completions meet it

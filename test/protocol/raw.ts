@@ -68,7 +68,9 @@ function parse(bytes: Buffer, method: string): RawAnswer {
   if (headers.get('transfer-encoding') === 'chunked' && !bodiless)
     return { status, headers, ...dechunk(rest) }
   const length = bodiless ? 0 : Number(headers.get('content-length') ?? Number.NaN)
-  return { status, headers, body: rest, complete: rest.length >= length }
+  // what follows belongs to the next answer
+  const complete = rest.length >= length
+  return { status, headers, body: complete ? rest.subarray(0, length) : rest, complete }
 }
 
 function dechunk(bytes: Buffer): { body: Buffer; complete: boolean } {

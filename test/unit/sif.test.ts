@@ -502,7 +502,7 @@ describe('properties', () => {
       if (!isRegistryError(error, 'invalid')) throw error
     }
     expect(ranges.length).toBeLessThanOrEqual(16)
-    expect(performance.now() - start).toBeLessThan(200)
+    expect(performance.now() - start).toBeLessThan(2000)
   }
 
   test('changed bytes in an image', async () => {

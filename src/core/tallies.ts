@@ -1,0 +1,54 @@
+/** What is counted beside the work: pulls, and when a token was last used. No request waits for it. */
+import type { Clock, Database } from '../ports.ts'
+
+/** Counts are written together, at most this often. */
+const FLUSH_MS = 5000
+/** A token's last use is written at most this often (R57). */
+const TOKEN_USE_MS = 3_600_000
+/** Tokens remembered as noted; forgetting one costs a write. */
+const REMEMBERED = 10_000
+
+export type Tallies = ReturnType<typeof createTallies>
+
+/** Counts in memory. The methods return the writing that has become due, to be done after the answer. */
+export function createTallies({ database, clock }: { database: Database; clock: Clock }) {
+  let pulls = new Map<string, number>()
+  let used = new Set<string>()
+  const notedAt = new Map<string, number>()
+  let flushedAt = clock.now().getTime()
+
+  async function flush(): Promise<void> {
+    const counts = [...pulls].map(([containerId, count]) => ({ containerId, count }))
+    const tokens = [...used]
+    pulls = new Map()
+    used = new Set()
+    const now = clock.now()
+    flushedAt = now.getTime()
+    await database.catalog.countDownloads(counts)
+    await database.tokens.touch(tokens, now)
+  }
+
+  const due = (): Promise<void> | null =>
+    clock.now().getTime() - flushedAt < FLUSH_MS ? null : flush()
+
+  return {
+    /** One pull of an image of this container. */
+    pull(containerId: string): Promise<void> | null {
+      pulls.set(containerId, (pulls.get(containerId) ?? 0) + 1)
+      return due()
+    },
+
+    /** One request with this token. */
+    tokenUse(tokenId: string): Promise<void> | null {
+      const now = clock.now().getTime()
+      if (now - (notedAt.get(tokenId) ?? -Infinity) < TOKEN_USE_MS) return null
+      if (notedAt.size >= REMEMBERED) notedAt.clear()
+      notedAt.set(tokenId, now)
+      used.add(tokenId)
+      return due()
+    },
+
+    /** Writes what is counted: at shutdown. */
+    flush,
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * Pushes and pulls one large real SIF with the real client and watches the server's memory:
+ *
+ *     node test/e2e/large.ts [--gib 5] [--source]
+ *
+ * The server is the built one (`npm run build`), or the source with --source. By hand, not part of
+ * `npm test`: takes minutes and two and a half times the size in the temporary folder (TMPDIR).
+ * Ends with 1 when a file differs or memory grew by more than it may.
+ */
+import { existsSync } from 'node:fs'
+import { mkdtemp, open, readFile, rm, stat, statfs } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import {
+  MAIN,
+  makeClient,
+  makeSifs,
+  NODE,
+  removeFolder,
+  sha256File,
+  type Outcome,
+} from './apptainer.ts'
+import { builtServer, startServer } from './server.ts'
+
+const MIB = 1024 * 1024
+const SAMPLE_MS = 200
+/** What the server's memory may grow by, and by how much of that after half of the bytes (MiB). */
+const GROWTH = { whole: 128, secondHalf: 16 }
+
+type Sample = {
+  /** Resident memory in MiB. */
+  rss: number
+  /** Bytes that passed through read and write calls of the server so far. */
+  moved: number
+}
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const { values } = parseArgs({
+  options: { gib: { type: 'string', default: '5' }, source: { type: 'boolean', default: false } },
+})
+const size = Math.round(Number(values.gib) * 1024) * MIB
+const built = builtServer(root)
+const program = !values.source && existsSync(built[1] ?? '') ? built : [NODE, MAIN]
+process.exitCode = await measure()
+
+/** The whole run; resolves with the exit code. */
+async function measure(): Promise<number> {
+  const folder = await mkdtemp(join(tmpdir(), 'sreg-large-'))
+  try {
+    const { bavail, bsize } = await statfs(folder)
+    if (bavail * bsize < 2.5 * size + 2048 * MIB) throw new Error(`too little space in ${folder}`)
+    const original = await makeLarge(folder)
+    console.log(`server: ${program.slice(1).join(' ')}, image: ${size / MIB} MiB`)
+    const client = await makeClient(join(folder, 'client'))
+    const ref = 'library://alice/default/large'
+    const copy = join(folder, 'copy.sif')
+    const push = () => client.run(['push', '-U', original, ref])
+    const pull = () => client.run(['pull', '--disable-cache', copy, ref])
+    let token: string | null = null
+    const good: boolean[] = []
+    for (const [name, work] of Object.entries({ push, pull })) {
+      // A fresh server each time: memory that the push took would hide what the pull takes.
+      const server = await startServer(join(folder, 'data'), program)
+      try {
+        token ??= await server.mint('alice')
+        succeed(await client.connect(server.url, token))
+        good.push(await watch(name, server.process.pid ?? 0, async () => succeed(await work())))
+      } finally {
+        await server.end('SIGTERM')
+      }
+    }
+    const same = (await sha256File(original)) === (await sha256File(copy))
+    console.log(`the file that was pulled is ${same ? 'identical' : 'NOT IDENTICAL'}`)
+    return same && good.every((is) => is) ? 0 : 1
+  } finally {
+    await removeFolder(folder)
+  }
+}
+
+/** A real SIF, extended: a hole with a MiB of random bytes in every sixteen, and at its end. */
+async function makeLarge(folder: string): Promise<string> {
+  const file = join(await makeSifs(join(folder, 'sifs')), 'small.sif')
+  const handle = await open(file, 'r+')
+  try {
+    const start = Math.ceil((await stat(file)).size / MIB) * MIB
+    await handle.truncate(size)
+    for (let at = start; at < size; at += 16 * MIB) await handle.write(randomBytes(MIB), 0, MIB, at)
+    await handle.write(randomBytes(MIB), 0, MIB, size - MIB)
+  } finally {
+    await handle.close()
+  }
+  await rm(join(folder, 'sifs', 'big.sif'))
+  return file
+}
+
+function succeed({ code, terminal }: Outcome): void {
+  if (code !== 0) throw new Error(terminal)
+}
+
+/** Does the work, samples the server meanwhile, prints; false when memory grew too much. */
+async function watch(name: string, pid: number, work: () => Promise<void>): Promise<boolean> {
+  const samples: (Sample & { at: number })[] = []
+  const take = async () => samples.push({ at: performance.now(), ...(await sample(pid)) })
+  await take()
+  const cpuBefore = await cpuSeconds(pid)
+  const done = { yet: false }
+  const worked = work().finally(() => (done.yet = true))
+  while (!done.yet) {
+    await Promise.race([sleep(SAMPLE_MS), worked.catch(() => {})])
+    await take()
+  }
+  await worked
+  const cpu = (await cpuSeconds(pid)) - cpuBefore
+
+  const [first, last] = [samples[0], samples.at(-1)]
+  if (first === undefined || last === undefined) throw new Error('nothing was sampled')
+  const moved = last.moved - first.moved
+  const passed = (share: number) => samples.find((s) => s.moved - first.moved >= share * moved)
+  const half = passed(0.5)?.at ?? last.at
+  const peak = (some: Sample[]) => Math.max(...some.map(({ rss }) => rss))
+  const early = peak(samples.filter(({ at }) => at <= half))
+  const growth = peak(samples) - first.rss
+  const secondHalf = Math.max(0, peak(samples) - early)
+  const busy = (passed(0.999)?.at ?? last.at) - (passed(0.001)?.at ?? first.at)
+  const rate = (ms: number) => `${Math.round(size / MIB / (ms / 1000))} MiB/s`
+  console.log(
+    [
+      `${name}: server memory ${first.rss.toFixed(1)} MiB before`,
+      `grew by at most ${growth.toFixed(1)} MiB (allowed ${GROWTH.whole})`,
+      `the second half added ${secondHalf.toFixed(1)} MiB (allowed ${GROWTH.secondHalf})`,
+      `${last.rss.toFixed(1)} MiB after`,
+      `the client's command took ${((last.at - first.at) / 1000).toFixed(1)} s (${rate(last.at - first.at)})`,
+      `the bytes moved in ${(busy / 1000).toFixed(1)} s (${rate(busy)})`,
+      `server CPU ${cpu.toFixed(1)} s`,
+    ].join('\n  '),
+  )
+  return growth < GROWTH.whole && secondHalf < GROWTH.secondHalf
+}
+
+async function sample(pid: number): Promise<Sample> {
+  const [status, io] = await Promise.all([proc(pid, 'status'), proc(pid, 'io')])
+  const number = (text: string, name: string) =>
+    Number(new RegExp(`^${name}:\\s*(\\d+)`, 'm').exec(text)?.[1])
+  return { rss: number(status, 'VmRSS') / 1024, moved: number(io, 'rchar') + number(io, 'wchar') }
+}
+
+/** User and system time of the process; Linux counts in hundredths of a second. */
+async function cpuSeconds(pid: number): Promise<number> {
+  // The second field, the program's name, may hold spaces.
+  const fields = (await proc(pid, 'stat')).replace(/^.*\) /s, '').split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
+function proc(pid: number, file: string): Promise<string> {
+  return readFile(`/proc/${pid}/${file}`, 'utf8')
+}

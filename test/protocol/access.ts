@@ -1,0 +1,1034 @@
+/**
+ * Who gets which answer: every route for every kind of caller, what is private looks absent, and
+ * rights end when they are taken away (R14, R25, R26, R27, R28, R29).
+ */
+import { randomBytes } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Scope } from '../../src/core/model.ts'
+import { tokenIssuer, type JWK } from '../../src/core/tokens.ts'
+import { sampleSif } from '../fixtures/sif.ts'
+import type { Target } from '../runtimes/target.ts'
+import { libraryClient, sha256, type Answer, type LibraryClient } from './client.ts'
+
+/** What only some runtimes let a test do; tests that need it are skipped elsewhere. */
+export type AccessTarget = Target & {
+  /** Runs a statement on the database behind the server's back. */
+  execute?: (sql: string, ...values: unknown[]) => void
+  /** The private key that signs the registry's tokens. */
+  signingKey?: () => Promise<JWK>
+}
+
+const KINDS = ['public', 'private', 'absent'] as const
+type Kind = (typeof KINDS)[number]
+const CALLERS = ['anonymous', 'stranger', 'owner', 'admin', 'revoked', 'expired', 'pull'] as const
+type Caller = (typeof CALLERS)[number]
+
+/**
+ * The matrix, by hand. One row per route; a group of columns each for a thing that is public, that
+ * is private, and that does not exist; in a group one column for anonymous, a stranger, the owner,
+ * an administrator, and the owner's revoked, expired and pull-only token. Tickets are asked for by
+ * the owner and used by everybody: they are the authority.
+ *
+ * 2: 200, P: 206, 1: 401, 3: 403, 4: 404, 9: 409, 5: 501
+ */
+const MATRIX = `
+                                             public  private absent
+                                             asoarep asoarep asoarep
+GET  /assets/config/config.prod.json         2222222 2222222 2222222
+GET  /version                                2222222 2222222 2222222
+GET  /.well-known/jwks.json                  2222222 2222222 2222222
+GET  /v1/token-status                        4222442 4222442 4222442
+GET  /v1/rbac/users/current                  1222112 1222112 1222112
+GET  /v1/oci-redirect                        4444444 4444444 4444444
+POST /v1/build                               5555555 5555555 5555555
+POST /v1/build-context                       5555555 5555555 5555555
+GET  /v1/entities                            2222112 2222112 2222112
+POST /v1/entities                            1322113 1322113 1332113
+GET  /v1/entities/*                          2222112 4422112 4444114
+POST /v1/collections                         1322113 1422113 1444113
+GET  /v1/collections/*                       2222112 4422112 4444114
+POST /v1/containers                          1322113 1422113 1444113
+GET  /v1/containers/*                        2222112 4422112 4444114
+POST /v1/images                              1322113 1422113 1444113
+GET  /v1/images/*                            2222112 4422112 4444114
+DELETE /v1/images/*                          1322113 1422113 1444113
+GET  /v1/tags/:id                            2222112 4422112 4444114
+POST /v1/tags/:id                            1322113 1422113 1444113
+GET  /v2/tags/:id                            2222112 4422112 4444114
+POST /v2/tags/:id                            1322113 1422113 1444113
+GET  /v1/search                              2222112 2222112 2222112
+GET  /v1/imagefile/*                         2222112 4422112 4444114
+POST /v1/imagefile/*                         1322113 1422113 1444113
+POST /v2/imagefile/:id                       1322113 1422113 1444113
+PUT  /v2/imagefile/:id/_complete             1329113 1429113 1444113
+POST /v2/imagefile/:id/_multipart            1322113 1422113 1444113
+PUT  /v2/imagefile/:id/_multipart            1424113 1424113 1444113
+PUT  /v2/imagefile/:id/_multipart_complete   1424113 1424113 1444113
+PUT  /v2/imagefile/:id/_multipart_abort      1424113 1424113 1444113
+GET  /v1/blob                                PPPPPPP PPPPPPP 3333333
+PUT  /v1/blob                                2222222 2222222 3333333
+PUT  /v1/part                                2222222 2222222 3333333
+GET  /pks/lookup                             4444444 4444444 4444444
+POST /pks/add                                5555555 5555555 5555555
+GET  /                                       2222112 2222112 2222112
+GET  /auth/tokens                            2222222 2222222 2222222
+GET  /library/:entity/:collection/:container 2222222 2222222 2222222
+GET  /healthz                                2222222 2222222 2222222
+GET  /readyz                                 2222222 2222222 2222222
+`
+const CODES: Record<number, string> = {
+  200: '2',
+  206: 'P',
+  401: '1',
+  403: '3',
+  404: '4',
+  409: '9',
+  501: '5',
+}
+const ROWS = MATRIX.split('\n').flatMap((line) => {
+  const [, method, path, cells] = /^([A-Z]+) +(\S+) +(\S{7} \S{7} \S{7})$/.exec(line) ?? []
+  return method === undefined || path === undefined || cells === undefined
+    ? []
+    : [{ route: `${method} ${path}`, method, cells }]
+})
+
+/** Something with an image in it, or names and ids of nothing. */
+type Place = {
+  owner: LibraryClient
+  names: string
+  entity: string
+  entityId: string
+  collectionId: string
+  containerId: string
+  imageId: string
+  bytes: Uint8Array
+  /** Ticket URL of a large image of the same visibility; absent: one that nobody signed. */
+  ticket: string
+}
+type Call = { path: string; body?: unknown; headers?: Record<string, string> }
+
+const anyId = () => randomBytes(12).toString('hex')
+const anyDigest = () => randomBytes(32).toString('hex')
+/** A ticket that nobody signed. */
+const UNSIGNED = 'bm9ib2R5.c2lnbmVk'
+let count = 0
+const unique = (word: string) => `${word}${++count}`
+
+type Opened = {
+  id: string
+  /** `/v2/imagefile/ID`. */
+  base: string
+  bytes: Uint8Array
+  /** Where the bytes go. */
+  url: string
+  /** Of an upload in parts. */
+  uploadID: string
+  /** Of the one part, when it was received. */
+  etag: string
+}
+
+/** A new image as the owner has it in the middle of a push: record and upload, bytes or not. */
+async function opened(place: Place, form: 'single' | 'parts', received: boolean): Promise<Opened> {
+  const bytes = sampleSif({ content: unique('upload') })
+  const { owner } = place
+  const image = await ok(
+    owner.call('POST', '/v1/images', {
+      hash: `sha256.${sha256(bytes)}`,
+      container: place.containerId,
+    }),
+  )
+  const id = image.id as string
+  const base = `/v2/imagefile/${id}`
+  if (form === 'single') {
+    const { uploadURL } = await ok(owner.call('POST', base, { filesize: bytes.length }))
+    if (received) await owner.call('PUT', uploadURL, bytes)
+    return { id, base, bytes, url: uploadURL, uploadID: '', etag: '' }
+  }
+  const { uploadID } = await ok(
+    owner.call('POST', `${base}/_multipart`, { filesize: bytes.length }),
+  )
+  const part = { uploadID, partNumber: 1, partSize: bytes.length, sha256sum: sha256(bytes) }
+  const { presignedURL } = await ok(owner.call('PUT', `${base}/_multipart`, part))
+  const etag = received
+    ? ((await owner.call('PUT', presignedURL, bytes)).headers.get('etag') ?? '')
+    : ''
+  return { id, base, bytes, url: presignedURL, uploadID, etag }
+}
+
+async function ok(answer: Promise<Answer>): Promise<any> {
+  const { status, json, text } = await answer
+  if (status !== 200) throw new Error(`${status} ${text}`)
+  return json.data
+}
+
+/** Pushes a new image to `ref`, and returns what a caller needs to name it. */
+async function pushPlace(owner: LibraryClient, ref: string, options: object = {}): Promise<Place> {
+  const bytes = sampleSif({ content: unique('place') })
+  const { image } = await owner.push(ref, bytes, options)
+  const at = await ok(owner.call('GET', `/v1/containers/${ref}`))
+  return {
+    owner,
+    bytes,
+    names: ref,
+    entity: at.entityName,
+    entityId: at.entity,
+    collectionId: at.collection,
+    containerId: at.id,
+    imageId: image,
+    ticket: '',
+  }
+}
+
+const nothing = (place: Place) => place.imageId === ''
+const idOf = (place: Place) => (nothing(place) ? anyId() : place.imageId)
+const parts = async (place: Place, received: boolean) =>
+  nothing(place) ? noUpload() : opened(place, 'parts', received)
+const single = async (place: Place, received: boolean) =>
+  nothing(place) ? noUpload() : opened(place, 'single', received)
+/** What `opened` returns, of nothing that exists. */
+function noUpload(): Opened {
+  const id = anyId()
+  const bytes = new Uint8Array(10)
+  return { id, base: `/v2/imagefile/${id}`, bytes, url: '', uploadID: UNSIGNED, etag: '"x"' }
+}
+
+/** A request of each route that names something, good enough to succeed for whoever may. */
+const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
+  'POST /v1/build': () => ({ path: '/v1/build', body: {} }),
+  'POST /v1/build-context': () => ({ path: '/v1/build-context', body: {} }),
+  'POST /v1/entities': ({ entity }) => ({ path: '/v1/entities', body: { name: entity } }),
+  'GET /v1/entities/*': ({ entity }) => ({ path: `/v1/entities/${entity}` }),
+  'POST /v1/collections': ({ entityId }) => ({
+    path: '/v1/collections',
+    // private, or the private column's entity would have something to show from here on
+    body: { name: unique('new'), entity: entityId, private: true },
+  }),
+  'GET /v1/collections/*': ({ names }) => ({
+    path: `/v1/collections/${names.split('/').slice(0, 2).join('/')}`,
+  }),
+  'POST /v1/containers': ({ collectionId }) => ({
+    path: '/v1/containers',
+    body: { name: unique('new'), collection: collectionId },
+  }),
+  'GET /v1/containers/*': ({ names }) => ({ path: `/v1/containers/${names}` }),
+  'POST /v1/images': ({ containerId }) => ({
+    path: '/v1/images',
+    body: { hash: `sha256.${anyDigest()}`, container: containerId },
+  }),
+  'GET /v1/images/*': ({ names }) => ({ path: `/v1/images/${names}:latest` }),
+  'DELETE /v1/images/*': ({ names }) => ({ path: `/v1/images/${names}:latest` }),
+  'GET /v1/tags/:id': ({ containerId }) => ({ path: `/v1/tags/${containerId}` }),
+  'POST /v1/tags/:id': (place) => ({
+    path: `/v1/tags/${place.containerId}`,
+    body: { Tag: unique('tag'), ImageID: idOf(place) },
+  }),
+  'GET /v2/tags/:id': ({ containerId }) => ({ path: `/v2/tags/${containerId}` }),
+  'POST /v2/tags/:id': (place) => ({
+    path: `/v2/tags/${place.containerId}`,
+    body: { Arch: 'amd64', Tag: unique('tag'), ImageID: idOf(place) },
+  }),
+  'GET /v1/search': ({ entity }) => ({ path: `/v1/search?value=${entity}` }),
+  'GET /v1/imagefile/*': ({ names }) => ({ path: `/v1/imagefile/${names}:latest` }),
+  'POST /v1/imagefile/*': async (place) => {
+    const { id, bytes } = await single(place, false)
+    return { path: `/v1/imagefile/${id}`, body: bytes }
+  },
+  'POST /v2/imagefile/:id': async (place) => {
+    const { id, bytes } = await single(place, false)
+    return { path: `/v2/imagefile/${id}`, body: { filesize: bytes.length } }
+  },
+  'PUT /v2/imagefile/:id/_complete': async (place) => {
+    const { base } = await single(place, true)
+    return { path: `${base}/_complete`, body: {} }
+  },
+  'POST /v2/imagefile/:id/_multipart': async (place) => {
+    const { base, bytes } = await single(place, false)
+    return { path: `${base}/_multipart`, body: { filesize: bytes.length } }
+  },
+  'PUT /v2/imagefile/:id/_multipart': async (place) => {
+    const { base, uploadID, bytes } = await parts(place, false)
+    const body = { uploadID, partNumber: 1, partSize: bytes.length, sha256sum: sha256(bytes) }
+    return { path: `${base}/_multipart`, body }
+  },
+  'PUT /v2/imagefile/:id/_multipart_complete': async (place) => {
+    const { base, uploadID, etag } = await parts(place, true)
+    const body = { uploadID, completedParts: [{ partNumber: 1, token: etag }] }
+    return { path: `${base}/_multipart_complete`, body }
+  },
+  'PUT /v2/imagefile/:id/_multipart_abort': async (place) => {
+    const { base, uploadID } = await parts(place, true)
+    return { path: `${base}/_multipart_abort`, body: { uploadID } }
+  },
+  'GET /v1/blob': (place) => ({
+    path: place.ticket,
+    // a refused range breaks the connection (R5), and fetch would show no status
+    ...(nothing(place) ? {} : { headers: { range: 'bytes=0-9' } }),
+  }),
+  'PUT /v1/blob': async (place) => {
+    const { url, bytes } = await single(place, false)
+    return { path: url || `/v1/blob?t=${UNSIGNED}`, body: bytes }
+  },
+  'PUT /v1/part': async (place) => {
+    const { url, bytes } = await parts(place, false)
+    return { path: url || `/v1/part?t=${UNSIGNED}`, body: bytes }
+  },
+  'POST /pks/add': () => ({ path: '/pks/add', body: 'keytext=' }),
+  'GET /library/:entity/:collection/:container': ({ names }) => ({ path: `/library/${names}` }),
+}
+
+/** Every row of every protocol's table, as the source has it. */
+function routesInSource(): string[] {
+  const src = new URL('../../src/', import.meta.url)
+  return readdirSync(src, { recursive: true, encoding: 'utf8' })
+    .filter((file) => /^[a-z]+\/routes\.ts$/.test(file))
+    .flatMap((file) => [
+      ...readFileSync(new URL(file, src), 'utf8').matchAll(
+        /method: '([A-Z]+)',\s*path: '([^']+)'/g,
+      ),
+    ])
+    .map(([, method, path]) => `${method} ${path}`)
+}
+
+/** Past the time within which a server learns of ended tokens and images (R25). */
+const ENDED_MS = 1500
+const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+const LARGE = 16 * 1024 * 1024
+
+/** An image just large enough to be handed out by ticket. */
+function largeSif(content: string): Uint8Array {
+  const bytes = new Uint8Array(LARGE)
+  bytes.set(sampleSif({ content }))
+  return bytes
+}
+
+/** The suite. `makeTarget` makes one fresh registry per call, which the suite stops. */
+export function describeAccess(name: string, makeTarget: () => Promise<AccessTarget>): void {
+  describe(`${name}: access`, () => {
+    describeMatrix(makeTarget)
+    describePrivacy(makeTarget)
+    describeEndings(makeTarget)
+    describeScopes(makeTarget)
+  })
+}
+
+function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
+  describe('every route for everybody', () => {
+    let target: AccessTarget
+    const clients = {} as Record<Kind, Record<Caller, LibraryClient>>
+    const tickets = {} as Record<Kind, string>
+    const shared = {} as Record<Kind, Place>
+    let cells = 0
+
+    /** What the callers meet: new for each, where somebody's call will change it. */
+    async function makePlace(kind: Kind): Promise<Place> {
+      const { owner } = clients[kind]
+      const entity = kind === 'absent' ? unique('nobody') : OWNERS[kind]
+      const names = `${entity}/${unique('c')}/box`
+      if (kind !== 'absent') {
+        const place = await pushPlace(owner, names, { privateCollection: kind === 'private' })
+        return { ...place, ticket: tickets[kind] }
+      }
+      return {
+        owner,
+        bytes: sampleSif(),
+        names,
+        entity,
+        entityId: anyId(),
+        collectionId: anyId(),
+        containerId: anyId(),
+        imageId: '',
+        ticket: `/v1/blob?t=${UNSIGNED}`,
+      }
+    }
+
+    beforeAll(async () => {
+      target = await makeTarget()
+      const stranger = await target.mint('mallory')
+      const admin = await target.mint('boss', { admin: true, scopes: ALL })
+      for (const kind of KINDS) {
+        const user = OWNERS[kind]
+        const owner = await target.mint(user)
+        const revoked = await target.mint(user)
+        const expired = await target.mint(user, { expires: new Date(Date.now() - 3_600_000) })
+        const pull = await target.mint(user, { scopes: ['pull'] })
+        await target.revoke(revoked.id)
+        const tokens = { anonymous: null, stranger, owner, admin, revoked, expired, pull }
+        clients[kind] = Object.fromEntries(
+          CALLERS.map((caller) => [caller, libraryClient(target.url, tokens[caller]?.jwt ?? null)]),
+        ) as Record<Caller, LibraryClient>
+      }
+      for (const kind of ['public', 'private'] as const) {
+        const { owner } = clients[kind]
+        const ref = `${OWNERS[kind]}/${kind}/large`
+        await owner.push(ref, largeSif(kind), { privateCollection: kind === 'private' })
+        const redirect = await owner.call('GET', `/v1/imagefile/${ref}:latest`)
+        expect(redirect.status).toBe(303)
+        tickets[kind] = redirect.headers.get('location') ?? ''
+      }
+      for (const kind of KINDS) shared[kind] = await makePlace(kind)
+      await wait(ENDED_MS)
+    })
+    afterAll(async () => {
+      console.log(`access matrix: ${cells} cells of ${ROWS.length} routes`)
+      await target.stop()
+    })
+
+    test('every route of every protocol has a row, and every row a route', () => {
+      const routes = routesInSource()
+      expect(routes.length).toBeGreaterThan(35)
+      expect(ROWS.map(({ route }) => route).sort()).toEqual(routes.sort())
+    })
+
+    test.each(ROWS)('$route', async ({ route, method, cells: expected }) => {
+      const path = route.split(' ')[1] ?? ''
+      const call = CALLS[route] ?? ((): Call => ({ path }))
+      const found: string[] = []
+      for (const [group, kind] of KINDS.entries()) {
+        let row = ''
+        for (const [column, caller] of CALLERS.entries()) {
+          const succeeds = expected.split(' ')[group]?.[column] === '2'
+          const changes = method !== 'GET'
+          // the other calls that change something bring something new to change
+          const used = succeeds && (method === 'DELETE' || route === 'POST /v1/entities')
+          const place = used ? await makePlace(kind) : shared[kind]
+          const { path: at, body, headers } = await call(place)
+          const before = changes && !succeeds ? await seen(kind) : ''
+          const { status, text } = await clients[kind][caller].call(method, at, body, headers)
+          row += CODES[status] ?? ` ${status} `
+          // a refusal changes nothing, and speaks
+          if (changes && !succeeds) expect(await seen(kind), `${kind} ${caller}`).toBe(before)
+          if (status >= 400) expect(JSON.parse(text).error.message).toMatch(/^\w.{8}/)
+          cells++
+        }
+        found.push(row)
+      }
+      expect(found.join(' ')).toBe(expected)
+    })
+
+    /** Everything the owner can see of the place that is not to change. */
+    async function seen(kind: Kind): Promise<string> {
+      const { owner, names, entity } = shared[kind]
+      const [collection] = names.split(/\/[^/]*$/)
+      const answers = [
+        await owner.call('GET', `/v1/entities/${entity}`),
+        await owner.call('GET', `/v1/collections/${collection}`),
+        await owner.call('GET', `/v1/containers/${names}`),
+        await owner.call('GET', `/v1/images/${names}:latest`),
+      ]
+      return answers.map(({ status, text }) => `${status} ${text}`).join('\n')
+    }
+  })
+}
+
+/** Nobody owns what is absent: somebody without anything stands in that column. */
+const OWNERS: Record<Kind, string> = { public: 'alice', private: 'carol', absent: 'dave' }
+const ALL: Scope[] = ['pull', 'push', 'delete', 'keys', 'admin']
+
+/** Names and ids of one thing; of two compared things all have the same lengths. */
+type Named = {
+  entity: string
+  collection: string
+  container: string
+  entityId: string
+  collectionId: string
+  containerId: string
+  imageId: string
+  digest: string
+}
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'] as const
+
+/** Every address and body that can name something; `mine` belongs to whoever asks. */
+const namings = (n: Named, mine: { containerId: string; uploadID: string }): Call[] => {
+  const hash = `sha256.${n.digest}`
+  const path = `${n.entity}/${n.collection}/${n.container}`
+  const part = { uploadID: mine.uploadID, partNumber: 1, partSize: 9, sha256sum: n.digest }
+  const whole = { filesize: 9, sha256sum: n.digest }
+  const done = { uploadID: mine.uploadID, completedParts: [{ partNumber: 1, token: '"x"' }] }
+  return [
+    { path: `/v1/entities/${n.entity}` },
+    { path: `/v1/collections/${n.entity}/${n.collection}` },
+    { path: `/v1/containers/${path}` },
+    { path: `/v1/images/${path}` },
+    { path: `/v1/images/${path}:latest?arch=amd64` },
+    { path: `/v1/images/${path}:${hash}` },
+    { path: `/v1/imagefile/${path}:latest?arch=amd64` },
+    { path: `/v1/imagefile/${path}:latest`, headers: { 'if-none-match': `"${hash}"` } },
+    { path: `/v1/imagefile/${path}:${hash}`, headers: { 'if-none-match': '*' } },
+    { path: `/v1/imagefile/${path}:${hash}`, headers: { range: 'bytes=0-9' } },
+    { path: `/v1/imagefile/${n.imageId}`, body: 'no image' },
+    { path: `/v1/tags/${n.containerId}`, body: { Tag: 'x', ImageID: n.imageId } },
+    { path: `/v2/tags/${n.containerId}`, body: { Arch: 'amd64', Tag: 'x', ImageID: n.imageId } },
+    { path: `/v2/tags/${mine.containerId}`, body: { Arch: '', Tag: 'x', ImageID: n.imageId } },
+    { path: '/v1/entities', body: { name: n.entity } },
+    { path: '/v1/collections', body: { name: 'x', entity: n.entityId } },
+    { path: '/v1/collections', body: { name: n.collection, entity: n.entityId } },
+    { path: '/v1/containers', body: { name: 'x', collection: n.collectionId } },
+    { path: '/v1/containers', body: { name: n.container, collection: n.collectionId } },
+    { path: '/v1/images', body: { hash, container: n.containerId } },
+    { path: `/v2/imagefile/${n.imageId}`, body: whole },
+    { path: `/v2/imagefile/${n.imageId}/_complete`, body: {} },
+    { path: `/v2/imagefile/${n.imageId}/_multipart`, body: { ...part, ...whole } },
+    { path: `/v2/imagefile/${n.imageId}/_multipart_complete`, body: done },
+    { path: `/v2/imagefile/${n.imageId}/_multipart_abort`, body: { uploadID: mine.uploadID } },
+    { path: `/v1/search?value=${n.entity}` },
+    { path: `/v1/search?value=${n.container}` },
+    { path: `/v1/search?value=${n.collection}%20${n.container}&arch=amd64` },
+    { path: `/pks/lookup?op=get&search=${n.entity}` },
+    { path: `/library/${path}` },
+  ]
+}
+
+/** Everything an asker can tell two answers apart by, with the asked-for names taken out. */
+function shape(answer: Answer, names: Record<string, string>): string {
+  const headers = [...answer.headers]
+    .filter(([header]) => header !== 'date' && header !== 'x-request-id')
+    .map(([header, value]) => `${header}: ${value}`)
+  const text = [answer.status, ...headers, answer.text].join('\n')
+  return Object.entries(names).reduce(
+    (out, [key, value]) => out.replaceAll(value, `<${key}>`),
+    text,
+  )
+}
+
+/** As `shape`, for what is made anew: any id, hash and time looks like any other. */
+const anonymous = (answer: Answer): string =>
+  shape(answer, {})
+    .replaceAll(/\b[0-9a-f]{64}\b/g, '<digest>')
+    .replaceAll(/\b[0-9a-f]{24}\b/g, '<id>')
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '<time>')
+
+/** Answers of both, and what they cost the database where that can be counted. */
+async function compare(
+  target: AccessTarget,
+  asks: (() => Promise<string>)[],
+  tries = 3,
+): Promise<string[]> {
+  const results: string[] = []
+  for (const ask of asks) {
+    target.trips?.()
+    const answer = await ask()
+    const trips = target.trips?.().map(({ kind, statements }) => `${kind} ${statements}`) ?? []
+    results.push(`${answer}\ntrips: ${trips.join(', ')}`)
+  }
+  // the server's own rounds (sweep, ended ids) make trips too: a true difference stays
+  return new Set(results).size === 1 || tries === 1 ? results : compare(target, asks, tries - 1)
+}
+
+function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
+  describe('private is absent (R26, R27, R28)', () => {
+    let target: AccessTarget
+    let alice: LibraryClient
+    let carol: LibraryClient
+    let callers: Record<'anonymous' | 'stranger', LibraryClient>
+    let mine: { containerId: string; uploadID: string }
+    let things: Record<string, [hidden: Named, absent: Named]>
+
+    beforeAll(async () => {
+      target = await makeTarget()
+      alice = libraryClient(target.url, (await target.mint('alice')).jwt)
+      carol = libraryClient(target.url, (await target.mint('carol')).jwt)
+      callers = {
+        anonymous: libraryClient(target.url),
+        stranger: libraryClient(target.url, (await target.mint('mallory')).jwt),
+      }
+      await alice.push('alice/open/shown', sampleSif({ content: 'shown' }))
+      const push = async (owner: LibraryClient, ref: string, options: object): Promise<Named> => {
+        const [, collection = '', container = ''] = ref.split('/')
+        const place = await pushPlace(owner, ref, options)
+        const { entity, entityId, collectionId, containerId, imageId } = place
+        const ids = { entityId, collectionId, containerId, imageId }
+        return { entity, collection, container, ...ids, digest: sha256(place.bytes) }
+      }
+      const inside = await push(carol, 'carol/inner/hiddenx', { privateCollection: true })
+      const collection = await push(alice, 'alice/secret/hiddeny', { privateCollection: true })
+      const container = await push(alice, 'alice/open/hiddenz', { privateContainer: true })
+      const absent = { containerId: anyId(), imageId: anyId(), digest: anyDigest() }
+      const below = { ...absent, container: 'nowhere', collectionId: anyId() }
+      things = {
+        'an entity with nothing public': [
+          inside,
+          { ...below, entity: 'nobod', collection: 'outer', entityId: anyId() },
+        ],
+        'a collection': [collection, { ...collection, ...below, collection: 'absent' }],
+        'a container': [container, { ...container, ...absent, container: 'nowhere' }],
+        'an image of a private container by another hash': [
+          container,
+          { ...container, imageId: anyId(), digest: anyDigest() },
+        ],
+      }
+      const own = await callers.stranger.push('mallory/own/x', sampleSif({ content: 'own' }))
+      const parts = await ok(
+        callers.stranger.call('POST', `/v2/imagefile/${own.image}/_multipart`, { filesize: 9 }),
+      )
+      mine = { containerId: own.container, uploadID: parts.uploadID }
+      await wait(ENDED_MS)
+    })
+    afterAll(() => target.stop())
+
+    test.each([
+      'an entity with nothing public',
+      'a collection',
+      'a container',
+      'an image of a private container by another hash',
+    ])('%s: same status, body, headers and cost for every method', async (thing) => {
+      const pair = things[thing]
+      if (pair === undefined) throw new Error(`no ${thing}`)
+      const differ: string[] = []
+      for (const [caller, client] of Object.entries(callers))
+        for (const method of METHODS)
+          for (let index = 0; index < namings(pair[0], mine).length; index++) {
+            const asks = pair.map((names) => async () => {
+              const call = namings(names, mine)[index]
+              if (call === undefined) throw new Error('both are named alike')
+              const bodied = method === 'POST' || method === 'PUT' || method === 'PATCH'
+              const body = bodied ? call.body : undefined
+              return shape(await client.call(method, call.path, body, call.headers), names)
+            })
+            const [hidden = '', absent = ''] = await compare(target, asks)
+            const path = namings(pair[0], mine)[index]?.path
+            if (hidden !== absent)
+              differ.push(`${caller} ${method} ${path}\n${hidden}\n-- absent:\n${absent}`)
+          }
+      expect(differ.join('\n\n')).toBe('')
+    })
+
+    test('the comparison is not blind: the owner is told them apart, by sight and by cost', async () => {
+      const [hidden, absent] = things['a container'] ?? []
+      if (hidden === undefined || absent === undefined) throw new Error('no container')
+      const answers = await compare(
+        target,
+        [hidden, absent].map((names) => async () => {
+          const path = `/v1/containers/${names.entity}/${names.collection}/${names.container}`
+          return shape(await alice.call('GET', path), names)
+        }),
+      )
+      expect(answers[0]).toMatch(/^200/)
+      expect(answers[1]).toMatch(/^404/)
+      if (target.trips !== undefined) expect(answers[1]).toMatch(/trips: read \d$/)
+    })
+
+    test('lists, sums and times of public parents do not move with private pushes (R27)', async () => {
+      const look = async () => {
+        const looks: string[] = []
+        for (const client of Object.values(callers))
+          for (const path of [
+            '/v1/entities',
+            '/v1/entities/alice',
+            '/v1/entities/carol',
+            '/v1/collections/alice/open',
+            '/v1/containers/alice/open/shown',
+            '/v1/images/alice/open/shown:latest',
+            '/v1/search?value=alice',
+            '/v1/search?value=hidden',
+            '/v1/search?value=unseen',
+          ])
+            looks.push(`${path} ${shape(await client.call('GET', path), {})}`)
+        return looks
+      }
+      const before = await look()
+      expect(before.filter((answer) => answer.includes('"size":0')).length).toBeLessThan(
+        before.length,
+      )
+      await alice.push('alice/open/hiddenz', sampleSif({ content: 'unseen one' }))
+      await alice.push('alice/open/unseen', sampleSif({ content: 'unseen two' }), {
+        privateContainer: true,
+      })
+      await alice.push('alice/secret/unseen', sampleSif({ content: 'shown' }), { tags: ['unseen'] })
+      await alice.push('alice/unseen/x', sampleSif({ content: 'unseen three' }), {
+        privateCollection: true,
+      })
+      await carol.push('carol/inner/unseen', sampleSif({ content: 'unseen four' }))
+      expect(await look()).toEqual(before)
+      await ok(alice.call('DELETE', '/v1/images/alice/open/hiddenz:latest?arch=amd64'))
+      await target.setPrivate('alice/secret/unseen', true)
+      await target.setPrivate('alice/secret/unseen', false)
+      await alice.call('GET', '/v1/imagefile/alice/open/unseen:latest')
+      expect(await look()).toEqual(before)
+      const own = await ok(alice.call('GET', '/v1/entities/alice'))
+      const others = await ok(callers.stranger.call('GET', '/v1/entities/alice'))
+      expect(own.size).toBeGreaterThan(others.size)
+      expect(own.collections.length).toBe(3)
+      expect(others.collections.length).toBe(1)
+    })
+
+    test('a hash held privately by somebody else is like one never seen (R29)', async () => {
+      const { stranger } = callers
+      const { containerId: container } = mine
+      const held = await carol.push('carol/inner/held', sampleSif({ content: 'held' }))
+      const create = (digest: string) =>
+        stranger.call('POST', '/v1/images', { hash: `sha256.${digest}`, container })
+      const pair = await compare(
+        target,
+        [held.digest, anyDigest()].map((digest) => async () => anonymous(await create(digest))),
+        1,
+      )
+      expect(pair[0]).toBe(pair[1])
+      expect(pair[0]).toContain('"uploaded":false')
+      const again = (await create(held.digest)).json.data
+      const entity = await ok(stranger.call('GET', '/v1/entities/mallory'))
+      expect(again.createdBy).toBe(entity.owner)
+      // and it costs its holder the whole upload, received and attached like any other
+      const pushed = await stranger.push('mallory/own/x', sampleSif({ content: 'held' }))
+      expect(pushed).toMatchObject({ digest: held.digest, uploaded: true })
+      // once somebody shows it, the upload is saved
+      await alice.push('alice/open/held', sampleSif({ content: 'held' }))
+      const bob = libraryClient(target.url, (await target.mint('bob')).jwt)
+      expect((await bob.push('bob/own/x', sampleSif({ content: 'held' }))).uploaded).toBe(false)
+    })
+
+    test('an entity of somebody else is refused alike whether it exists or not', async () => {
+      const { stranger } = callers
+      for (const other of ['alice', 'carol', 'boblo']) {
+        const answers = await compare(
+          target,
+          [other, 'nobod'].map((name) => async () => {
+            const answer = await stranger.call('POST', '/v1/entities', { name })
+            return shape(answer, { name })
+          }),
+        )
+        expect(answers[0]).toBe(answers[1])
+        expect(answers[0]).toMatch(/^403/)
+        expect(answers[0]).toContain('entity <name>')
+      }
+    })
+
+    test('pushing to an entity that is not yours is 403 with a sentence, whatever is below (R26)', async () => {
+      const { stranger } = callers
+      const bytes = sampleSif({ content: 'shown' })
+      for (const ref of [
+        'alice/open/shown',
+        'alice/open/hiddenz',
+        'alice/open/nothing',
+        'alice/secret/hiddeny',
+        'alice/nothing/x',
+        'carol/inner/hiddenx',
+        'carol/nothing/x',
+        'nobody/nothing/x',
+      ])
+        await expect(stranger.push(ref, bytes), ref).rejects.toThrow(
+          /: 403 .*You may not .* belongs to somebody else/,
+        )
+      const [hidden, absent] = things['a container'] ?? []
+      if (hidden === undefined || absent === undefined) throw new Error('no container')
+      const shown = await ok(stranger.call('GET', '/v1/containers/alice/open/shown'))
+      const children = (name: string, digest: string, image: string): [string, object][] => [
+        ['/v1/collections', { name, entity: hidden.entityId }],
+        ['/v1/containers', { name, collection: hidden.collectionId }],
+        ['/v1/images', { hash: `sha256.${digest}`, container: shown.id }],
+        [`/v2/tags/${shown.id}`, { Arch: 'amd64', Tag: name, ImageID: image }],
+      ]
+      const existing = [
+        ...children('open', sha256(bytes), shown.images[0]),
+        ...children('secret', hidden.digest, hidden.imageId),
+        ...children('hiddenz', hidden.digest, hidden.imageId),
+      ]
+      for (const [index, [path, body]] of existing.entries()) {
+        const absentBody = children('neverwas', anyDigest(), anyId())[index % 4]?.[1]
+        const answers = await compare(
+          target,
+          [body, absentBody].map(
+            (sent) => async () => shape(await stranger.call('POST', path, sent), {}),
+          ),
+        )
+        expect(answers[0]).toBe(answers[1])
+        expect(answers[0]).toMatch(/^403/)
+      }
+    })
+  })
+}
+
+function describeEndings(makeTarget: () => Promise<AccessTarget>): void {
+  describe('rights end when they are taken away (R25)', () => {
+    let target: AccessTarget
+    let alice: LibraryClient
+    let anybody: LibraryClient
+
+    beforeAll(async () => {
+      target = await makeTarget()
+      alice = libraryClient(target.url, (await target.mint('alice')).jwt)
+      anybody = libraryClient(target.url)
+    })
+    afterAll(() => target.stop())
+
+    /** The URL a pull of a large image is sent to. */
+    const ticketOf = async (client: LibraryClient, ref: string): Promise<string> => {
+      const redirect = await client.call('GET', `/v1/imagefile/${ref}:latest`)
+      expect(redirect.status).toBe(303)
+      return redirect.headers.get('location') ?? ''
+    }
+    const range = async (url: string): Promise<number> =>
+      (await anybody.call('GET', url, undefined, { range: 'bytes=0-9' })).status
+
+    test('a revoked token is refused by the very next request, whatever it asks', async () => {
+      const place = await pushPlace(alice, 'alice/now/box', { privateContainer: true })
+      const paths = ROWS.flatMap(({ route, method, cells }) => {
+        // rows that refuse revoked tokens, but for the one that asks no database (below)
+        const asks = cells[4] === '1' && route !== 'PUT /v2/imagefile/:id/_multipart'
+        return asks ? [{ route, method, call: CALLS[route] }] : []
+      })
+      expect(paths.length).toBeGreaterThan(20)
+      for (const { route, method, call } of paths) {
+        const { path, body } = (await call?.(place)) ?? { path: route.split(' ')[1] ?? '' }
+        const { jwt, id } = await target.mint('alice')
+        const client = libraryClient(target.url, jwt)
+        expect((await client.call('GET', '/v1/containers/alice/now/box')).status).toBe(200)
+        await target.revoke(id)
+        const { status, json } = await client.call(method, path, body)
+        expect(`${route} ${status}`).toBe(`${route} 401`)
+        expect(json.error.message).toMatch(/revoked/)
+      }
+    })
+
+    test(
+      'tickets end with their token, their image, or its being public',
+      { timeout: 30_000 },
+      async () => {
+        const minted = await target.mint('alice')
+        const leaving = libraryClient(target.url, minted.jwt)
+        const bytes = largeSif('tickets')
+        for (const collection of ['kept', 'flipped', 'deleted'])
+          await alice.push(`alice/${collection}/large`, bytes)
+        const mallory = libraryClient(target.url, (await target.mint('mallory')).jwt)
+        const place = await pushPlace(leaving, 'alice/kept/box')
+        const part = await opened(place, 'parts', false)
+        const whole = await opened(place, 'single', false)
+        const asPart = {
+          uploadID: part.uploadID,
+          partNumber: 1,
+          partSize: part.bytes.length,
+          sha256sum: sha256(part.bytes),
+        }
+        const kept = [
+          await ticketOf(alice, 'alice/kept/large'),
+          await ticketOf(anybody, 'alice/kept/large'),
+        ]
+        const ending = [
+          await ticketOf(leaving, 'alice/kept/large'),
+          await ticketOf(mallory, 'alice/flipped/large'),
+          await ticketOf(anybody, 'alice/flipped/large'),
+          await ticketOf(mallory, 'alice/deleted/large'),
+          await ticketOf(anybody, 'alice/deleted/large'),
+        ]
+        for (const url of [...kept, ...ending]) expect(await range(url)).toBe(206)
+
+        await target.revoke(minted.id)
+        await target.setPrivate('alice/flipped', true)
+        await ok(alice.call('DELETE', '/v1/images/alice/deleted/large:latest?arch=amd64'))
+        await wait(ENDED_MS)
+
+        for (const url of ending) {
+          const { status, json } = await anybody.call('GET', url)
+          expect(status).toBe(403)
+          expect(json.error.message).toMatch(/start again/)
+          // R5: a refused range must not end like one
+          await expect(range(url)).rejects.toThrow()
+        }
+        expect((await anybody.call('PUT', part.url, part.bytes)).status).toBe(403)
+        expect((await anybody.call('PUT', whole.url, whole.bytes)).status).toBe(403)
+        expect((await leaving.call('PUT', `${part.base}/_multipart`, asPart)).status).toBe(401)
+        expect((await alice.call('PUT', `${part.base}/_multipart`, asPart)).status).toBe(404)
+        for (const url of kept) expect(await range(url)).toBe(206)
+
+        // who may still read it gets a ticket that works; so does everybody once it is shown again
+        expect(await range(await ticketOf(alice, 'alice/flipped/large'))).toBe(206)
+        expect((await mallory.call('GET', '/v1/imagefile/alice/flipped/large:latest')).status).toBe(
+          404,
+        )
+        await target.setPrivate('alice/flipped', false)
+        await wait(ENDED_MS)
+        expect(await range(await ticketOf(anybody, 'alice/flipped/large'))).toBe(206)
+      },
+    )
+
+    test('a revoked token stays out for as long as its uploads could run', async ({ skip }) => {
+      const { execute } = target
+      if (execute === undefined) return skip('no way to age a row here')
+      const minted = await target.mint('alice')
+      const leaving = libraryClient(target.url, minted.jwt)
+      const place = await pushPlace(leaving, 'alice/aged/box')
+      const part = await opened(place, 'parts', false)
+      const { base, uploadID, bytes } = part
+      const body = { uploadID, partNumber: 1, partSize: bytes.length, sha256sum: sha256(bytes) }
+      expect((await leaving.call('PUT', `${base}/_multipart`, body)).status).toBe(200)
+      await target.revoke(minted.id)
+      // an uploadID is good for one to six days (R23)
+      execute('update ended set at = at - ? where id = ?', 5.5 * 24 * 3_600_000, minted.id)
+      await wait(ENDED_MS)
+      expect((await anybody.call('PUT', part.url, bytes)).status).toBe(403)
+      expect((await leaving.call('PUT', `${base}/_multipart`, body)).status).toBe(401)
+    })
+
+    test('a disabled user is refused at once, and comes back when enabled', async ({ skip }) => {
+      const { execute } = target
+      if (execute === undefined) return skip('no way to disable a user here')
+      const bob = libraryClient(target.url, (await target.mint('bob')).jwt)
+      const statuses = async () => [
+        (await bob.call('GET', '/v1/entities/bob')).status,
+        (await bob.call('GET', '/v1/token-status')).status,
+        (await bob.call('POST', '/v1/entities', { name: 'bob' })).status,
+        (await bob.call('GET', '/')).status,
+      ]
+      expect(await statuses()).toEqual([200, 200, 200, 200])
+      execute('update users set disabled = 1 where name = ?', 'bob')
+      expect(await statuses()).toEqual([401, 404, 401, 401])
+      execute('update users set disabled = 0 where name = ?', 'bob')
+      expect(await statuses()).toEqual([200, 200, 200, 200])
+    })
+  })
+}
+
+/** What the owner's tokens of one scope get on things of their own; the word is what is missing. */
+const SCOPED = `
+                                           pull push delete keys  needs
+POST /v1/entities                          403  200  403    403   push
+POST /v1/collections                       403  200  403    403   push
+POST /v1/containers                        403  200  403    403   push
+POST /v1/images                            403  200  403    403   push
+DELETE /v1/images/*                        403  403  200    403   delete
+POST /v1/tags/:id                          403  200  403    403   push
+POST /v2/tags/:id                          403  200  403    403   push
+GET /v1/images/*                           200  200  200    200   -
+GET /v1/imagefile/*                        200  403  403    403   pull
+POST /v1/imagefile/*                       403  200  403    403   push
+POST /v2/imagefile/:id                     403  200  403    403   push
+PUT /v2/imagefile/:id/_complete            403  200  403    403   push
+POST /v2/imagefile/:id/_multipart          403  200  403    403   push
+PUT /v2/imagefile/:id/_multipart           403  200  403    403   push
+PUT /v2/imagefile/:id/_multipart_complete  403  200  403    403   push
+PUT /v2/imagefile/:id/_multipart_abort     403  200  403    403   push
+`
+const SINGLE: Scope[] = ['pull', 'push', 'delete', 'keys']
+const SCOPED_ROWS = SCOPED.split('\n').flatMap((line) => {
+  const [, route, cells, needs] = /^(\S+ \S+) +([\d ]+?) +(\w+|-)$/.exec(line) ?? []
+  if (route === undefined || cells === undefined || needs === undefined) return []
+  return [{ route, method: route.split(' ')[0] ?? '', expected: cells.split(/ +/), needs }]
+})
+
+function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
+  describe('scopes (R14)', () => {
+    let target: AccessTarget
+    let alice: LibraryClient
+    let shared: Place
+    let ofScope: Record<string, LibraryClient>
+
+    beforeAll(async () => {
+      target = await makeTarget()
+      alice = libraryClient(target.url, (await target.mint('alice')).jwt)
+      shared = await privatePlace()
+      ofScope = {}
+      for (const scope of SINGLE)
+        ofScope[scope] = libraryClient(
+          target.url,
+          (await target.mint('alice', { scopes: [scope] })).jwt,
+        )
+    })
+    afterAll(() => target.stop())
+
+    const privatePlace = () =>
+      pushPlace(alice, `alice/${unique('s')}/box`, { privateCollection: true })
+    /** One place for all, but for the route that takes it away. */
+    const placeFor = (method: string) => (method === 'DELETE' ? privatePlace() : shared)
+
+    test('every route that writes is in the table', () => {
+      const writes = ROWS.filter(({ method, cells }) => method !== 'GET' && cells[6] === '3')
+      const listed = SCOPED_ROWS.map(({ route }) => route)
+      expect(listed).toEqual(expect.arrayContaining(writes.map(({ route }) => route)))
+      expect(writes.length).toBeGreaterThan(10)
+    })
+
+    test.each(SCOPED_ROWS)('$route', async ({ route, method, expected, needs }) => {
+      for (const [index, scope] of SINGLE.entries()) {
+        const { path, body } = (await CALLS[route]?.(await placeFor(method))) ?? { path: '' }
+        const answer = await ofScope[scope]?.call(method, path, body)
+        const { status, json } = answer ?? {}
+        expect(`${scope} ${status}`).toBe(`${scope} ${expected[index]}`)
+        if (status === 403) expect(json.error.message).toMatch(new RegExp(`scope "?${needs}\\b`))
+      }
+    })
+
+    /** A token of this registry whose JWT says more, or less, than its row. */
+    async function forged(user: string, row: Scope[], jwt: Scope[], admin = false) {
+      const key = await target.signingKey?.()
+      if (key === undefined) return null
+      const minted = await target.mint(user, { scopes: row, admin })
+      const payload = minted.jwt.split('.')[1] ?? ''
+      const { iss, sub } = JSON.parse(Buffer.from(payload, 'base64url').toString())
+      const issuer = tokenIssuer({ registryId: iss.replace('urn:sreg:', ''), signingKey: key })
+      const made = await issuer.issue({
+        tokenId: minted.id,
+        userId: sub,
+        scopes: jwt,
+        issuedAt: new Date(),
+        expiresAt: new Date(Date.now() + 3_600_000),
+      })
+      return { id: minted.id, client: libraryClient(target.url, made) }
+    }
+
+    test('what only the JWT claims does not count', async ({ skip }) => {
+      const wide = await forged('alice', ['keys'], ALL)
+      if (wide === null) return skip('the signing key is out of reach here')
+      // the control: the same JWT works where its row agrees
+      const whole = await forged('alice', [...SINGLE], [...SINGLE])
+      for (const { route, method, needs } of SCOPED_ROWS) {
+        // signs a part's URL from the uploadID alone; without complete it comes to nothing
+        if (needs === '-' || route === 'PUT /v2/imagefile/:id/_multipart') continue
+        const { path, body } = (await CALLS[route]?.(await placeFor(method))) ?? { path: '' }
+        const { status, json } = await wide.client.call(method, path, body)
+        expect(`${route} ${status}`).toBe(`${route} 403`)
+        expect(json.error.message).toContain(`scope "${needs}"`)
+        expect((await whole?.client.call(method, path, body))?.status).toBe(200)
+      }
+    })
+
+    test('admin power needs role, row and JWT', async ({ skip }) => {
+      const place = await privatePlace()
+      const path = `/v1/containers/${place.names}`
+      const word = place.names.split('/')[1]
+      const wide = await forged('mallory', ['pull'], ALL)
+      if (wide === null) return skip('the signing key is out of reach here')
+      const cases: [string, Awaited<ReturnType<typeof forged>>][] = [
+        ['role user, JWT admin', wide],
+        ['role admin, JWT admin, row without', await forged('boss', [...SINGLE], ALL, true)],
+        ['role admin, row admin, JWT without', await forged('boss', ALL, [...SINGLE], true)],
+      ]
+      if (target.execute !== undefined) {
+        const both = await forged('mallory', ['pull'], ALL)
+        target.execute('update tokens set scopes = ? where id = ?', ALL.join(' '), both?.id)
+        cases.push(['role user, row and JWT admin', both])
+      }
+      const powers = async (client: LibraryClient | undefined) => [
+        (await client?.call('GET', path))?.status,
+        (await client?.call('GET', `/v1/tags/${place.containerId}`))?.status,
+        (await client?.call('POST', '/v1/entities', { name: unique('made') }))?.status,
+        (await client?.call('GET', `/v1/search?value=alice%20${word}`))?.json.data.image.length,
+        (
+          await client?.call('POST', '/v1/containers', {
+            name: 'x',
+            collection: place.collectionId,
+          })
+        )?.status,
+      ]
+      for (const [what, token] of cases)
+        expect([what, ...(await powers(token?.client))]).toEqual([what, 404, 404, 403, 0, 404])
+      const admin = await forged('boss', ALL, ALL, true)
+      expect(await powers(admin?.client)).toEqual([200, 200, 200, 1, 200])
+    })
+
+    test('a JWT without its row is nobody', async ({ skip }) => {
+      const { execute } = target
+      if (execute === undefined) return skip('no way to lose a row here')
+      const { jwt, id } = await target.mint('alice')
+      const client = libraryClient(target.url, jwt)
+      expect((await client.call('GET', '/v1/entities')).status).toBe(200)
+      execute('delete from tokens where id = ?', id)
+      const place = await pushPlace(alice, 'alice/rowless/box')
+      for (const { route, method, cells } of ROWS) {
+        if (cells[4] !== '1' || route === 'PUT /v2/imagefile/:id/_multipart') continue
+        const { path, body } = (await CALLS[route]?.(place)) ?? { path: route.split(' ')[1] ?? '' }
+        const { status } = await client.call(method, path, body)
+        expect(`${route} ${status}`).toBe(`${route} 401`)
+      }
+    })
+  })
+}
