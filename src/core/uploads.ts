@@ -59,6 +59,8 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
   const checked = new Map<string, string>()
   /** By upload id: bodies being received in this process, and when the last one ended. */
   const activity = new Map<string, { bodies: number; at: number }>()
+  /** Ids of uploads that a full disk ended and whose rows do not say so yet. */
+  const full = new Set<string>()
   /** Completions at work in this process, by upload id. */
   const finishing = new Map<string, Promise<void>>()
 
@@ -96,6 +98,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
         { subject: 'upload' },
       )
     await endIdle(image.id, identity)
+    await closeFull()
     const space = await blobs.space()
     const keep = space === null ? 0 : Math.min(minFree, space.total * 0.05)
     const writer = writerOf(identity, clock)
@@ -158,18 +161,29 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     }
   }
 
-  /** A full disk ends the upload: what it reserved and wrote is free at once (R39). */
+  /**
+   * A full disk ends the upload: what it wrote goes at once, and its reservation as soon as the
+   * database, which may share the disk, has room to be told (R39).
+   */
   async function endIfFull(
     { upload, key, handle }: { upload: string; key: string; handle: string | null },
     error: unknown,
   ): Promise<never> {
-    if (isRegistryError(error, 'insufficient_storage'))
-      await uploads
-        .close(upload, { state: 'open', claim: null }, 'failed', clock.now())
-        .then((closed) => (closed ? blobs.abortParts(key, handle) : undefined))
-        // with no room to write that down either, the deadline ends it
+    if (isRegistryError(error, 'insufficient_storage')) {
+      full.add(upload)
+      await blobs
+        .abortParts(key, handle)
+        .then(closeFull)
         .catch(() => undefined)
+    }
     throw error
+  }
+
+  async function closeFull(): Promise<void> {
+    for (const id of full) {
+      await uploads.close(id, { state: 'open', claim: null }, 'failed', clock.now())
+      full.delete(id)
+    }
   }
 
   /** SHA-256 of the finished blob: known from the way in, or read once more (R3). */
@@ -404,8 +418,8 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       try {
         await receiving(upload.id, () => blobs.put(blobKey, body, size, digest))
       } catch (error) {
-        await drop(upload)
-        throw error
+        await drop(upload).catch(() => undefined)
+        return await endIfFull({ upload: upload.id, key: blobKey, handle: null }, error)
       }
       remember(checked, blobKey, digest)
       await complete(upload, null, identity)

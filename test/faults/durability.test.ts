@@ -1,0 +1,140 @@
+/**
+ * An strace of one push: the blob, its folder and the database are on the disk, in that order,
+ * before the client hears that its image is there (R11, R39).
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { buildSif, partition, sampleSif } from '../fixtures/sif.ts'
+import { libraryClient, sha256, type LibraryClient } from '../protocol/client.ts'
+import { mint, startServer, type ServerProcess } from './process.ts'
+
+const PART = 64 * 1024 * 1024
+const CALLS = 'fsync,fdatasync,rename,renameat,renameat2,link,linkat,write,writev,pwrite64,sendto'
+
+/** Why strace cannot be used here, or null; in CI it has to work. */
+function withoutStrace(): string | null {
+  try {
+    execFileSync('strace', ['-f', '-o', '/dev/null', '-e', 'trace=fsync', 'true'])
+    return null
+  } catch (error) {
+    return `strace does not work here: ${String(error).split('\n')[0]}`
+  }
+}
+
+type Call = { name: string; text: string; started: number; ended: number }
+
+/** The system calls that succeeded, in the order in which they ended, those of threads put together. */
+function parseTrace(text: string): Call[] {
+  const calls: Call[] = []
+  const open = new Map<string, { name: string; text: string; started: number }>()
+  for (const [at, line] of text.split('\n').entries()) {
+    const [, pid = '', rest = ''] = /^(\d+) +(.*)$/.exec(line) ?? []
+    const begun = /^(\w+)\((.*) <unfinished \.\.\.>$/.exec(rest)
+    if (begun !== null) {
+      open.set(pid, { name: begun[1] ?? '', text: begun[2] ?? '', started: at })
+      continue
+    }
+    const resumed = /^<\.\.\. (\w+) resumed>(.*) = (-?\d+)/.exec(rest)
+    const whole = /^(\w+)\((.*) = (-?\d+)/.exec(rest)
+    const [, name = '', more = '', result = '-1'] = resumed ?? whole ?? []
+    if (Number(result) < 0) continue
+    const former = resumed === null ? undefined : open.get(pid)
+    calls.push({
+      name,
+      text: (former?.text ?? '') + more,
+      started: former?.started ?? at,
+      ended: at,
+    })
+  }
+  return calls
+}
+
+describe('R11, R39: what is on the disk before a push is answered', () => {
+  let folder = 'none'
+  let trace: string
+  let server: ServerProcess | undefined
+  let client: LibraryClient
+  beforeEach(async ({ skip }) => {
+    const reason = withoutStrace()
+    if (reason !== null && process.env.CI === undefined) skip(reason)
+    folder = await mkdtemp(join(tmpdir(), 'sreg-trace-'))
+    trace = join(folder, 'trace')
+    const data = join(folder, 'data')
+    // -D: strace steps aside, so that the process we signal is the server.
+    const under = ['strace', '-D', '-f', '-qq', '-yy', '-s', '4096', '-e', `trace=${CALLS}`]
+    server = await startServer({ data, under: [...under, '-o', trace] })
+    client = libraryClient(server.url, await mint(data, 'alice'))
+  })
+  afterEach(async () => {
+    await server?.kill('SIGTERM')
+    await rm(folder, { recursive: true, force: true })
+  })
+
+  async function announce(bytes: Uint8Array): Promise<string> {
+    const { container } = await client.ensure('alice', 'c', 'traced')
+    const draft = { hash: `sha256.${sha256(bytes)}`, container }
+    return (await client.call('POST', '/v1/images', draft)).json.data.id
+  }
+
+  /** The order of events up to the answer of the completion. */
+  async function expectOrder(): Promise<void> {
+    expect(await server?.kill('SIGTERM')).toBe(0)
+    const calls = parseTrace(await readFile(trace, 'utf8'))
+    const synced = (path: RegExp) => (call: Call) =>
+      /^f(?:data)?sync$/.test(call.name) && path.test(call.text)
+    const answer = calls.findIndex(
+      ({ name, text }) => /^(?:write|writev|sendto)$/.test(name) && /<TCP.*containerUrl/.test(text),
+    )
+    expect(answer, 'the answer of the completion is in the trace').toBeGreaterThan(0)
+    const published = calls.findIndex(
+      ({ name, text }) => /^(?:link|rename)/.test(name) && /\/uploads\/[0-9a-f]{24}\./.test(text),
+    )
+    const [, key = 'none'] = /uploads\/([0-9a-f]{24})\./.exec(calls[published]?.text ?? '') ?? []
+    const blob = calls.findIndex(synced(new RegExp(`/uploads/${key}\\.`)))
+    const folder = calls.findIndex(synced(new RegExp(`/blobs/blobs/${key.slice(0, 2)}>`)))
+    const wal = (call: Call) => /sreg\.sqlite3-wal>/.test(call.text)
+    const before = calls.slice(0, answer)
+    const written = before.findLastIndex((call) => call.name === 'pwrite64' && wal(call))
+    const database = before.findLastIndex((call) => synced(/./)(call) && wal(call))
+    const order = [blob, published, folder, written, database, answer]
+    expect(Math.min(...order), `not found: ${order.join(' ')}`).toBeGreaterThan(-1)
+    for (const [i, at] of order.slice(1).entries())
+      expect(
+        calls[at]?.started,
+        `${calls[at]?.name} ${calls[at]?.text.slice(0, 200)}`,
+      ).toBeGreaterThan(calls[order[i] ?? 0]?.ended ?? 0)
+  }
+
+  test('a single upload', async () => {
+    const bytes = sampleSif()
+    const image = await announce(bytes)
+    const opened = await client.call('POST', `/v2/imagefile/${image}`, {
+      filesize: bytes.length,
+      sha256sum: sha256(bytes),
+    })
+    expect((await client.call('PUT', opened.json.data.uploadURL, bytes)).status).toBe(200)
+    expect((await client.call('PUT', `/v2/imagefile/${image}/_complete`, {})).status).toBe(200)
+    await expectOrder()
+  })
+
+  test('an upload in parts', async () => {
+    const bytes = buildSif({ objects: [partition()], trailing: PART })
+    const image = await announce(bytes)
+    const at = `/v2/imagefile/${image}/_multipart`
+    const { uploadID } = (await client.call('POST', at, { filesize: bytes.length })).json.data
+    const completedParts: { partNumber: number; token: string | null }[] = []
+    for (const partNumber of [1, 2]) {
+      const part = bytes.subarray((partNumber - 1) * PART, partNumber * PART)
+      const plan = { uploadID, partNumber, partSize: part.length, sha256sum: sha256(part) }
+      const signed = await client.call('PUT', at, plan)
+      const sent = await client.call('PUT', signed.json.data.presignedURL, part)
+      completedParts.push({ partNumber, token: sent.headers.get('etag') })
+    }
+    const done = await client.call('PUT', `${at}_complete`, { uploadID, completedParts })
+    expect(done.status).toBe(200)
+    await expectOrder()
+  })
+})
