@@ -141,11 +141,11 @@ async function episode(seed: number): Promise<{ pushes: number; refused: number 
       }
     }
   }
-  let working = true
+  const quiet = new AbortController()
   const sweeping = (async () => {
-    while (working) await sweep({ now: true })
+    while (!quiet.signal.aborted) await sweep({ now: true })
   })()
-  await Promise.all(Array.from({ length: ACTORS }, act)).finally(() => (working = false))
+  await Promise.all(Array.from({ length: ACTORS }, act)).finally(() => quiet.abort())
   await sweeping
 
   // Quiet: after the deadlines of what was left lying about, rows and store name the same blobs.
