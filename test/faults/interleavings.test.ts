@@ -189,3 +189,20 @@ test('R7, R8, R9, R20, R21: no order of pushes, deletes and sweeps breaks an ima
   console.log(`interleavings: ${JSON.stringify(total)}`)
   expect(total.pushes).toBeGreaterThan(total.episodes)
 })
+
+test('R60: bytes that were lost come back with a push by who cannot read the others', async () => {
+  const core = await coreWith({ blobs: memoryBlobs(), graceSeconds: 3600 })
+  const bytes = sampleSif({ content: 'lost' })
+  const users = [await core.user('alice', { private: true }), await core.user('bob')]
+  const images: string[] = []
+  for (const user of users) {
+    // What the first one stored goes before the second one pushes.
+    await core.blobs.delete(await keysOf(core.blobs))
+    images.push(await core.push(user, bytes))
+  }
+  for (const id of images) {
+    const { value } = await core.database.catalog.imageById(id, null, core.clock.now())
+    expect(await readAll(core.blobs, value?.blob?.key ?? '')).toBe(sha256(bytes))
+  }
+  core.close()
+})
