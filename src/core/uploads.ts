@@ -20,6 +20,10 @@ const MAX_OPEN = 1024
 const MAX_HASHES = 1024
 const LEASE_MS = 60_000
 const RENEW_MS = 20_000
+/** An upload nothing was sent for since then makes way for a new push of its image by its user (R50). */
+const IDLE_MS = 30_000
+/** The same for an upload that this process knows nothing of: another one may be receiving it. */
+const UNKNOWN_IDLE_MS = 3_600_000
 /** How long a second completion waits for the first before it answers 409 (R20). */
 const WAIT_MS = 30_000
 const HOUR_MS = 3_600_000
@@ -38,6 +42,9 @@ type RunningHash = { hash: Hasher; etags: string[] }
 
 export type Uploads = ReturnType<typeof createUploads>
 
+const viewerOf = (identity: Identity) =>
+  identity.kind === 'user' ? { ...identity, scopes: [] } : null
+
 /** Upload deadline by size (R23): at least a day, at most six (R2 drops parts after seven). */
 export function uploadDeadline(now: Date, size: number): Date {
   const ms = (size / (128 * 1024)) * 1000
@@ -50,6 +57,8 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
   const running = new Map<string, RunningHash>()
   /** Keys whose whole-blob SHA-256 the store checked while this process received them. */
   const checked = new Map<string, string>()
+  /** By upload id: bodies being received in this process, and when the last one ended. */
+  const activity = new Map<string, { bodies: number; at: number }>()
   /** Ids of uploads that a full disk ended and whose rows do not say so yet. */
   const full = new Set<string>()
   /** Completions at work in this process, by upload id. */
@@ -88,6 +97,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
         `This image of ${size} bytes is larger than the registry takes (${MAX_PARTS * PART_SIZE} bytes).`,
         { subject: 'upload' },
       )
+    await endIdle(image.id, identity)
     await closeFull()
     const space = await blobs.space()
     const keep = space === null ? 0 : Math.min(minFree, space.total * 0.05)
@@ -113,7 +123,42 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       perUser: MAX_OPEN,
       free: space === null ? null : Math.floor(space.free - keep),
     })
+    remember(activity, upload.id, { bodies: 0, at: writer.now.getTime() })
     return upload
+  }
+
+  /** Ends what the user began for this image and left: what it reserves may be needed now (R50). */
+  async function endIdle(imageId: string, identity: Identity): Promise<void> {
+    const now = clock.now()
+    const { value } = await uploads.forImage(imageId, viewerOf(identity), now)
+    for (const upload of value) {
+      const known = activity.get(upload.id)
+      const idleSince = known?.at ?? upload.createdAt.getTime() + UNKNOWN_IDLE_MS - IDLE_MS
+      const moving = (known?.bodies ?? 0) > 0 || now.getTime() - idleSince < IDLE_MS
+      if (upload.state === 'open' && !moving) await drop(upload)
+    }
+  }
+
+  /** Ends an open upload and frees its bytes; one that is past `open` is left alone. */
+  async function drop({ id, blobKey, handle }: Upload): Promise<void> {
+    const from = { state: 'open', claim: null } as const
+    if (!(await uploads.close(id, from, 'aborted', clock.now()))) return
+    running.delete(id)
+    activity.delete(id)
+    await blobs.abortParts(blobKey, handle)
+    await blobs.delete([blobKey])
+  }
+
+  /** Notes that a body of this upload is being received, from call to end. */
+  async function receiving<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const { bodies } = activity.get(id) ?? { bodies: 0 }
+    remember(activity, id, { bodies: bodies + 1, at: clock.now().getTime() })
+    try {
+      return await work()
+    } finally {
+      const now = activity.get(id)?.bodies ?? 1
+      remember(activity, id, { bodies: now - 1, at: clock.now().getTime() })
+    }
   }
 
   /**
@@ -249,6 +294,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       clearInterval(renewal)
       running.delete(id)
       checked.delete(blobKey)
+      activity.delete(id)
     }
   }
 
@@ -278,8 +324,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
           return work
         }
       }
-      const viewer = identity.kind === 'user' ? { ...identity, scopes: [] } : null
-      const { value } = await uploads.find(upload.id, viewer, clock.now())
+      const { value } = await uploads.find(upload.id, viewerOf(identity), clock.now())
       if (value?.state === 'done') return
       if (value === null || (value.state !== 'finishing' && value.state !== 'open')) throw ended()
       if (clock.now().getTime() >= deadline)
@@ -328,9 +373,9 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       ticket: { upload: string; key: string; size: number; sha256: string },
       body: Bytes,
     ): Promise<{ etag: string }> {
-      const { etag } = await blobs
-        .put(ticket.key, body, ticket.size, ticket.sha256)
-        .catch((error: unknown) => endIfFull({ ...ticket, handle: null }, error))
+      const { etag } = await receiving(ticket.upload, () =>
+        blobs.put(ticket.key, body, ticket.size, ticket.sha256),
+      ).catch((error: unknown) => endIfFull({ ...ticket, handle: null }, error))
       remember(checked, ticket.key, ticket.sha256)
       return { etag }
     },
@@ -351,15 +396,15 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       const inOrder = state !== undefined && state.etags.length === ticket.part - 1
       if (!inOrder) running.delete(ticket.upload)
       const hash = inOrder ? state.hash.copy() : null
-      const { etag } = await blobs
-        .putPart(ticket.key, ticket.handle, ticket.part, body, ticket.size, {
+      const { etag } = await receiving(ticket.upload, () =>
+        blobs.putPart(ticket.key, ticket.handle, ticket.part, body, ticket.size, {
           ...(ticket.sha256 === null ? {} : { sha256: ticket.sha256 }),
           ...(hash === null ? {} : { onChunk: (chunk) => hash.update(chunk) }),
-        })
-        .catch((error: unknown) => {
-          running.delete(ticket.upload)
-          return endIfFull(ticket, error)
-        })
+        }),
+      ).catch((error: unknown) => {
+        running.delete(ticket.upload)
+        return endIfFull(ticket, error)
+      })
       if (hash !== null) {
         // compare-and-set: a second writer of this part has changed or dropped the state
         if (running.get(ticket.upload) === state)
@@ -369,20 +414,41 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       return { etag }
     },
 
+    /** A whole image in one request (v1): what goes wrong on the way leaves nothing reserved. */
+    async receiveWhole(
+      imageId: string,
+      size: number,
+      body: Bytes,
+      claims: Claims | null,
+    ): Promise<Image> {
+      const { image, identity } = await pushable(imageId, claims)
+      const upload = await open(image, identity, size, size)
+      const { blobKey, digest } = upload
+      try {
+        await receiving(upload.id, () => blobs.put(blobKey, body, size, digest))
+      } catch (error) {
+        await drop(upload).catch(() => undefined)
+        return await endIfFull({ upload: upload.id, key: blobKey, handle: null }, error)
+      }
+      remember(checked, blobKey, digest)
+      await complete(upload, null, identity)
+      return image
+    },
+
     /**
      * Completes the single upload of an image: the call names only the image, so any received
      * upload of the asker for it will do; an image that has its bytes already is success (R20).
      */
     async completeSingle(imageId: string, claims: Claims | null): Promise<Image> {
       const { image, identity } = await pushable(imageId, claims)
-      if (image.uploaded) return image
       const { value } = await uploads.forImage(imageId, claims, clock.now())
       for (const upload of value) {
-        if (upload.state === 'done') return image
-        if (upload.handle !== null || (await blobs.head(upload.blobKey)) === null) continue
+        if (upload.state === 'done' || upload.handle !== null) continue
+        if ((await blobs.head(upload.blobKey)) === null) continue
         await complete(upload, null, identity)
         return image
       }
+      if (image.uploaded || value.some(({ state }) => state === 'done')) return image
       throw new RegistryError('conflict', 'No bytes of this image have arrived; push it again.', {
         subject: 'upload',
       })
@@ -406,11 +472,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     /** Drops an upload in parts. Repeating it is success; a finished one stays finished. */
     async abort(imageId: string, uploadId: string, claims: Claims | null): Promise<void> {
       await pushable(imageId, claims)
-      const upload = await own(imageId, uploadId, claims)
-      running.delete(uploadId)
-      const from = { state: 'open', claim: null } as const
-      if (await uploads.close(uploadId, from, 'aborted', clock.now()))
-        await blobs.abortParts(upload.blobKey, upload.handle)
+      await drop(await own(imageId, uploadId, claims))
     },
   }
 

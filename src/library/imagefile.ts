@@ -205,10 +205,8 @@ export function imagefileHandlers(deps: LibraryDeps) {
       const imageId = pathAfter(c, '/v1/imagefile/')
       if (!isId(imageId)) throw absent('image')
       const size = contentLength(c)
-      const upload = await uploads.openSingle(imageId, size, null, claims(c))
-      const { id, blobKey: key, digest: sha256 } = upload
-      await uploads.receiveSingle({ upload: id, key, size, sha256 }, transfer.receive(c))
-      return completion(c, await uploads.completeSingle(imageId, claims(c)), claims(c))
+      const image = await uploads.receiveWhole(imageId, size, transfer.receive(c), claims(c))
+      return completion(c, image, claims(c))
     },
 
     async openSingle(c: Ctx): Promise<Response> {

@@ -54,6 +54,7 @@ const counts = { kills: 0, acknowledged: 0, uncertain: 0, resumed: 0, checked: 0
 /** One registry that is killed `kills` times, with the workers that use it. */
 async function campaign(seed: number, kills: number): Promise<void> {
   const random = seeded(seed)
+  // Stays when something is wrong, to be looked at.
   const data = await mkdtemp(join(tmpdir(), 'sreg-crash-'))
   const pool = Array.from({ length: 10 }, (_, i) =>
     imageOf(`shared ${i}`, Math.floor(random() ** 4 * 8 * KIB * KIB)),
@@ -261,25 +262,28 @@ async function campaign(seed: number, kills: number): Promise<void> {
   }))
   let server: ServerProcess = await startServer({ data, env: ENV })
   jwt = await mint(data, 'crash')
-  for (let kill = 0; kill < kills; kill++) {
-    client = libraryClient(server.url, jwt)
-    const started = performance.now()
-    const running = workers.map((w, i) => run(w, kill % 8 === 3 && i === 0))
-    // One in three kills falls into a sweep; the others anywhere in the work of the clients.
-    const atSweep = random() < 0.34 || workers.some(({ pending }) => pending !== null)
-    const moment = atSweep ? SWEEP_AT_MS - 30 + random() * 100 : 30 + random() * 450
-    await Promise.race([sleep(moment), Promise.all(running)])
-    expect(performance.now() - started, 'workers work until the kill').toBeGreaterThan(moment - 5)
-    expect(await server.kill(), server.words()).toBe(null)
-    counts.kills += 1
-    counts.sweeps += server.words().split('"event":"sweep"').length - 1
-    expect(server.words()).not.toMatch(/"status":5\d\d|"event":"sweep","reason"/)
-    await Promise.all(running)
-    server = await startServer({ data, env: ENV })
-    client = libraryClient(server.url, jwt)
-    await check()
+  try {
+    for (let kill = 0; kill < kills; kill++) {
+      client = libraryClient(server.url, jwt)
+      const started = performance.now()
+      const running = workers.map((w, i) => run(w, kill % 8 === 3 && i === 0))
+      // One in three kills falls into a sweep; the others anywhere in the work of the clients.
+      const atSweep = random() < 0.34 || workers.some(({ pending }) => pending !== null)
+      const moment = atSweep ? SWEEP_AT_MS - 30 + random() * 100 : 30 + random() * 450
+      await Promise.race([sleep(moment), Promise.all(running)])
+      expect(performance.now() - started, 'workers work until the kill').toBeGreaterThan(moment - 5)
+      expect(await server.kill(), server.words()).toBe(null)
+      counts.kills += 1
+      counts.sweeps += server.words().split('"event":"sweep"').length - 1
+      expect(server.words()).not.toMatch(/"status":5\d\d|"event":"sweep","reason"/)
+      await Promise.all(running)
+      server = await startServer({ data, env: ENV })
+      client = libraryClient(server.url, jwt)
+      await check()
+    }
+  } finally {
+    await server.kill()
   }
-  await server.kill()
   await expectClean(data)
   await rm(data, { recursive: true })
 }

@@ -100,7 +100,7 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
     const written = before.findLastIndex((call) => call.name === 'pwrite64' && wal(call))
     const database = before.findLastIndex((call) => synced(/./)(call) && wal(call))
     const order = [blob, published, folder, written, database, answer]
-    expect(Math.min(...order), `not found: ${order.join()}`).toBeGreaterThan(-1)
+    expect(Math.min(...order), `not found: ${order.join(' ')}`).toBeGreaterThan(-1)
     for (const [i, at] of order.slice(1).entries())
       expect(
         calls[at]?.started,
