@@ -18,7 +18,6 @@ const CLOSED_MS = HOUR_MS
 
 export type SweepReport = {
   expired: number
-  dying: number
   deleted: number
   freedBytes: number
   orphans: number
@@ -49,7 +48,6 @@ export function createSweep(deps: {
   async function run(forced: boolean): Promise<SweepReport> {
     const report: SweepReport = {
       expired: 0,
-      dying: 0,
       deleted: 0,
       freedBytes: 0,
       orphans: 0,
@@ -132,7 +130,6 @@ export function createSweep(deps: {
     if (busy)
       return {
         expired: 0,
-        dying: 0,
         deleted: 0,
         freedBytes: 0,
         orphans: 0,

@@ -267,14 +267,23 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
         if (isRegistryError(error, 'invalid')) await refuse(upload, claim)
         throw error
       })
-      await catalog.attach({
-        imageId: imageId ?? '',
-        digest,
-        size,
-        facts,
-        writer: writerOf(identity, clock),
-        source: { kind: 'upload', uploadId: id, claim, blobId: ids.next(), key: blobKey },
-      })
+      const attach = () =>
+        catalog.attach({
+          imageId: imageId ?? '',
+          digest,
+          size,
+          facts,
+          writer: writerOf(identity, clock),
+          source: { kind: 'upload', uploadId: id, claim, blobId: ids.next(), key: blobKey },
+        })
+      await attach()
+      // R60: equal bytes stored before are used, unless they have gone; then these take their place
+      const { value: image } = await catalog.imageById(imageId ?? '', null, clock.now())
+      const used = image?.blob?.key ?? blobKey
+      if (used !== blobKey && (await blobs.head(used)) === null) {
+        await catalog.markLost(used)
+        await attach()
+      }
     } catch (error) {
       // a wrong list of parts, or a store that failed, is no reason to lose what has arrived
       await uploads
