@@ -84,7 +84,7 @@ describe('the packed program', () => {
 test('a clone installs without a compiler: prebuilt binaries are not built anew', () => {
   // npm ci runs node-gyp for every package with a binding.gyp unless it is told not to; the lock
   // forgets what the package itself says about that whenever it is written anew.
-  const read = (file: string) => JSON.parse(readFileSync(join(root, file), 'utf8')) as any
+  const read = (file: string) => JSON.parse(readFileSync(join(root, file), 'utf8'))
   expect(read('package-lock.json').packages['node_modules/better-sqlite3'].gypfile).toBe(false)
   expect(read('package.json').allowScripts['better-sqlite3']).toBe(false)
 })
