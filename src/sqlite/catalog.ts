@@ -97,8 +97,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   const tagged = and(eq(t.tags.name, text('tag')), eq(t.tags.arch, text('arch')))
 
   const perPath = (within: SQL | undefined) => ({
-    container: prepare(containersJoined().where(ofPath(within))),
-    containerImages: prepare(
+    container: prepare(() => containersJoined().where(ofPath(within))),
+    containerImages: prepare(() =>
       db
         .select({ id: t.images.id })
         .from(t.images)
@@ -109,7 +109,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .orderBy(t.images.seq)
         .limit(LIST_LIMIT),
     ),
-    containerTags: prepare(
+    containerTags: prepare(() =>
       db
         .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
         .from(t.tags)
@@ -118,7 +118,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(ofPath(within)),
     ),
-    byTag: prepare(
+    byTag: prepare(() =>
       db
         .select(imageColumns)
         .from(t.tags)
@@ -129,7 +129,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.blobs, liveBlob)
         .where(and(ofPath(within), tagged)),
     ),
-    byDigest: prepare(
+    byDigest: prepare(() =>
       uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
     ),
   })
@@ -137,13 +137,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   const pathOf = (path: LookupPath) => (path.entity === null ? paths.unique : paths.named)
 
   const q = {
-    entity: prepare(
+    entity: prepare(() =>
       db
         .select(entityColumns)
         .from(t.entities)
         .where(eq(t.entities.name, text('name'))),
     ),
-    entityShows: prepare(
+    entityShows: prepare(() =>
       db
         .select({ id: t.collections.id })
         .from(t.collections)
@@ -151,20 +151,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .where(and(eq(t.entities.id, text('id')), visibleCollection))
         .limit(1),
     ),
-    taggable: prepare(
+    taggable: prepare(() =>
       db
         .select({ arch: t.images.arch })
         .from(t.images)
         .innerJoin(t.blobs, liveBlob)
         .where(and(eq(t.images.id, text('imageId')), eq(t.images.containerId, text('id')))),
     ),
-    entityById: prepare(
+    entityById: prepare(() =>
       db
         .select(entityColumns)
         .from(t.entities)
         .where(eq(t.entities.id, text('id'))),
     ),
-    ownEntities: prepare(
+    ownEntities: prepare(() =>
       db
         .select(entityColumns)
         .from(t.entities)
@@ -172,7 +172,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .orderBy(t.entities.name)
         .limit(LIST_LIMIT),
     ),
-    entityCollections: prepare(
+    entityCollections: prepare(() =>
       db
         .select({ id: t.collections.id })
         .from(t.collections)
@@ -181,7 +181,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .orderBy(t.collections.name)
         .limit(LIST_LIMIT),
     ),
-    entitySize: prepare(
+    entitySize: prepare(() =>
       db
         .select({ size: sql<number>`coalesce(sum(${t.containers.size}), 0)` })
         .from(t.containers)
@@ -189,13 +189,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(and(eq(t.entities.name, text('name')), visibleContainer)),
     ),
-    collection: prepare(
+    collection: prepare(() =>
       collectionsJoined().where(
         and(eq(t.entities.name, text('entity')), eq(t.collections.name, text('name'))),
       ),
     ),
-    collectionById: prepare(collectionsJoined().where(eq(t.collections.id, text('id')))),
-    collectionContainers: prepare(
+    collectionById: prepare(() => collectionsJoined().where(eq(t.collections.id, text('id')))),
+    collectionContainers: prepare(() =>
       db
         .select({ id: t.containers.id })
         .from(t.containers)
@@ -211,7 +211,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .orderBy(t.containers.name)
         .limit(LIST_LIMIT),
     ),
-    collectionSize: prepare(
+    collectionSize: prepare(() =>
       db
         .select({ size: sql<number>`coalesce(sum(${t.containers.size}), 0)` })
         .from(t.containers)
@@ -225,21 +225,21 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           ),
         ),
     ),
-    containerById: prepare(containersJoined().where(eq(t.containers.id, text('id')))),
-    tagsById: prepare(
+    containerById: prepare(() => containersJoined().where(eq(t.containers.id, text('id')))),
+    tagsById: prepare(() =>
       db
         .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
         .from(t.tags)
         .where(eq(t.tags.containerId, text('id'))),
     ),
-    imageById: prepare(imagesJoined().where(eq(t.images.id, text('id')))),
-    user: prepare(
+    imageById: prepare(() => imagesJoined().where(eq(t.images.id, text('id')))),
+    user: prepare(() =>
       db
         .select()
         .from(t.users)
         .where(eq(t.users.name, text('name'))),
     ),
-    readableBlob: prepare(
+    readableBlob: prepare(() =>
       db
         .select({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
         .from(t.images)
@@ -260,12 +260,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
   const w = {
     dropGuard: dropGuard(db),
-    entityGuard: prepare(
+    entityGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or wu.name = ${p('name')}))`,
       }),
     ),
-    entity: prepare(
+    entity: prepare(() =>
       db
         .insert(t.entities)
         .values({
@@ -278,13 +278,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .onConflictDoNothing(),
     ),
-    collectionGuard: prepare(
+    collectionGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(sql`${p('entityId')}`),
         found: sql`exists (select 1 from entities where id = ${p('entityId')})`,
       }),
     ),
-    collection: prepare(
+    collection: prepare(() =>
       db
         .insert(t.collections)
         .values({
@@ -298,18 +298,18 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .onConflictDoNothing(),
     ),
-    collectionByName: prepare(
+    collectionByName: prepare(() =>
       collectionsJoined().where(
         and(eq(t.collections.entityId, text('entityId')), eq(t.collections.name, text('name'))),
       ),
     ),
-    containerGuard: prepare(
+    containerGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfCollection),
         found: sql`exists (select 1 from collections where id = ${p('collectionId')})`,
       }),
     ),
-    container: prepare(
+    container: prepare(() =>
       db
         .insert(t.containers)
         .values({
@@ -324,7 +324,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .onConflictDoNothing(),
     ),
-    containerByName: prepare(
+    containerByName: prepare(() =>
       containersJoined().where(
         and(
           eq(t.containers.collectionId, text('collectionId')),
@@ -332,13 +332,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         ),
       ),
     ),
-    imageGuard: prepare(
+    imageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfContainer),
         found: sql`exists (select 1 from containers where id = ${p('containerId')})`,
       }),
     ),
-    image: prepare(
+    image: prepare(() =>
       db
         .insert(t.images)
         .values({
@@ -352,32 +352,32 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .onConflictDoNothing(),
     ),
-    imageByDigest: prepare(
+    imageByDigest: prepare(() =>
       imagesJoined().where(
         and(eq(t.images.containerId, text('containerId')), eq(t.images.digest, text('digest'))),
       ),
     ),
 
-    attachGuardUpload: prepare(
+    attachGuardUpload: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
       }),
     ),
-    attachGuardBlob: prepare(
+    attachGuardBlob: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or (${p('writerAdmin')} = 1 and exists (select 1 from users ru where ru.id = ${p('writerId')} and ru.role = 'admin'))))`,
       }),
     ),
-    newBlob: prepare(
+    newBlob: prepare(() =>
       db.insert(t.blobs).select(sql`
         select ${p('blobId')} as id, ${p('key')} as key, ${p('digest')} as digest, ${p('size')} as size, 'live' as state, ${p('now')} as created_at, null as dying_at
         where not exists (select 1 from blobs where (digest = ${p('digest')} and state = 'live') or key = ${p('key')})`),
     ),
-    heal: prepare(
+    heal: prepare(() =>
       db
         .update(t.images)
         .set({
@@ -387,7 +387,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           sql`digest = ${p('digest')} and blob_id in (select id from blobs where digest = ${p('digest')} and state = 'lost')`,
         ),
     ),
-    attachImage: prepare(
+    attachImage: prepare(() =>
       db
         .update(t.images)
         .set({
@@ -401,7 +401,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .where(sql`id = ${p('imageId')} and blob_id is null`),
     ),
-    details: prepare(
+    details: prepare(() =>
       db
         .insert(t.imageDetails)
         .values({
@@ -414,7 +414,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .onConflictDoNothing(),
     ),
     /** The facts of a stored blob are those of any image that has it: same bytes, same facts. */
-    copyImage: prepare(
+    copyImage: prepare(() =>
       db
         .update(t.images)
         .set({
@@ -428,7 +428,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .where(sql`id = ${p('imageId')} and blob_id is null`),
     ),
-    copyDetails: prepare(
+    copyDetails: prepare(() =>
       db
         .insert(t.imageDetails)
         .select(
@@ -436,7 +436,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         )
         .onConflictDoNothing(),
     ),
-    uploadDone: prepare(
+    uploadDone: prepare(() =>
       db
         .update(t.uploads)
         .set({ state: 'done', closedAt: sql`${p('now')}` })
@@ -458,7 +458,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     unindexNote: unindexImages(db, seqOf.note),
     indexNote: indexImages(db, seqOf.note),
 
-    setTagGuard: prepare(
+    setTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfContainer),
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
@@ -466,13 +466,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
       }),
     ),
-    learnArch: prepare(
+    learnArch: prepare(() =>
       db
         .update(t.images)
         .set({ arch: sql`${p('arch')}` })
         .where(sql`id = ${p('imageId')} and arch = 'unknown' and ${p('arch')} <> ''`),
     ),
-    setTag: prepare(
+    setTag: prepare(() =>
       db
         .insert(t.tags)
         .select(
@@ -483,20 +483,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           set: { imageId: sql`excluded.image_id`, updatedAt: sql`excluded.updated_at` },
         }),
     ),
-    deleteTagGuard: prepare(
+    deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfContainer),
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
-    deleteImageGuard: prepare(
+    deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfContainer),
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
-    note: prepare(db.select({ note: t.guard.note }).from(t.guard)),
-    deleteTag: prepare(
+    note: prepare(() => db.select({ note: t.guard.note }).from(t.guard)),
+    deleteTag: prepare(() =>
       db
         .delete(t.tags)
         .where(
@@ -507,9 +507,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           ),
         ),
     ),
-    deleteTagsOfNote: prepare(db.delete(t.tags).where(sql`image_id = (select note from guard)`)),
+    deleteTagsOfNote: prepare(() =>
+      db.delete(t.tags).where(sql`image_id = (select note from guard)`),
+    ),
     /** R25: the tickets of an image that goes with its last tag end with it. */
-    endUntagged: prepare(
+    endUntagged: prepare(() =>
       db
         .insert(t.ended)
         .select(
@@ -517,20 +519,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         )
         .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
     ),
-    deleteUntagged: prepare(
+    deleteUntagged: prepare(() =>
       db
         .delete(t.images)
         .where(
           sql`id = (select note from guard) and not exists (select 1 from tags where image_id = (select note from guard))`,
         ),
     ),
-    markLost: prepare(
+    markLost: prepare(() =>
       db
         .update(t.blobs)
         .set({ state: 'lost', dyingAt: null })
         .where(and(eq(t.blobs.key, text('key')), isLive)),
     ),
-    countDownloads: prepare(
+    countDownloads: prepare(() =>
       db
         .update(t.containers)
         .set({ downloads: sql`${t.containers.downloads} + ${p('count')}` })
@@ -549,20 +551,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         : sql`select i.seq from images i where i.container_id in (${chosen})`
     const table = level === 'collection' ? t.collections : t.containers
     return {
-      find: prepare(
+      find: prepare(() =>
         db
           .select({ id: table.id })
           .from(table)
           .where(sql`${table.id} in (${chosen})`),
       ),
-      set: prepare(
+      set: prepare(() =>
         db
           .update(table)
           .set({ private: sql`${p('private')}`, updatedAt: sql`${p('now')}` })
           .where(sql`id in (${chosen})`),
       ),
       /** R25: tickets given while the image was public end; those of who may still read it do not. */
-      end: prepare(
+      end: prepare(() =>
         db
           .insert(t.ended)
           .select(
@@ -571,7 +573,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
       ),
       /** Public again: new tickets must count. */
-      revive: prepare(
+      revive: prepare(() =>
         db
           .delete(t.ended)
           .where(
@@ -586,7 +588,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
   /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
   const scoped = sql`case when ${viewerIsAdmin} then ${p('text')} else ${p('match')} end`
-  const matching = prepare(
+  const matching = prepare(() =>
     db
       .select(imageColumns)
       .from(t.images)
@@ -606,7 +608,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .limit(p('limit')),
   )
 
-  const candidates = prepare(
+  const candidates = prepare(() =>
     db
       .select({ count: sql<number>`count(*)` })
       .from(sql`(select rowid from search where search match ${scoped} limit ${CANDIDATES + 1})`),

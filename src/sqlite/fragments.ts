@@ -37,7 +37,7 @@ export const visibleContainer: SQL = sql`(${t.entities.ownerId} = ${p('viewerId'
 
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
-  return prepare(
+  return prepare(() =>
     db
       .select({
         userId: t.users.id,
@@ -84,11 +84,11 @@ export const entityOfImage = sql`(select gc.entity_id from images gi join contai
 
 /** Removes index rows; `seqs` is a subselect of images.seq. Followed by `indexImages` of the same. */
 export const unindexImages = (db: Handle['db'], seqs: SQL) =>
-  prepare(db.delete(t.search).where(sql`rowid in (${seqs})`))
+  prepare(() => db.delete(t.search).where(sql`rowid in (${seqs})`))
 
 /** Writes index rows of the uploaded images whose seq `seqs` yields (R30: scope is in the index). */
 export const indexImages = (db: Handle['db'], seqs: SQL) =>
-  prepare(
+  prepare(() =>
     db.insert(t.search).select(sql`
       select i.seq as rowid,
         case when c.private = 0 and n.private = 0 then 'pub ' else '' end || 'own' || e.owner_id as scope,
@@ -104,11 +104,11 @@ export const indexImages = (db: Handle['db'], seqs: SQL) =>
   )
 
 /** Ends a guarded batch: the guard row must not outlive it. */
-export const dropGuard = (db: Handle['db']) => prepare(db.delete(t.guard))
+export const dropGuard = (db: Handle['db']) => prepare(() => db.delete(t.guard))
 
 /** Recounts the bytes of a container after its images changed. */
 export const recountContainer = (db: Handle['db'], containerId: SQL) =>
-  prepare(
+  prepare(() =>
     db
       .update(t.containers)
       .set({

@@ -30,16 +30,16 @@ export type Handle = {
 }
 
 /**
- * Prepares a drizzle query once, when it is first needed (an unprepared one costs six to thirteen
- * times as much per call; preparing all of them would cost every start), and returns a function
- * that binds values to its placeholders.
+ * Builds and prepares a drizzle query once, when it is first needed (an unprepared one costs six to
+ * thirteen times as much per call; building all of them would cost every start), and returns a
+ * function that binds values to its placeholders.
  */
 export function prepare<Q extends { prepare(): unknown } & PromiseLike<unknown>>(
-  builder: Q,
+  build: () => Q,
 ): (values?: Record<string, unknown>) => Statement<Awaited<Q>> {
   let query: Prepared | undefined
   return (values = {}) => {
-    query ??= builder.prepare() as Prepared
+    query ??= build().prepare() as Prepared
     return { query, values }
   }
 }

@@ -12,7 +12,7 @@ export * as schema from './schema.ts'
 
 /** Prepares every statement once and returns the books. The schema must be migrated already. */
 export function sqliteDatabase(handle: Handle): Database {
-  const alive = prepare(handle.db.select({ one: sql<number>`1` }).from(sql`(select 1)`))
+  const alive = prepare(() => handle.db.select({ one: sql<number>`1` }).from(sql`(select 1)`))
   return {
     catalog: sqliteCatalog(handle),
     uploads: sqliteUploads(handle),

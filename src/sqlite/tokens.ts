@@ -20,13 +20,13 @@ export function sqliteUsers(handle: Handle): UsersBook {
   const { db } = handle
   const ofEntity = sql`select oi.seq from entities oe join collections oc on oc.entity_id = oe.id join containers os on os.collection_id = oc.id join images oi on oi.container_id = os.id where oe.name = ${p('name')}`
   const q = {
-    firstGuard: prepare(
+    firstGuard: prepare(() =>
       db.insert(t.guard).values({
         first: sql`not exists (select 1 from users where role = 'admin' or name = ${p('name')})`,
       }),
     ),
     dropGuard: dropGuard(db),
-    insert: prepare(
+    insert: prepare(() =>
       db
         .insert(t.users)
         .values({
@@ -39,7 +39,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
         .onConflictDoNothing(),
     ),
     /** A user owns the entity of the same name: theirs from now on if it was there before. */
-    entity: prepare(
+    entity: prepare(() =>
       db
         .insert(t.entities)
         .select(
@@ -50,13 +50,13 @@ export function sqliteUsers(handle: Handle): UsersBook {
     /** The owner's id is in the search index (R30), so an entity that passes is indexed anew. */
     unindex: unindexImages(db, ofEntity),
     index: indexImages(db, ofEntity),
-    byName: prepare(
+    byName: prepare(() =>
       db
         .select()
         .from(t.users)
         .where(eq(t.users.name, text('name'))),
     ),
-    list: prepare(db.select().from(t.users).orderBy(t.users.name)),
+    list: prepare(() => db.select().from(t.users).orderBy(t.users.name)),
   }
   const row = (user: Parameters<UsersBook['create']>[0]) => ({
     ...user,
@@ -112,7 +112,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
   const { db } = handle
   const q = {
     standing: standingQuery(db),
-    insert: prepare(
+    insert: prepare(() =>
       db.insert(t.tokens).values({
         id: p('id'),
         userId: p('userId'),
@@ -122,7 +122,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
         expiresAt: p('expiresAt'),
       }),
     ),
-    listFor: prepare(
+    listFor: prepare(() =>
       db
         .select({
           id: t.tokens.id,
@@ -140,25 +140,25 @@ export function sqliteTokens(handle: Handle): TokensBook {
         .where(eq(t.tokens.userId, text('userId')))
         .orderBy(t.tokens.createdAt),
     ),
-    find: prepare(
+    find: prepare(() =>
       db
         .select({ id: t.tokens.id })
         .from(t.tokens)
         .where(eq(t.tokens.id, text('id'))),
     ),
-    revoke: prepare(
+    revoke: prepare(() =>
       db
         .update(t.tokens)
         .set({ revokedAt: sql`${p('now')}` })
         .where(and(eq(t.tokens.id, text('id')), isNull(t.tokens.revokedAt))),
     ),
-    end: prepare(
+    end: prepare(() =>
       db
         .insert(t.ended)
         .values({ id: p('id'), at: p('now') })
         .onConflictDoNothing(),
     ),
-    touch: prepare(
+    touch: prepare(() =>
       db
         .update(t.tokens)
         .set({ lastUsedAt: sql`${p('now')}` })
@@ -199,13 +199,13 @@ export function sqliteTokens(handle: Handle): TokensBook {
 export function sqliteEnded(handle: Handle): EndedBook {
   const { db } = handle
   const q = {
-    since: prepare(
+    since: prepare(() =>
       db
         .select({ id: t.ended.id })
         .from(t.ended)
         .where(gt(t.ended.at, p('after'))),
     ),
-    prune: prepare(db.delete(t.ended).where(lt(t.ended.at, p('before')))),
+    prune: prepare(() => db.delete(t.ended).where(lt(t.ended.at, p('before')))),
   }
   return {
     async since(after) {
@@ -221,19 +221,19 @@ export function sqliteEnded(handle: Handle): EndedBook {
 export function sqliteSettings(handle: Handle): SettingsBook {
   const { db } = handle
   const q = {
-    get: prepare(
+    get: prepare(() =>
       db
         .select()
         .from(t.settings)
         .where(eq(t.settings.key, text('key'))),
     ),
-    setOnce: prepare(
+    setOnce: prepare(() =>
       db
         .insert(t.settings)
         .values({ key: p('key'), value: p('value') })
         .onConflictDoNothing(),
     ),
-    set: prepare(
+    set: prepare(() =>
       db
         .insert(t.settings)
         .values({ key: p('key'), value: p('value') })

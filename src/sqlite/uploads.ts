@@ -22,13 +22,13 @@ export function sqliteUploads(handle: Handle): UploadsBook {
   const { db } = handle
   const q = {
     standing: standingQuery(db),
-    find: prepare(
+    find: prepare(() =>
       db
         .select()
         .from(t.uploads)
         .where(eq(t.uploads.id, text('id'))),
     ),
-    forImage: prepare(
+    forImage: prepare(() =>
       db
         .select()
         .from(t.uploads)
@@ -42,7 +42,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .orderBy(sql`${t.uploads.createdAt} desc`)
         .limit(16),
     ),
-    guard: prepare(
+    guard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')})`,
@@ -50,7 +50,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         spaceLeft: sql`coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('size')} <= ${p('free')}`,
       }),
     ),
-    insert: prepare(
+    insert: prepare(() =>
       db.insert(t.uploads).values({
         id: p('id'),
         imageId: p('imageId'),
@@ -66,13 +66,13 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       }),
     ),
     dropGuard: dropGuard(db),
-    setHandle: prepare(
+    setHandle: prepare(() =>
       db
         .update(t.uploads)
         .set({ handle: sql`${p('handle')}` })
         .where(eq(t.uploads.id, text('id'))),
     ),
-    claim: prepare(
+    claim: prepare(() =>
       db
         .update(t.uploads)
         .set({
@@ -85,14 +85,14 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         )
         .returning({ id: t.uploads.id }),
     ),
-    renew: prepare(
+    renew: prepare(() =>
       db
         .update(t.uploads)
         .set({ leaseUntil: sql`${p('leaseUntil')}` })
         .where(sql`id = ${p('id')} and state = 'finishing' and claim = ${p('claim')}`)
         .returning({ id: t.uploads.id }),
     ),
-    close: prepare(
+    close: prepare(() =>
       db
         .update(t.uploads)
         .set({
@@ -105,7 +105,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         )
         .returning({ id: t.uploads.id }),
     ),
-    expired: prepare(
+    expired: prepare(() =>
       db
         .select()
         .from(t.uploads)
@@ -115,7 +115,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .orderBy(t.uploads.expiresAt)
         .limit(p('limit')),
     ),
-    closed: prepare(
+    closed: prepare(() =>
       db
         .select({
           id: t.uploads.id,
@@ -127,7 +127,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .where(sql`closed_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(db.delete(t.uploads).where(eq(t.uploads.id, text('id')))),
+    forget: prepare(() => db.delete(t.uploads).where(eq(t.uploads.id, text('id')))),
   }
 
   return {
@@ -212,7 +212,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
 export function sqliteBlobs(handle: Handle): BlobsBook {
   const { db } = handle
   const q = {
-    window: prepare(
+    window: prepare(() =>
       db
         .select({ id: t.blobs.id })
         .from(t.blobs)
@@ -221,7 +221,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
         .limit(p('limit')),
     ),
     /** One statement decides and marks: a reference made in between cannot be missed (R9). */
-    mark: prepare(
+    mark: prepare(() =>
       db
         .update(t.blobs)
         .set({ state: 'dying', dyingAt: sql`${p('now')}` })
@@ -229,7 +229,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
           sql`state in ('live', 'lost') and id in (select b.id from (select id from blobs where id > ${p('after')} order by id limit ${p('limit')}) b where not exists (select 1 from images where blob_id = b.id))`,
         ),
     ),
-    dying: prepare(
+    dying: prepare(() =>
       db
         .select({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
         .from(t.blobs)
@@ -237,15 +237,15 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
         .where(sql`state = 'dying' and state <> 'live' and dying_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(db.delete(t.blobs).where(sql`id = ${p('id')} and state = 'dying'`)),
-    known: prepare(
+    forget: prepare(() => db.delete(t.blobs).where(sql`id = ${p('id')} and state = 'dying'`)),
+    known: prepare(() =>
       db
         .select({ key: sql<string>`value` })
         .from(
           sql`(select value from json_each(${p('keys')}) where exists (select 1 from blobs where key = value) or exists (select 1 from uploads where blob_key = value))`,
         ),
     ),
-    live: prepare(
+    live: prepare(() =>
       db
         .select({ count: sql<number>`count(*)` })
         .from(t.blobs)
