@@ -229,8 +229,9 @@ export type CatalogBook = {
   /**
    * The only way an image gets bytes (R8). From an upload: the claim must still hold; the blob
    * becomes live, or the live blob of the same digest is used and the upload's own key is surplus.
-   * From an existing blob: the reader's grant is a condition of the batch. False conditions are
-   * `conflict` (claim lost, image gone) or `denied`. Repeating it with the same claim is success.
+   * From an existing blob: the writer's grant to read it is a condition of the batch. False
+   * conditions are `conflict` (the image, the claim, the stored copy or the grant to read it has gone) or
+   * `denied` (the right to write has gone). Repeating it with the same claim is success.
    */
   attach(attachment: {
     imageId: string
@@ -318,7 +319,7 @@ export type UploadsBook = {
     to: UploadState,
     now: Date,
   ): Promise<boolean>
-  /** Open uploads past their deadline and finishing ones whose lease ended long ago. */
+  /** Running uploads past their deadline, or whose image was deleted; not while a lease holds. */
   expired(now: Date, limit: number): Promise<Upload[]>
   /** Uploads closed before `before`; `kept` says that the key became a blob (its bytes stay). */
   closed(

@@ -60,6 +60,8 @@ export async function openDatabase(file: string, options: OpenOptions): Promise<
   const rollback = sqlite.prepare('ROLLBACK')
   let writes = 0
 
+  // Reads run in one go but not in one transaction: within this process nothing comes between, and
+  // what the command line commits between two of them is asked again by the guard of any write.
   const run = (statements: readonly Statement[]): unknown[] =>
     // drizzle's sync drivers wrap their answer; `execute` is only typed as a promise
     statements.map(({ query, values }) =>

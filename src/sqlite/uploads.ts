@@ -110,7 +110,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .select()
         .from(t.uploads)
         .where(
-          sql`state in ('open', 'finishing') and expires_at < ${p('now')} and (lease_until is null or lease_until < ${p('now')})`,
+          sql`state in ('open', 'finishing') and (image_id is null or expires_at < ${p('now')}) and (lease_until is null or lease_until < ${p('now')})`,
         )
         .orderBy(t.uploads.expiresAt)
         .limit(p('limit')),

@@ -139,6 +139,20 @@ describe('R50: an upload that was left makes way for the next push of its image'
     expect(await code(process(blobs).openParts(image, 80_000, claims))).toBe(null)
   })
 
+  test('at the next sweep when its image was deleted', async () => {
+    const uploads = process(memoryBlobs({ limit: ROOM, clock }))
+    const image = await newImage()
+    const upload = await uploads.openParts(image, 80_000, claims)
+    expect(await opened.database.uploads.expired(clock.now(), 10)).toEqual([])
+    const found = await opened.database.catalog.imageById(image, claims, clock.now())
+    const containerId = found.value?.containerId ?? ''
+    const { userId, tokenId } = claims
+    const writer = { userId, tokenId, admin: false, now: clock.now() }
+    await opened.database.catalog.deleteImage({ imageId: image, containerId }, writer)
+    const ended = await opened.database.uploads.expired(clock.now(), 10)
+    expect(ended.map(({ id }) => id)).toEqual([upload.id])
+  })
+
   test('a failed v1 upload leaves nothing reserved', async () => {
     const blobs = memoryBlobs({ limit: ROOM, clock })
     const uploads = process(blobs)
