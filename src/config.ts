@@ -2,41 +2,59 @@
  * Configuration: one schema, one prefix, one call. Defaults live here only; README's table is
  * checked against `SETTINGS` by a test.
  */
-import * as z from 'zod'
+import * as z from 'zod/mini'
+import en from 'zod/v4/locales/en.js'
 import { RegistryError } from './errors.ts'
 
-const port = z.coerce.number().int().min(0).max(65535)
+// The small zod speaks no language unless told to: problems are sentences.
+z.config(en())
+
+const port = whole(0, 65535)
 const url = z
   .string()
-  .regex(
-    /^https?:\/\/[a-z0-9.[\]:-]+$/i,
-    'must be http(s)://host[:port] without a path or trailing slash',
+  .check(
+    z.regex(
+      /^https?:\/\/[a-z0-9.[\]:-]+$/i,
+      'must be http(s)://host[:port] without a path or trailing slash',
+    ),
   )
+
+const secret = z.string().check(z.minLength(32, 'must have at least 32 characters'))
+
+/** A whole number within bounds, written in digits. */
+function whole(min: number, max = Number.MAX_SAFE_INTEGER) {
+  const message = `must be a whole number from ${min}${max === Number.MAX_SAFE_INTEGER ? '' : ` to ${max}`}`
+  return z.coerce.number(message).check(z.int(message), z.gte(min, message), z.lte(max, message))
+}
 
 /** Every setting: its variable, default, schema and one line for --help and README. */
 export const SETTINGS = {
-  SREG_HOST: { default: '127.0.0.1', schema: z.string().min(1), help: 'address to listen on' },
+  SREG_HOST: {
+    default: '127.0.0.1',
+    schema: z.string().check(z.minLength(1)),
+    help: 'address to listen on',
+  },
   SREG_PORT: { default: '8080', schema: port, help: 'port to listen on' },
   SREG_DATA: {
     default: './sreg-data',
-    schema: z.string().min(1),
+    schema: z.string().check(z.minLength(1)),
     help: 'folder for database, blobs and keys',
   },
   SREG_PUBLIC_URL: {
     default: '',
-    schema: z.literal('').or(url),
+    schema: z.union([z.literal(''), url]),
     help: 'address that clients use, as http(s)://host[:port]; without it, taken from each request',
   },
   SREG_TLS_CERT: { default: '', schema: z.string(), help: 'certificate file (PEM) for https' },
   SREG_TLS_KEY: { default: '', schema: z.string(), help: 'key file (PEM) for https' },
   SREG_SECRET: {
     default: '',
-    schema: z.literal('').or(z.string().min(32, 'must have at least 32 characters')),
+    schema: z.union([z.literal(''), secret]),
     help: 'secret for tickets; without it, kept in the data folder',
   },
   SREG_SECRET_PREVIOUS: {
     default: '',
-    schema: z.literal('').or(z.string().min(32, 'must have at least 32 characters')),
+    schema: z.union([z.literal(''), secret]),
     help: 'the former secret, still accepted while tickets signed with it run out',
   },
   SREG_TRUSTED_PROXIES: {
@@ -56,27 +74,27 @@ export const SETTINGS = {
   },
   SREG_GRACE: {
     default: '30',
-    schema: z.coerce.number().int().min(0).max(3600),
+    schema: whole(0, 3600),
     help: 'seconds that running requests get at shutdown',
   },
   SREG_SWEEP_INTERVAL: {
     default: '900',
-    schema: z.coerce.number().int().min(1).max(86400),
+    schema: whole(1, 86400),
     help: 'seconds between two sweeps of expired uploads and unreferenced blobs',
   },
   SREG_SWEEP_GRACE: {
     default: '43200',
-    schema: z.coerce.number().int().min(0),
+    schema: whole(0),
     help: 'seconds a deleted blob is kept; no shorter than the longest download ticket (43200) unless tests say so',
   },
   SREG_MIN_FREE: {
     default: '1073741824',
-    schema: z.coerce.number().int().min(0),
+    schema: whole(0),
     help: 'bytes of disk that uploads must leave free (5 % of the disk if that is less)',
   },
   SREG_MAX_CONNECTIONS: {
     default: '64',
-    schema: z.coerce.number().int().min(1),
+    schema: whole(1),
     help: 'open connections per client address; loopback and trusted proxies are not counted',
   },
 } as const

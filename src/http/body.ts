@@ -1,5 +1,5 @@
 /** Request bodies: small JSON with limits on size and depth, and the length of large ones. */
-import type { ZodType } from 'zod'
+import type { ZodMiniType } from 'zod/mini'
 import { RegistryError } from '../errors.ts'
 import type { Ctx } from './context.ts'
 import type { Transfer } from './transfer.ts'
@@ -18,7 +18,7 @@ const invalid = (message: string, cause?: unknown) =>
 export async function readJson<T>(
   c: Ctx,
   transfer: Transfer,
-  schema: ZodType<T>,
+  schema: ZodMiniType<T>,
   cap = 65_536,
 ): Promise<T> {
   const text = await readText(c, transfer, cap)

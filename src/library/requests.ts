@@ -1,26 +1,27 @@
 /** Shapes of the request bodies, and the parts of a request that older clients spell their own way. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import { RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 
 // Clients send whole Go structs with zero values: only the meaningful fields are read (R15).
-const text = z
-  .string()
-  .max(4096, 'at most 4096 characters')
-  .nullish()
-  .transform((value) => value ?? '')
-const id = z.string().max(64)
-const size = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
-const madePrivate = z
-  .unknown()
-  .transform((value) => value === true)
-  .optional()
-  .transform((value) => value ?? false)
+const text = z.pipe(
+  z.nullish(z.string().check(z.maxLength(4096, 'at most 4096 characters'))),
+  z.transform((value) => value ?? ''),
+)
+const id = z.string().check(z.maxLength(64))
+const count = z
+  .number()
+  .check(z.int('must be a whole number'), z.gte(0), z.lte(Number.MAX_SAFE_INTEGER))
+const madePrivate = z.pipe(
+  z.optional(z.unknown()),
+  z.transform((value) => value === true),
+)
 /** 64 hex digits; older and non-S3 clients send nothing. */
-const sha256 = z
-  .union([z.literal(''), z.string().regex(/^[0-9a-f]{64}$/i, 'must be 64 hex digits')])
-  .nullish()
-  .transform((value) => (value === '' || value == null ? null : value.toLowerCase()))
+const sha256 = z.pipe(
+  z.nullish(z.string().check(z.regex(/^([0-9a-f]{64})?$/i, 'must be 64 hex digits'))),
+  z.transform((value) => (value === '' || value == null ? null : value.toLowerCase())),
+)
+const uploadID = z.string().check(z.maxLength(2048))
 
 export const newEntity = z.object({ name: z.string(), description: text })
 export const newCollection = z.object({
@@ -36,43 +37,54 @@ export const newContainer = z.object({
   private: madePrivate,
 })
 export const newImage = z.object({ hash: z.string(), description: text, container: id })
-export const newUpload = z.object({ filesize: size, sha256sum: sha256 })
-export const newParts = z.object({ filesize: size })
+export const newUpload = z.object({ filesize: count, sha256sum: sha256 })
+export const newParts = z.object({ filesize: count })
 export const newPart = z.object({
-  uploadID: z.string().max(2048),
-  partNumber: z.number().int().min(1).max(10_000),
-  partSize: size,
+  uploadID,
+  partNumber: count.check(z.gte(1), z.lte(10_000)),
+  partSize: count,
   sha256sum: sha256,
 })
 export const completedParts = z.object({
-  uploadID: z.string().max(2048),
+  uploadID,
   completedParts: z
-    .array(z.object({ partNumber: z.number().int(), token: z.string().max(256) }))
-    .max(10_000),
+    .array(z.object({ partNumber: count, token: z.string().check(z.maxLength(256)) }))
+    .check(z.maxLength(10_000)),
 })
-export const abortedParts = z.object({ uploadID: z.string().max(2048) })
+export const abortedParts = z.object({ uploadID })
 
 /**
  * A tag call's body: `{"Tag","ImageID"}` (v1), with "Arch" (v2), the lower-case spelling of the
  * published API, or the bare map `{tag: imageID}` that Hinkskalle saw (protocol.md §3.2).
  */
-export const newTag = z.record(z.string(), z.unknown()).transform((body, context) => {
-  const byName = new Map(Object.entries(body).map(([key, value]) => [key.toLowerCase(), value]))
-  const [only] = Object.entries(body)
-  const bare = byName.size === 1 && only !== undefined && !byName.has('tag')
-  const tag = bare ? only[0] : byName.get('tag')
-  const imageId = bare ? only[1] : byName.get('imageid')
-  const arch = byName.get('arch') ?? null
-  if (typeof tag !== 'string' || typeof imageId !== 'string' || imageId.length > 64) {
-    context.addIssue({ code: 'custom', message: 'Tag and ImageID must be given as text' })
-    return z.NEVER
-  }
-  if (arch !== null && (typeof arch !== 'string' || !isArch(arch))) {
-    context.addIssue({ code: 'custom', message: 'Arch must be an architecture such as amd64' })
-    return z.NEVER
-  }
-  return { tag, imageId, arch: arch === '' ? null : arch }
-})
+export const newTag = z.pipe(
+  z.record(z.string(), z.unknown()),
+  z.transform((body, context) => {
+    const byName = new Map(Object.entries(body).map(([key, value]) => [key.toLowerCase(), value]))
+    const [only] = Object.entries(body)
+    const bare = byName.size === 1 && only !== undefined && !byName.has('tag')
+    const tag = bare ? only[0] : byName.get('tag')
+    const imageId = bare ? only[1] : byName.get('imageid')
+    const arch = byName.get('arch') ?? null
+    if (typeof tag !== 'string' || typeof imageId !== 'string' || imageId.length > 64) {
+      context.issues.push({
+        code: 'custom',
+        input: body,
+        message: 'Tag and ImageID must be given as text',
+      })
+      return z.NEVER
+    }
+    if (arch !== null && (typeof arch !== 'string' || !isArch(arch))) {
+      context.issues.push({
+        code: 'custom',
+        input: body,
+        message: 'Arch must be an architecture such as amd64',
+      })
+      return z.NEVER
+    }
+    return { tag, imageId, arch: arch === '' ? null : arch }
+  }),
+)
 
 const isArch = (arch: string) => /^[a-z0-9_]{0,32}$/.test(arch)
 
