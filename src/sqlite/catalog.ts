@@ -614,6 +614,19 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .from(sql`(select rowid from search where search match ${scoped} limit ${CANDIDATES + 1})`),
   )
 
+  /** Insert-or-nothing behind its guard, and the row that stands now: one batch (R6). */
+  async function store<Row extends { id: string }, T>(
+    id: string,
+    [guard, insert, select]: readonly [Statement, Statement, Statement<Row[]>],
+    toNoun: (row: Row) => T,
+    reasons: Parameters<typeof guarded>[1],
+  ): Promise<{ row: T; created: boolean }> {
+    const [, , rows] = await guarded(handle.write(guard, insert, select, w.dropGuard()), reasons)
+    const row = rows[0]
+    if (row === undefined) throw new RegistryError('internal', 'What was created was not stored.')
+    return { row: toNoun(row), created: row.id === id }
+  }
+
   /** The viewer's standing, read in the same trip; nobody has none and needs no statement. */
   async function see<T extends readonly Statement[], R>(
     viewer: Viewer,
@@ -749,53 +762,32 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async createEntity({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
-      const [, , rows] = await guarded(
-        handle.write(w.entityGuard(values), w.entity(values), q.entity(values), w.dropGuard()),
-        { may_write: lostRight },
-      )
-      const row = rows[0]
-      if (row === undefined) throw new RegistryError('internal', 'The entity was not stored.')
-      return { row: toEntity(row), created: row.id === draft.id }
+      const steps = [w.entityGuard(values), w.entity(values), q.entity(values)] as const
+      return store(draft.id, steps, toEntity, { may_write: lostRight })
     },
     async createCollection({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
-      const [, , rows] = await guarded(
-        handle.write(
-          w.collectionGuard(values),
-          w.collection(values),
-          w.collectionByName(values),
-          w.dropGuard(),
-        ),
-        { may_write: lostRight, found: gone('entity') },
-      )
-      const row = rows[0]
-      if (row === undefined) throw new RegistryError('internal', 'The collection was not stored.')
-      return { row: toCollection(row), created: row.id === draft.id }
+      const steps = [
+        w.collectionGuard(values),
+        w.collection(values),
+        w.collectionByName(values),
+      ] as const
+      return store(draft.id, steps, toCollection, { may_write: lostRight, found: gone('entity') })
     },
     async createContainer({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
-      const [, , rows] = await guarded(
-        handle.write(
-          w.containerGuard(values),
-          w.container(values),
-          w.containerByName(values),
-          w.dropGuard(),
-        ),
-        { may_write: lostRight, found: gone('collection') },
-      )
-      const row = rows[0]
-      if (row === undefined) throw new RegistryError('internal', 'The container was not stored.')
-      return { row: toContainer(row), created: row.id === draft.id }
+      const steps = [
+        w.containerGuard(values),
+        w.container(values),
+        w.containerByName(values),
+      ] as const
+      const reasons = { may_write: lostRight, found: gone('collection') }
+      return store(draft.id, steps, toContainer, reasons)
     },
     async createImage({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
-      const [, , rows] = await guarded(
-        handle.write(w.imageGuard(values), w.image(values), w.imageByDigest(values), w.dropGuard()),
-        { may_write: lostRight, found: gone('container') },
-      )
-      const row = rows[0]
-      if (row === undefined) throw new RegistryError('internal', 'The image was not stored.')
-      return { row: toImage(row), created: row.id === draft.id }
+      const steps = [w.imageGuard(values), w.image(values), w.imageByDigest(values)] as const
+      return store(draft.id, steps, toImage, { may_write: lostRight, found: gone('container') })
     },
 
     async readableBlob(digest, viewer, now) {
