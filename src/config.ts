@@ -92,6 +92,50 @@ export const SETTINGS = {
     schema: whole(0),
     help: 'bytes of disk that uploads must leave free (5 % of the disk if that is less)',
   },
+  SREG_MAX_IMAGE: {
+    default: '0',
+    schema: whole(0),
+    help: 'bytes of the largest image that may be pushed; 0 is no limit',
+  },
+  SREG_S3_BUCKET: {
+    default: '',
+    schema: z.string(),
+    help: 'bucket for the blobs, on Amazon S3 or any server that speaks its protocol; without it, blobs are on disk',
+  },
+  SREG_S3_ENDPOINT: {
+    default: '',
+    schema: z.union([z.literal(''), url]),
+    help: 'address of the S3 server as http(s)://host[:port]; without it, Amazon of the region',
+  },
+  SREG_S3_PUBLIC_ENDPOINT: {
+    default: '',
+    schema: z.union([z.literal(''), url]),
+    help: 'address of the S3 server as clients reach it, for SREG_S3_REDIRECT; without it, SREG_S3_ENDPOINT',
+  },
+  SREG_S3_REGION: { default: 'us-east-1', schema: z.string(), help: 'region of the bucket' },
+  SREG_S3_PREFIX: {
+    default: '',
+    schema: z
+      .string()
+      .check(z.regex(/^(?:[\w.-]+\/)*$/, 'must be words that each end in a slash, such as sreg/')),
+    help: 'what the names of all objects begin with, such as sreg/; one registry per bucket and prefix',
+  },
+  SREG_S3_PATH_STYLE: {
+    default: 'auto',
+    schema: z.enum(['auto', 'on', 'off']),
+    help: 'bucket in the path instead of the host name; auto is on when SREG_S3_ENDPOINT is given',
+  },
+  SREG_S3_ACCESS_KEY: {
+    default: '',
+    schema: z.string(),
+    help: "access key id; without it, the SDK's own ways (AWS_* variables, instance roles)",
+  },
+  SREG_S3_SECRET_KEY: { default: '', schema: z.string(), help: 'secret access key' },
+  SREG_S3_REDIRECT: {
+    default: 'off',
+    schema: z.enum(['on', 'off']),
+    help: 'on lets clients exchange image bytes with the S3 server directly, by signed addresses',
+  },
   SREG_MAX_CONNECTIONS: {
     default: '64',
     schema: whole(1),
@@ -118,7 +162,26 @@ export type Config = Readonly<{
   sweepGrace: number
   /** Bytes. */
   minFree: number
+  /** Bytes; null is no limit. */
+  maxImage: number | null
   maxConnections: number
+  /** Null keeps blobs on disk. */
+  s3: S3Config | null
+}>
+
+export type S3Config = Readonly<{
+  bucket: string
+  /** Null is Amazon's own for the region. */
+  endpoint: string | null
+  /** Where clients reach the store, for signed URLs; null is `endpoint`. */
+  publicEndpoint: string | null
+  region: string
+  /** Empty, or ends in a slash. */
+  prefix: string
+  pathStyle: boolean
+  /** Null leaves credentials to the SDK's own ways. */
+  credentials: Readonly<{ accessKey: string; secretKey: Secret }> | null
+  redirect: boolean
 }>
 
 /** A value that prints as ‹redacted› wherever it is printed; `reveal` is the only way out. */
@@ -150,7 +213,7 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
     const result = setting.schema.safeParse(raw === undefined || raw === '' ? setting.default : raw)
     if (result.success) values[name] = result.data
     else {
-      const shown = name.startsWith('SREG_SECRET') ? '' : ` (it is ${JSON.stringify(raw)})`
+      const shown = /SECRET/.test(name) ? '' : ` (it is ${JSON.stringify(raw)})`
       problems.push(`${name}: ${result.error.issues[0]?.message ?? 'not valid'}${shown}`)
     }
   }
@@ -160,6 +223,11 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
   const v = values as { [K in Variable]: z.infer<(typeof SETTINGS)[K]['schema']> }
   if (Boolean(v.SREG_TLS_CERT) !== Boolean(v.SREG_TLS_KEY))
     problems.push('SREG_TLS_CERT and SREG_TLS_KEY: give both or neither')
+  if (Boolean(v.SREG_S3_ACCESS_KEY) !== Boolean(v.SREG_S3_SECRET_KEY))
+    problems.push('SREG_S3_ACCESS_KEY and SREG_S3_SECRET_KEY: give both or neither')
+  for (const name of Object.keys(SETTINGS))
+    if (name.startsWith('SREG_S3_') && !v.SREG_S3_BUCKET && env[name] && name !== 'SREG_S3_BUCKET')
+      problems.push(`${name}: means nothing without SREG_S3_BUCKET`)
   const proxies = (v.SREG_TRUSTED_PROXIES ?? '')
     .split(',')
     .map((part) => part.trim())
@@ -188,7 +256,30 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
     sweepInterval: v.SREG_SWEEP_INTERVAL,
     sweepGrace: v.SREG_SWEEP_GRACE,
     minFree: v.SREG_MIN_FREE,
+    maxImage: v.SREG_MAX_IMAGE === 0 ? null : v.SREG_MAX_IMAGE,
     maxConnections: v.SREG_MAX_CONNECTIONS,
+    s3:
+      v.SREG_S3_BUCKET === ''
+        ? null
+        : Object.freeze({
+            bucket: v.SREG_S3_BUCKET,
+            endpoint: v.SREG_S3_ENDPOINT === '' ? null : v.SREG_S3_ENDPOINT,
+            publicEndpoint: v.SREG_S3_PUBLIC_ENDPOINT === '' ? null : v.SREG_S3_PUBLIC_ENDPOINT,
+            region: v.SREG_S3_REGION,
+            prefix: v.SREG_S3_PREFIX,
+            pathStyle:
+              v.SREG_S3_PATH_STYLE === 'auto'
+                ? v.SREG_S3_ENDPOINT !== ''
+                : v.SREG_S3_PATH_STYLE === 'on',
+            credentials:
+              v.SREG_S3_ACCESS_KEY === ''
+                ? null
+                : Object.freeze({
+                    accessKey: v.SREG_S3_ACCESS_KEY,
+                    secretKey: new Secret(v.SREG_S3_SECRET_KEY),
+                  }),
+            redirect: v.SREG_S3_REDIRECT === 'on',
+          }),
   })
 }
 

@@ -22,7 +22,13 @@ import type {
 } from './core/model.ts'
 
 /** A stream of bytes. Consumers iterate it once; breaking off early must release the source. */
-export type Bytes = AsyncIterable<Uint8Array>
+export type Bytes = AsyncIterable<Uint8Array> & {
+  /**
+   * The same bytes as a stream of the runtime, of a length it knows, present where it moves them
+   * without waking JavaScript (Workers). Consumers take this or iterate, never both.
+   */
+  readonly native?: ReadableStream<Uint8Array>
+}
 
 // ---------------------------------------------------------------------------------------------
 // Blobs
@@ -49,6 +55,8 @@ export type BlobRead = BlobInfo & {
    * blob from absolute `position` into `buffer` at `offset`; resolves with the number read.
    */
   readInto?(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>
+  /** The bytes of `range` as a stream of the runtime, where the store has one; instead of `stream`. */
+  native?(): ReadableStream<Uint8Array>
   /** Releases the source. Safe to repeat; needed when `stream` is not run to its end. */
   close(): Promise<void>
 }
@@ -111,6 +119,30 @@ export type BlobStore = {
   writeId(id: string): Promise<void>
   /** Cheap proof of life for /readyz; throws when the store does not answer. */
   ping(): Promise<void>
+  /** Present only where bytes may pass between clients and the store directly (SREG_S3_REDIRECT). */
+  direct?: DirectTransfers
+}
+
+/**
+ * Signed URLs of the store itself. A store offers them only after it has shown that it refuses
+ * tampered URLs and bodies of another SHA-256 than the signed one (R62): then the hash of a
+ * one-part upload needs no second reading (R4).
+ */
+export type DirectTransfers = {
+  /** A URL that answers GETs, ranges included, until `notAfter`; saved as `filename` by browsers. */
+  get(key: string, notAfter: Date, filename: string): Promise<string>
+  /**
+   * A URL for PUTs of part `number` of exactly `size` bytes, until `notAfter`; dead once the upload
+   * is finished or aborted (R2, R22). `sha256` (64 hex digits) is signed with it where it is given.
+   */
+  putPart(
+    key: string,
+    handle: string,
+    part: { number: number; size: number; sha256: string | null },
+    notAfter: Date,
+  ): Promise<string>
+  /** The parts that have arrived, by number; empty for an upload that is unknown or has ended. */
+  parts(key: string, handle: string): Promise<BlobPart[]>
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { createReadStream, existsSync } from 'node:fs'
-import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, rm, writeFile } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -127,14 +127,6 @@ export async function atMost<T, R>(
   }
   await Promise.all(Array.from({ length: limit }, worker))
   return results
-}
-
-/** Paths of the blobs that a registry on a disk holds. */
-export async function storedBlobs(data: string): Promise<string[]> {
-  const entries = await readdir(join(data, 'blobs'), { recursive: true, withFileTypes: true })
-  return entries
-    .filter((entry) => entry.isFile() && /^[0-9a-f]{24}$/.test(entry.name))
-    .map((entry) => join(entry.parentPath, entry.name))
 }
 
 export const removeFolder = (folder: string) => rm(folder, { recursive: true, force: true })

@@ -2,7 +2,7 @@
  * What a registry must do for people who have the real client: a function of a factory, so that the
  * same is asked of every runtime. The wire behind it stands in docs/protocol.md.
  */
-import { mkdtemp, readFile, rm, truncate, unlink, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -15,7 +15,6 @@ import {
   makeSifs,
   removeFolder,
   sha256File,
-  storedBlobs,
   type Client,
   type Outcome,
 } from './apptainer.ts'
@@ -185,13 +184,13 @@ export function describeClient(
       })
 
       check('the same again, and a second tag of it: nothing goes up twice', async () => {
-        const before = await storedBlobs(target.data).catch(() => null)
+        const before = await target.store.names()
         for (const ref of ['alice/default/app', 'alice/default/app:second']) {
           const again = await push(alice, 'small.sif', ref)
           expectSuccess(again)
           expect(again.terminal).not.toContain('Uploaded')
         }
-        expect(await storedBlobs(target.data).catch(() => null)).toEqual(before)
+        expect(await target.store.names()).toEqual(before)
         await expectPull(bob, 'small.sif', ['library://alice/default/app:second'])
       })
 
@@ -506,6 +505,8 @@ export function describeRangeFailures(
       head: string
       ref: string
       token: { jwt: string; id: string }
+      /** Name of the image's blob in the store. */
+      blob: string
       /** Waits until the server no longer serves this very request. */
       refused(): Promise<void>
     }
@@ -516,7 +517,9 @@ export function describeRangeFailures(
       const pushed = libraryClient(target.url, token.jwt)
       // Content of its own, or the next test would share its blob.
       image.writeUInt32LE(number, image.length - 4)
+      const before = new Set(await target.store.names())
       await pushed.push(ref, image, { privateContainer: true })
+      const blob = (await target.store.names()).find((name) => !before.has(name)) ?? ''
       let ranges = 0
       const proxy = await startProxy(target.url, async (head) => {
         if (!/^range:/im.test(head) || ++ranges !== 3 || event === null) return head
@@ -531,7 +534,7 @@ export function describeRangeFailures(
             await new Promise((resolve) => setTimeout(resolve, 50))
           }
         }
-        return event({ head, ref, token, refused })
+        return event({ head, ref, token, blob, refused })
       })
       try {
         const client = await makeClient(join(folder, `client-${number}`))
@@ -552,12 +555,6 @@ export function describeRangeFailures(
       expect(happened, pulled.terminal).toBe(true)
       expect(pulled.code, pulled.terminal).not.toBe(0)
       expect(pulled.sha256).toBeNull()
-    }
-    /** The file of the newest blob. */
-    const blobFile = async () => {
-      for (const file of await storedBlobs(target.data))
-        if ((await sha256File(file)) === sha256(image)) return file
-      throw new Error('the blob is not on the disk')
     }
 
     check('nothing fails: the file is whole', async () => {
@@ -602,17 +599,17 @@ export function describeRangeFailures(
       }),
     )
 
-    check('the bytes are gone from the disk', () =>
-      expectFailure(async ({ head, refused }) => {
-        await unlink(await blobFile())
+    check('the bytes are gone from the store', () =>
+      expectFailure(async ({ head, blob, refused }) => {
+        await target.store.remove(blob)
         await refused()
         return head
       }),
     )
 
-    check('the bytes on the disk end too early', () =>
-      expectFailure(async ({ head }) => {
-        await truncate(await blobFile(), 11 * MIB)
+    check('the bytes in the store end too early', () =>
+      expectFailure(async ({ head, blob }) => {
+        await target.store.cut(blob, 11 * MIB)
         return head
       }),
     )

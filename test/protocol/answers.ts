@@ -1,6 +1,4 @@
 /** What every answer of the registry must hold, whatever was asked. */
-import { readdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { expect } from 'vitest'
 import type { Target } from '../runtimes/target.ts'
 import type { Answer } from './client.ts'
@@ -45,15 +43,6 @@ export function expectAlike(one: Answer, other: Answer): void {
     headers: [...headers].filter(([name]) => !['date', 'x-request-id'].includes(name)),
   })
   expect(plain(one)).toEqual(plain(other))
-}
-
-/** Files of the blob folder, finished or on their way, relative to the data folder. */
-export async function blobFiles({ data }: Target): Promise<string[]> {
-  const files = await readdir(data, { recursive: true, withFileTypes: true })
-  return files
-    .filter((file) => file.isFile() && /\/(?:blobs\/..|uploads)$/.test(file.parentPath))
-    .map((file) => join(file.parentPath, file.name))
-    .toSorted()
 }
 
 /**

@@ -1,10 +1,9 @@
 /** Uploads over HTTP: single, v1 and in parts, and everything that goes wrong (protocol.md §4). */
-import { stat, unlink } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildSif, sampleSif } from '../fixtures/sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
-import { blobFiles, expectData, expectRefusal, tripsOf } from './answers.ts'
+import { expectData, expectRefusal, tripsOf } from './answers.ts'
 import { libraryClient, sha256, type Answer, type LibraryClient } from './client.ts'
 import { rawRequest } from './raw.ts'
 
@@ -177,7 +176,7 @@ export function describeUploads(
 
       test('other bytes than announced leave nothing', async () => {
         const of = await announce('alice/whole/wrong', sampleSif({ content: 'wrong' }))
-        const before = await blobFiles(target)
+        const before = await target.store.names()
         const other = of.bytes.slice()
         other[100] = 9
         expectRefusal(await put(await openSingle(of), other), 400)
@@ -185,7 +184,7 @@ export function describeUploads(
         expectRefusal(await alice.call('POST', `/v2/imagefile/${of.image}`, body), 400, /SHA-256/)
         expectRefusal(await complete(of), 409)
         await expectInvisible(of)
-        expect(await blobFiles(target)).toEqual(before)
+        expect(await target.store.names()).toEqual(before)
       })
 
       test('sizes that cannot be are refused when the upload opens', async () => {
@@ -200,7 +199,7 @@ export function describeUploads(
       })
 
       test('files that are no SIF, or lie, are refused with a sentence', async () => {
-        const before = await blobFiles(target)
+        const before = await target.store.names()
         const lies: [string, Uint8Array][] = [
           ['text', new TextEncoder().encode('#!/bin/sh\necho I am no image\n'.repeat(100))],
           ['byte', new Uint8Array(1)],
@@ -220,14 +219,14 @@ export function describeUploads(
           expectRefusal(await complete(of), 409)
           await expectInvisible(of)
         }
-        expect(await blobFiles(target)).toEqual(before)
+        expect(await target.store.names()).toEqual(before)
       })
 
       test('short, long, cut and chunked bodies leave nothing', async () => {
         const of = await announce('alice/whole/bodies', sampleSif({ content: 'bodies' }))
         const uploadURL = await openSingle(of)
         const { pathname, search } = new URL(uploadURL)
-        const before = await blobFiles(target)
+        const before = await target.store.names()
         const size = of.bytes.length
         const line = `PUT ${pathname}${search} HTTP/1.1`
         const send = (header: string, body: Uint8Array, fin = false) => {
@@ -252,7 +251,7 @@ export function describeUploads(
         await sleep(50)
         socket.resetAndDestroy()
         expect((await answer).status).toBe(0)
-        await expect.poll(() => blobFiles(target)).toEqual(before)
+        await expect.poll(() => target.store.names()).toEqual(before)
         expectRefusal(await complete(of), 409)
         await expectInvisible(of)
         // the ticket still takes the true bytes: a failed attempt burns nothing
@@ -335,10 +334,10 @@ export function describeUploads(
         expect((await alice.push('alice/dedupe/one', bytes, { tags: ['again'] })).uploaded).toBe(
           false,
         )
-        const before = await blobFiles(target)
+        const before = await target.store.names()
         expect((await alice.push('alice/dedupe/two', bytes)).uploaded).toBe(false)
         expect((await bob.push('bob/dedupe/three', bytes)).uploaded).toBe(false)
-        expect(await blobFiles(target)).toEqual(before)
+        expect(await target.store.names()).toEqual(before)
         const shown = expectData(await bob.call('GET', '/v1/images/bob/dedupe/three?arch=amd64'))
         expect(shown).toMatchObject({ uploaded: true, size: bytes.length, arch: 'amd64' })
         // each copy stands on its own
@@ -365,13 +364,13 @@ export function describeUploads(
 
       test('bytes lost behind our back are healed by the next push (R60)', async () => {
         const bytes = sampleSif({ content: 'lost' })
-        const before = new Set(await blobFiles(target))
+        const before = new Set(await target.store.names())
         await alice.push('alice/lost/one', bytes)
         await alice.push('alice/lost/two', bytes)
-        const files = (await blobFiles(target)).filter((file) => !before.has(file))
+        const files = (await target.store.names()).filter((file) => !before.has(file))
         for (const file of files) {
-          expect((await stat(file)).size).toBe(bytes.length)
-          await unlink(file)
+          expect(await target.store.size(file)).toBe(bytes.length)
+          await target.store.remove(file)
         }
         expect(files).toHaveLength(1)
         expectRefusal(await alice.call('GET', '/v1/imagefile/alice/lost/one:latest'), 500, /gone/)
@@ -426,7 +425,7 @@ export function describeUploads(
 
       test('after an abort no part is taken and nothing can be completed (R22)', async () => {
         const of = await announce('alice/parts/aborted', twoParts('aborted'))
-        const before = await blobFiles(target)
+        const before = await target.store.names()
         const uploadID = await openParts(of)
         const two = await sendPart(of, uploadID, 2)
         const link = expectData(await signPart(of, uploadID, 2)).presignedURL
@@ -434,7 +433,7 @@ export function describeUploads(
         expectData(await abort(of, uploadID))
         expectRefusal(await put(link, partOf(of, 2)), 404)
         expectRefusal(await completeParts(of, uploadID, [two]), 409, /ended/)
-        expect(await blobFiles(target)).toEqual(before)
+        expect(await target.store.names()).toEqual(before)
         await expectInvisible(of)
       })
 

@@ -3,7 +3,7 @@
  * users and tokens in it. `nodeTarget` serves in this process, so that database trips can be
  * counted; other runtimes start a process and leave the counting out.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, rm, stat, truncate, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { migrations, openAdmin } from '../../adapters/node/main.ts'
@@ -14,11 +14,22 @@ import { isRegistryError } from '../../src/errors.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
+/** What the blob store holds, looked at and damaged behind the registry's back. */
+export type StoreAccess = {
+  /** Names of everything in it, finished or on its way, sorted; not the registry's id. */
+  names(): Promise<string[]>
+  size(name: string): Promise<number>
+  /** Cuts what is stored under the name to `size` bytes. */
+  cut(name: string, size: number): Promise<void>
+  remove(name: string): Promise<void>
+}
+
 export type Target = {
   /** `http://127.0.0.1:PORT`. */
   url: string
-  /** The data folder, for tests that look at or damage what is stored. */
+  /** The folder that holds its state: what `makeTarget({ data })` opens again. */
   data: string
+  store: StoreAccess
   /** Makes the user unless there is one, and a token for them; `scopes` null is the default set. */
   mint(
     user: string,
@@ -37,6 +48,25 @@ export type TargetOptions = {
   env?: Record<string, string>
   /** An existing data folder to serve. */
   data?: string
+}
+
+/** The blobs of a data folder. */
+export function diskStore(data: string): StoreAccess {
+  return {
+    async names() {
+      const files = await readdir(data, { recursive: true, withFileTypes: true })
+      return files
+        .filter((file) => file.isFile() && /\/(?:blobs\/..|uploads)$/.test(file.parentPath))
+        .map((file) => join(file.parentPath, file.name))
+        .toSorted()
+    },
+    size: async (name) => (await stat(name)).size,
+    async cut(name, size) {
+      await chmod(name, 0o600)
+      await truncate(name, size)
+    },
+    remove: (name) => unlink(name),
+  }
 }
 
 /** A registry on Node in this process, with a fresh data folder unless one is given. */
@@ -69,6 +99,7 @@ export async function nodeTarget(options: TargetOptions = {}): Promise<Target> {
   return {
     url: registry.url,
     data,
+    store: diskStore(data),
     mint: (user, { scopes = null, admin: asAdmin = false, expires } = {}) =>
       withAdmin(async (admin) => {
         await admin.addUser(user, { admin: asAdmin }).catch((error: unknown) => {
