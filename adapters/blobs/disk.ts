@@ -45,8 +45,8 @@ import {
   partWriters,
   randomName,
   receive,
-} from './memory.ts'
-import type { PartWriters, Plan, ReceiveOptions } from './memory.ts'
+} from './rules.ts'
+import type { PartWriters, Plan, ReceiveOptions } from './rules.ts'
 
 const { O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants
 
