@@ -4,25 +4,8 @@ import { createServer as createTlsServer } from 'node:https'
 import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { RegistryError } from '../../src/errors.ts'
-import type { Connection } from '../../src/app.ts'
 import type { Log } from '../../src/ports.ts'
-
-export type ListenOptions = {
-  fetch: (request: Request, connection: Connection) => Response | Promise<Response>
-  host: string
-  /** 0 takes any free port. */
-  port: number
-  /** PEM texts. */
-  tls?: { cert: string; key: string }
-  /** Seconds that running requests get when the server closes. */
-  graceSeconds: number
-  /** Open connections per client address; loopback and trusted proxies are not counted. */
-  maxConnections: number
-  trustedProxies: readonly string[]
-  log: Log
-  /** What a peer that is waited for must move; 4 KiB/s over 60 s unless a test says otherwise. */
-  minimumRate?: { bytesPerSecond: number; seconds: number }
-}
+import type { Listening, ListenOptions } from '../host/platform.ts'
 
 /** Bytes of a refused body that are still read, and how long the peer may take to hear of it. */
 const DRAIN = { bytes: 1_048_576, milliseconds: 2000 }
@@ -31,12 +14,9 @@ const SWALLOWED = 65_536
 
 /**
  * Starts to serve. Rejects with `conflict` when the port is taken and `invalid` when the address
- * cannot be used. `close` stops accepting, lets running requests finish for `graceSeconds`, ends
- * idle connections at once and destroys the rest.
+ * cannot be used.
  */
-export async function listen(
-  options: ListenOptions,
-): Promise<{ url: string; port: number; close(): Promise<void> }> {
+export async function listen(options: ListenOptions): Promise<Listening> {
   const { fetch, tls, log, host } = options
   const listener = getRequestListener(
     (request, env) => {

@@ -12,7 +12,8 @@ import {
   readOrCreateSecret,
   readOrCreateSigningKeys,
   readSigningKeys,
-} from '../../adapters/node/data-folder.ts'
+} from '../../adapters/host/data-folder.ts'
+import { platform } from '../../adapters/node/main.ts'
 
 const root = process.getuid?.() === 0
 const mode = async (path: string) => (await stat(path)).mode & 0o777
@@ -129,27 +130,33 @@ describe('secrets', () => {
 describe('R45: one server per data folder', () => {
   it('refuses a second one until the first lets go', async () => {
     const folder = await openDataFolder(base, { create: true })
-    const release = lockDataFolder(folder)
-    expect(() => lockDataFolder(folder)).toThrow(`Another sreg-lite serve is using ${base}`)
+    const release = await lockDataFolder(folder, platform)
+    await expect(lockDataFolder(folder, platform)).rejects.toThrow(
+      `Another sreg-lite serve is using ${base}`,
+    )
     release()
-    lockDataFolder(folder)()
+    ;(await lockDataFolder(folder, platform))()
   })
 
   it('holds against other processes, and a killed one leaves nothing behind', async () => {
     const folder = await openDataFolder(base, { create: true })
-    const module = new URL('../../adapters/node/data-folder.ts', import.meta.url).href
+    const source = (name: string) =>
+      JSON.stringify(new URL(`../../adapters/${name}`, import.meta.url).href)
     const child = spawn(process.execPath, [
       '--input-type=module',
       '--eval',
-      `const { openDataFolder, lockDataFolder } = await import(${JSON.stringify(module)})
-       lockDataFolder(await openDataFolder(${JSON.stringify(base)}, { create: false }))
+      `const { openDataFolder, lockDataFolder } = await import(${source('host/data-folder.ts')})
+       const { platform } = await import(${source('node/main.ts')})
+       await lockDataFolder(await openDataFolder(${JSON.stringify(base)}, { create: false }), platform)
        console.log('locked')
        setInterval(() => {}, 1000)`,
     ])
     await once(child.stdout, 'data')
-    expect(() => lockDataFolder(folder)).toThrow('Another sreg-lite serve is using')
+    await expect(lockDataFolder(folder, platform)).rejects.toThrow(
+      'Another sreg-lite serve is using',
+    )
     child.kill('SIGKILL')
     await once(child, 'exit')
-    lockDataFolder(folder)()
+    ;(await lockDataFolder(folder, platform))()
   })
 })

@@ -6,8 +6,8 @@
 import { chmod, mkdtemp, readdir, rm, stat, truncate, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { migrations, openAdmin } from '../../adapters/node/main.ts'
-import { startRegistry } from '../../adapters/node/registry.ts'
+import { migrations, openAdmin, platform } from '../../adapters/node/main.ts'
+import { startRegistry } from '../../adapters/host/registry.ts'
 import { parseConfig } from '../../src/config.ts'
 import type { Scope } from '../../src/core/model.ts'
 import { isRegistryError } from '../../src/errors.ts'
@@ -81,6 +81,7 @@ export async function nodeTarget(options: TargetOptions = {}): Promise<Target> {
     ...options.env,
   })
   const registry = await startRegistry(config, {
+    platform,
     version: '0.0.0-test',
     migrations: migrations(),
     onTrip: (kind, statements) => trips.push({ kind, statements }),

@@ -7,8 +7,8 @@ import {
   parseServerUrl,
   refuseExposed,
   userNameFrom,
-} from '../../adapters/node/connect.ts'
-import { editRemotes } from '../../adapters/node/remote-yaml.ts'
+} from '../../adapters/host/connect.ts'
+import { editRemotes } from '../../adapters/host/remote-yaml.ts'
 
 const remote = { name: 'sreg', url: 'http://127.0.0.1:8080', token: 'a.b.c', replace: false }
 const edit = (text: string, change: Partial<typeof remote> = {}) =>

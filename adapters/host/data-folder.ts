@@ -7,7 +7,7 @@ import { chmod, mkdir, open, readFile, rename, rm, stat, statfs } from 'node:fs/
 import { dirname, join, resolve } from 'node:path'
 import { Secret } from '../../src/config.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
-import { takeLock } from '../databases/lock.ts'
+import type { Platform } from './platform.ts'
 
 export type DataFolder = Readonly<{
   root: string
@@ -163,8 +163,11 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
  * Claims the data folder for this server until the returned function is called or the process
  * ends, however it ends: the kernel frees the lock (R45). `conflict` when another server has it.
  */
-export function lockDataFolder(folder: DataFolder): () => void {
-  const release = takeLock(folder.lock)
+export async function lockDataFolder(
+  folder: DataFolder,
+  platform: Pick<Platform, 'takeLock'>,
+): Promise<() => void> {
+  const release = await platform.takeLock(folder.lock)
   if (release !== null) return release
   throw new RegistryError(
     'conflict',

@@ -1,4 +1,4 @@
-/** The registry on Node: data folder, SQLite, blobs on disk, put together and served. */
+/** The registry on a host: data folder, SQLite, blobs on disk, put together and served. */
 import { readFile } from 'node:fs/promises'
 import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App } from '../../src/app.ts'
@@ -6,17 +6,17 @@ import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
 import { diskBlobs } from '../blobs/disk.ts'
-import { openDatabase, type OpenDatabase, type OpenOptions } from '../databases/better-sqlite3.ts'
+import type { OpenDatabase, OpenOptions } from '../databases/better-sqlite3.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import {
   lockDataFolder,
   openDataFolder,
   readOrCreateSecret,
   readOrCreateSigningKeys,
+  type DataFolder,
 } from './data-folder.ts'
 import type { RunningRegistry } from './first-run.ts'
-import { listen } from './server.ts'
-import { nodeTransfer } from './transfer.ts'
+import type { Platform } from './platform.ts'
 
 /** True while this module itself asks the database: tests count the trips of requests. */
 let inBackground = false
@@ -29,21 +29,27 @@ const FIRST_SWEEP_MS = 10_000
 /** Opens everything, serves, and returns what the start-up lines need. */
 export async function startRegistry(
   config: Config,
-  program: { version: string; migrations: string; onTrip?: OpenOptions['onTrip'] },
+  program: {
+    platform: Platform
+    version: string
+    migrations: string
+    onTrip?: OpenOptions['onTrip']
+  },
 ): Promise<RunningRegistry> {
+  const { platform } = program
   const log = consoleLog({ form: logForm(config.log) })
   const clock = systemClock
   const ids = randomIds
   const folder = await openDataFolder(config.data, { create: true })
   /** What must be given back, the last taken first. */
-  const taken: (() => unknown)[] = [lockDataFolder(folder)]
+  const taken: (() => unknown)[] = [await lockDataFolder(folder, platform)]
   const release = async () => {
     for (const give of taken.toReversed()) await give()
   }
   try {
     const secret = config.secret ?? (await readOrCreateSecret(folder))
     const signing = await readOrCreateSigningKeys(folder)
-    const opened = await openDatabase(folder.database, {
+    const opened = await platform.openDatabase(folder.database, {
       mode: 'server',
       migrations: program.migrations,
       onTrip: (kind, statements) => {
@@ -52,7 +58,7 @@ export async function startRegistry(
     })
     taken.push(() => opened.close())
     const { database } = opened
-    const blobs = await diskBlobs({ root: folder.blobsRoot })
+    const blobs = await openBlobs(folder)
     const registryId = await bind(database, blobs, ids, log)
     const keys = [signing.current, ...signing.previous]
     const verifier = tokenVerifier({ registryId, keys, clock })
@@ -69,14 +75,14 @@ export async function startRegistry(
       blobs,
       verifier,
       keys,
-      transfer: nodeTransfer(),
+      transfer: await platform.transfer(),
       ended,
       clock,
       ids,
       log,
     })
     taken.push(app.flush)
-    const server = await listen({
+    const server = await platform.listen({
       fetch: app.fetch,
       host: config.host,
       port: config.port,
@@ -94,6 +100,11 @@ export async function startRegistry(
     await release()
     throw error
   }
+}
+
+/** The blob store that the configuration names. */
+function openBlobs(folder: DataFolder): Promise<BlobStore> {
+  return diskBlobs({ root: folder.blobsRoot })
 }
 
 /** Sweeps every now and then until the returned function is called. */

@@ -28,7 +28,7 @@ export type Admin = {
 
 export type OpenAdmin = { admin: Admin; close: () => void }
 
-/** What the commands stand on; main.ts brings the real ones. */
+/** What the commands stand on; program.ts brings the real ones. */
 export type Services = ConnectServices & {
   version: string
   /** Serves until a signal ends it; resolves with the exit code. */

@@ -1,0 +1,169 @@
+/** The program on any host: real services behind the commands, signals around serve. */
+import { existsSync, readFileSync } from 'node:fs'
+import { homedir, hostname, userInfo } from 'node:os'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import type { Config } from '../../src/config.ts'
+import { RegistryError } from '../../src/errors.ts'
+import { randomIds, systemClock } from '../system.ts'
+import { runCommand, type OpenAdmin } from './cli.ts'
+import { userNameFrom } from './connect.ts'
+import { openDataFolder, readSigningKeys } from './data-folder.ts'
+import {
+  clientUrl,
+  configWarnings,
+  handOverFirstAdmin,
+  linesToType,
+  writeServerUrl,
+  type RunningRegistry,
+} from './first-run.ts'
+import type { Platform } from './platform.ts'
+
+/** Time beyond the grace after which closing is taken to hang. */
+const CLOSE_MARGIN_MS = 5000
+/** npm passes a terminal's Ctrl-C on to a child that had it already: that is not a second one. */
+const SAME_SIGNAL_MS = 500
+
+/** Runs the command line; resolves with the exit code when the command, or the server, has ended. */
+export async function run(platform: Platform, argv: string[]): Promise<number> {
+  return runCommand(argv, {
+    version: packageVersion(),
+    env: process.env,
+    home: homedir(),
+    osUser: osUser(),
+    hostname: hostname(),
+    clock: systemClock,
+    serve: (config) => serve(platform, config),
+    openAdmin: (data) => openAdmin(platform, data),
+    readStandardInput: () => text(process.stdin),
+    print: (output) => void process.stdout.write(output),
+    say,
+  })
+}
+
+async function serve(platform: Platform, config: Config): Promise<number> {
+  // Loaded here, so that the other commands start without the server's weight.
+  const { startRegistry } = await import('./registry.ts')
+  const registry = await startRegistry(config, {
+    platform,
+    version: packageVersion(),
+    migrations: migrations(),
+  })
+  const signalled = firstSignal()
+  try {
+    await announce(config, registry)
+  } catch (error) {
+    await registry.close()
+    throw error
+  }
+  const signal = await signalled
+  say(
+    `${signal}: finishing what is running, for at most ${config.grace} s. Once more ends at once.`,
+  )
+  const late = new Promise<'late'>((resolve) => {
+    setTimeout(resolve, config.grace * 1000 + CLOSE_MARGIN_MS, 'late').unref()
+  })
+  if ((await Promise.race([registry.close(), late])) !== 'late') return 0
+  say('Some requests did not end in time; stopping without them.')
+  return process.exit(1)
+}
+
+/** One line for programs on stdout, the words for people on stderr. */
+async function announce(config: Config, registry: RunningRegistry): Promise<void> {
+  const { folder, firstAdmin } = registry
+  const url = clientUrl(config, registry.url)
+  await writeServerUrl(folder, url)
+  const handedOver =
+    firstAdmin === null ? [] : await handOverFirstAdmin(firstAdmin, folder, process.stderr.isTTY)
+
+  process.stdout.write(`listening on ${registry.url}\n`)
+  for (const warning of [...folder.warnings, ...configWarnings(config, registry.url)]) {
+    say(`Warning: ${warning}`)
+  }
+  say(`sreg-lite ${packageVersion()} serves ${url} with its data in ${folder.root}\n`)
+  if (handedOver.length > 0) say(`${handedOver.join('\n')}\n`)
+  for (const line of linesToType(url, config, userNameFrom(osUser()))) say(line)
+}
+
+/** Resolves with the first SIGINT or SIGTERM; a later one ends the process at once. */
+function firstSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let first: number | null = null
+    const heard = (signal: NodeJS.Signals) => {
+      if (first === null) {
+        first = performance.now()
+        resolve(signal)
+      } else if (performance.now() - first > SAME_SIGNAL_MS) process.exit(1)
+    }
+    process.on('SIGINT', heard)
+    process.on('SIGTERM', heard)
+  })
+}
+
+/** Opens the registry's books beside a running server (R44). */
+export async function openAdmin(platform: Platform, data: string): Promise<OpenAdmin> {
+  const folder = await openDataFolder(data, { create: false })
+  if (!existsSync(folder.database)) {
+    throw new RegistryError(
+      'not_found',
+      `The data folder ${folder.root} holds no registry yet. Start the server first (sreg-lite serve).`,
+    )
+  }
+  const { current } = await readSigningKeys(folder)
+  for (const warning of folder.warnings) say(`Warning: ${warning}`)
+  const { createAdmin, tokenIssuer } = await import('../../src/admin.ts')
+  const opened = await platform.openDatabase(folder.database, {
+    mode: 'cli',
+    migrations: migrations(),
+  })
+  const { database } = opened
+  const close = () => opened.close()
+  try {
+    const registryId = await database.settings.get('registry_id')
+    if (registryId === null) {
+      throw new RegistryError(
+        'not_found',
+        `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
+      )
+    }
+    const issuer = tokenIssuer({ registryId, signingKey: current })
+    return {
+      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
+      close,
+    }
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
+/** The folder of migration files, in the repository and in the package. */
+export function migrations(): string {
+  return fileURLToPath(new URL('migrations', packageRoot()))
+}
+
+function packageVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL('package.json', packageRoot()), 'utf8')) as {
+    version: string
+  }
+  return version
+}
+
+/** The bundle lies one folder below package.json, the source two. */
+function packageRoot(): URL {
+  const bundled = new URL('../', import.meta.url)
+  return existsSync(new URL('package.json', bundled)) ? bundled : new URL('../../', import.meta.url)
+}
+
+/** `userInfo` fails for a user id without a name, as containers have them. */
+function osUser(): string {
+  try {
+    return userInfo().username
+  } catch {
+    return 'user'
+  }
+}
+
+function say(line: string): void {
+  process.stderr.write(`${line}\n`)
+}
