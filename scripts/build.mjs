@@ -1,11 +1,11 @@
 /**
- * Bundles adapters/node/main.ts into dist/: everything but better-sqlite3 in a few ES modules, with
- * the launcher beside them (docs/decisions/0008).
+ * Bundles the entries of Node, Bun and Deno into dist/: everything but better-sqlite3 in a few ES
+ * modules that they share, with the launcher beside them (docs/decisions/0008).
  *
  * Migrations are not copied: the package ships `migrations/` next to `dist/`, as in the repository,
  * so the built program reads `../migrations/` from its own folder. One copy, nothing to go stale.
  *
- *   node scripts/build.mjs [--clean] [ENTRY]
+ *   node scripts/build.mjs [--clean]
  *
  * `--clean` empties dist/ first (for packing). Without it, chunks of earlier builds stay, because
  * a server started from them may still load one.
@@ -28,12 +28,17 @@ import { inputsHash } from './inputs.mjs'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
 const args = process.argv.slice(2)
-const entry = args.find((arg) => !arg.startsWith('--')) ?? join(root, 'adapters/node/main.ts')
+/** By the names that the launcher knows. */
+const ENTRIES = {
+  main: 'adapters/node/main.ts',
+  bun: 'adapters/bun/main.ts',
+  deno: 'adapters/deno/main.ts',
+}
 
 // Before the build, so that a file saved while it runs counts as changed afterwards.
 const stamp = inputsHash(root)
 const result = await build({
-  entryPoints: { main: entry },
+  entryPoints: ENTRIES,
   absWorkingDir: root,
   outdir: dist,
   bundle: true,
@@ -44,7 +49,7 @@ const result = await build({
   outExtension: { '.js': '.mjs' },
   entryNames: '[name]',
   chunkNames: '[name]-[hash]',
-  external: ['better-sqlite3'],
+  external: ['better-sqlite3', 'bun:*'],
   minifyWhitespace: true,
   minifySyntax: true,
   legalComments: 'none',
@@ -77,13 +82,13 @@ function licences() {
 
 if (args.includes('--clean')) rmSync(dist, { recursive: true, force: true })
 mkdirSync(dist, { recursive: true })
-// Whole files by rename, main.mjs last: a server starting now sees the old program or the new one.
-const isMain = (file) => basename(file.path) === 'main.mjs'
-for (const file of result.outputFiles.sort((a, b) => Number(isMain(a)) - Number(isMain(b)))) {
+// Whole files by rename, entries last: a server starting now sees the old program or the new one.
+const isEntry = (file) => basename(file.path, '.mjs') in ENTRIES
+for (const file of result.outputFiles.sort((a, b) => Number(isEntry(a)) - Number(isEntry(b)))) {
   writeFileSync(`${file.path}.new`, file.contents)
   renameSync(`${file.path}.new`, file.path)
 }
-copyFileSync(join(root, 'adapters/node/launcher.mjs'), join(dist, 'launcher.mjs.new'))
+copyFileSync(join(root, 'adapters/host/launcher.mjs'), join(dist, 'launcher.mjs.new'))
 chmodSync(join(dist, 'launcher.mjs.new'), 0o755)
 renameSync(join(dist, 'launcher.mjs.new'), join(dist, 'launcher.mjs'))
 writeFileSync(

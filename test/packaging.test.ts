@@ -91,7 +91,7 @@ test('a clone installs without a compiler: prebuilt binaries are not built anew'
 
 describe('the launcher', () => {
   test('has no static import and no syntax newer than Node 12', () => {
-    const source = readFileSync(join(root, 'adapters/node/launcher.mjs'), 'utf8')
+    const source = readFileSync(join(root, 'adapters/host/launcher.mjs'), 'utf8')
     expect(source).not.toMatch(/^\s*(?:import\s*['"{*\w]|export\b.*\bfrom\b)/m)
     const plain = { format: 'esm', loader: 'js' } as const
     const old = transformSync(source, { ...plain, target: 'node12.20' })

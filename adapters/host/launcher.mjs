@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /**
- * First file of the published command: judges the Node it runs on before anything else is loaded,
- * because better-sqlite3 does not fail on an old Node, it crashes. No static import, and no syntax
- * newer than Node 12, so that an old Node gets as far as the sentence.
+ * First file of the published command: finds the entry of the runtime it runs on, and judges a Node
+ * before anything else is loaded, because better-sqlite3 does not fail on an old Node, it crashes.
+ * No static import, and no syntax newer than Node 12, so that an old Node gets as far as the
+ * sentence.
  */
 var NEEDED = [22, 12]
 
@@ -40,9 +41,16 @@ async function runWithOwnNode() {
   return true
 }
 
+/** Bun and Deno also claim to be some Node, so they are asked for first. */
+async function loadEntry() {
+  if (process.versions.bun !== undefined) return import('./bun.mjs')
+  if (process.versions.deno !== undefined) return import('./deno.mjs')
+  return isNewEnough(process.versions.node) ? import('./main.mjs') : null
+}
+
 async function launch() {
-  if (isNewEnough(process.versions.node)) {
-    var main = await import('./main.mjs')
+  var main = await loadEntry()
+  if (main !== null) {
     process.exitCode = await main.run(process.argv.slice(2))
   } else if (!(await runWithOwnNode())) {
     process.stderr.write(

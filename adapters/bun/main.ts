@@ -1,0 +1,15 @@
+/** Entry of the command line on Bun. */
+import type { Platform } from '../host/platform.ts'
+import * as program from '../host/program.ts'
+
+export const platform: Platform = {
+  name: 'bun',
+  openDatabase: async (file, options) =>
+    (await import('../databases/better-sqlite3.ts')).openDatabase(file, options),
+  takeLock: async (file) => (await import('../databases/lock.ts')).takeLock(file),
+  listen: async (options) => (await import('../node/server.ts')).listen(options),
+  transfer: async () => (await import('../node/transfer.ts')).nodeTransfer(),
+}
+
+/** Runs the command line; resolves with the exit code when the command, or the server, has ended. */
+export const run = (argv: string[]) => program.run(platform, argv)
