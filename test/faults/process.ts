@@ -6,14 +6,15 @@ import { fileURLToPath } from 'node:url'
 // @ts-expect-error -- a script without types
 import { inputsHash } from '../../scripts/inputs.mjs'
 import { openAdmin } from '../../adapters/node/main.ts'
+import { commandOf, type Runtime } from '../runtimes/runtime.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** The built program where it is up to date, for it starts faster; else the source. */
-function program(): string {
+/** The built program where it is up to date, for it starts faster; else, on Node, the source. */
+function program(runtime: Runtime): string {
   const built = `${root}dist/.inputs`
   const current = existsSync(built) && readFileSync(built, 'utf8') === inputsHash(root)
-  return root + (current ? 'dist/launcher.mjs' : 'adapters/node/main.ts')
+  return root + (current || runtime !== 'node' ? 'dist/launcher.mjs' : 'adapters/node/main.ts')
 }
 
 export type ServerProcess = {
@@ -34,6 +35,8 @@ export type StartOptions = {
   args?: string[]
   /** A program and its arguments that start ours and then are us, such as `strace -D`. */
   under?: string[]
+  /** What it runs on; Bun and Deno need an up-to-date `dist/`. */
+  runtime?: Runtime
 }
 
 /** A start that failed, with what a person would have seen. */
@@ -49,8 +52,9 @@ export class StartFailed extends Error {
 
 /** Starts `serve` on a free port and resolves when it listens. Throws `StartFailed` if it ends. */
 export async function startServer(options: StartOptions): Promise<ServerProcess> {
-  const { data, env = {}, args = [], under = [] } = options
-  const [command = '', ...rest] = [...under, process.execPath, program(), 'serve', ...args]
+  const { data, env = {}, args = [], under = [], runtime = 'node' } = options
+  const ours = [...commandOf(runtime), program(runtime), 'serve', ...args]
+  const [command = '', ...rest] = [...under, ...ours]
   const child = spawn(command, rest, {
     env: {
       PATH: process.env.PATH,

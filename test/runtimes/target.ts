@@ -69,6 +69,36 @@ export function diskStore(data: string): StoreAccess {
   }
 }
 
+/** Makes users and tokens like the command line: by another connection on the same data folder. */
+export function booksOf(data: string): Pick<Target, 'mint' | 'revoke' | 'setPrivate'> {
+  async function withAdmin<T>(
+    work: (admin: Awaited<ReturnType<typeof openAdmin>>['admin']) => Promise<T>,
+  ) {
+    const { admin, close } = await openAdmin(data)
+    try {
+      return await work(admin)
+    } finally {
+      close()
+    }
+  }
+  return {
+    mint: (user, { scopes = null, admin: asAdmin = false, expires } = {}) =>
+      withAdmin(async (admin) => {
+        await admin.addUser(user, { admin: asAdmin }).catch((error: unknown) => {
+          if (!isRegistryError(error, 'conflict')) throw error
+        })
+        return admin.createToken({
+          user,
+          name: 'test',
+          expires: expires ?? new Date(Date.now() + 3_600_000),
+          scopes,
+        })
+      }),
+    revoke: (id) => withAdmin((admin) => admin.revokeToken(id)),
+    setPrivate: (ref, value) => withAdmin((admin) => admin.setPrivate(ref, value)),
+  }
+}
+
 /** A registry on Node in this process, with a fresh data folder unless one is given. */
 export async function nodeTarget(options: TargetOptions = {}): Promise<Target> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'sreg-test-')))
@@ -86,35 +116,11 @@ export async function nodeTarget(options: TargetOptions = {}): Promise<Target> {
     migrations: migrations(),
     onTrip: (kind, statements) => trips.push({ kind, statements }),
   })
-  /** Like the command line: another connection on the same data folder. */
-  async function withAdmin<T>(
-    work: (admin: Awaited<ReturnType<typeof openAdmin>>['admin']) => Promise<T>,
-  ) {
-    const { admin, close } = await openAdmin(data)
-    try {
-      return await work(admin)
-    } finally {
-      close()
-    }
-  }
   return {
     url: registry.url,
     data,
     store: diskStore(data),
-    mint: (user, { scopes = null, admin: asAdmin = false, expires } = {}) =>
-      withAdmin(async (admin) => {
-        await admin.addUser(user, { admin: asAdmin }).catch((error: unknown) => {
-          if (!isRegistryError(error, 'conflict')) throw error
-        })
-        return admin.createToken({
-          user,
-          name: 'test',
-          expires: expires ?? new Date(Date.now() + 3_600_000),
-          scopes,
-        })
-      }),
-    revoke: (id) => withAdmin((admin) => admin.revokeToken(id)),
-    setPrivate: (ref, value) => withAdmin((admin) => admin.setPrivate(ref, value)),
+    ...booksOf(data),
     trips: () => trips.splice(0),
     async stop({ keep = false } = {}) {
       await registry.close()

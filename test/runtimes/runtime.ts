@@ -1,0 +1,25 @@
+/** The runtimes that serve a data folder, and how to run the program on each. */
+import { spawnSync } from 'node:child_process'
+
+const root = new URL('../../', import.meta.url)
+
+export const RUNTIMES = ['node', 'bun', 'deno'] as const
+export type Runtime = (typeof RUNTIMES)[number]
+
+/** The command that runs a program on the runtime that npm brought. */
+export function commandOf(runtime: Runtime): string[] {
+  const program = new URL(`node_modules/.bin/${runtime}`, root).pathname
+  return {
+    node: [process.execPath],
+    // Without a node_modules, Bun would fetch what is missing from the registry of packages.
+    bun: [program, '--no-install'],
+    deno: [program, 'run', '--allow-all', '--no-prompt'],
+  }[runtime]
+}
+
+/** Builds dist/ unless it is up to date: Bun and Deno run nothing else. */
+export function build(): void {
+  const setup = new URL('scripts/setup.mjs', root).pathname
+  const { status, stderr } = spawnSync(process.execPath, [setup, '--build'], { encoding: 'utf8' })
+  if (status !== 0) throw new Error(stderr)
+}
