@@ -1,17 +1,18 @@
 /**
- * What the person on the host may do: users, tokens, privacy. The command line calls these; whoever
- * can write the data folder is trusted (integrity.md, actors), so there is no identity to check.
+ * What administrators may do: users, tokens, privacy. The command line calls these, where whoever can
+ * write the data folder is trusted (integrity.md, actors); over HTTP, src/manage asks first who it is.
  */
-import { DEFAULT_SCOPES, type Scope, type Token, type User } from './core/model.ts'
+import { sha256Hex } from './core/digest.ts'
+import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, type Scope, type Token, type User } from './core/model.ts'
 import { checkName, isId } from './core/names.ts'
 import { parsePath } from './core/ref.ts'
 import type { TokenIssuer } from './core/tokens.ts'
 import { RegistryError } from './errors.ts'
-import type { Clock, Database, Ids } from './ports.ts'
+import type { Clock, Database, Ids, NewToken } from './ports.ts'
 
 export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
 
-/** Every scope, for the first admin's 24 hours (R19). */
+/** Every scope, for the first administrator (R19). */
 const ALL_SCOPES: Scope[] = [...DEFAULT_SCOPES, 'admin']
 const FIRST_ADMIN = 'admin'
 const FIRST_ADMIN_MS = 24 * 3_600_000
@@ -46,10 +47,20 @@ export function createAdmin(deps: {
     createdAt: clock.now(),
   })
 
+  async function issue(row: NewToken): Promise<{ id: string; jwt: string; expiresAt: Date }> {
+    const { id, createdAt: issuedAt, ...token } = row
+    return {
+      id,
+      jwt: await issuer.issue({ ...token, tokenId: id, issuedAt }),
+      expiresAt: row.expiresAt,
+    }
+  }
+
+  /** `expires: null` is 90 days from now, `scopes: null` the default set. */
   async function createToken(token: {
     user: string
     name: string
-    expires: Date
+    expires: Date | null
     scopes: Scope[] | null
   }): Promise<{ id: string; jwt: string; expiresAt: Date }> {
     const user = await userNamed(token.user)
@@ -60,24 +71,17 @@ export function createAdmin(deps: {
         `${user.name} is no administrator, so their token cannot have the scope "admin".`,
         { subject: 'token' },
       )
-    const id = ids.next()
     const createdAt = clock.now()
-    await database.tokens.insert({
-      id,
+    const row = {
+      id: ids.next(),
       userId: user.id,
       name: token.name.slice(0, 200),
       scopes,
       createdAt,
-      expiresAt: token.expires,
-    })
-    const jwt = await issuer.issue({
-      tokenId: id,
-      userId: user.id,
-      scopes,
-      issuedAt: createdAt,
-      expiresAt: token.expires,
-    })
-    return { id, jwt, expiresAt: token.expires }
+      expiresAt: token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS),
+    }
+    await database.tokens.insert(row)
+    return issue(row)
   }
 
   return {
@@ -138,6 +142,27 @@ export function createAdmin(deps: {
         scopes: ALL_SCOPES,
       })
       return { user: FIRST_ADMIN, jwt, expiresAt }
+    },
+
+    /**
+     * An administrator's token with every scope for whoever knows the setup secret, and the first
+     * administrator if there is none; null when this secret was used before (R19).
+     */
+    async claimAdmin(
+      secret: string,
+      expiresAt: Date,
+    ): Promise<{ user: User; id: string; jwt: string; expiresAt: Date } | null> {
+      const token = {
+        id: ids.next(),
+        name: 'setup secret',
+        scopes: ALL_SCOPES,
+        createdAt: clock.now(),
+        expiresAt,
+      }
+      const first = draft(FIRST_ADMIN, 'admin')
+      const claim = `setup_secret:${sha256Hex(secret)}`
+      const user = await database.users.claimAdmin(claim, first, token)
+      return user === null ? null : { user, ...(await issue({ ...token, userId: user.id })) }
     },
   }
 }

@@ -1,10 +1,11 @@
 /** createApp: puts the protocols on one root, in the right order. */
 import { Hono } from 'hono'
+import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createSweep, type Sweep } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
-import type { JWK } from './core/tokens.ts'
+import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
@@ -13,6 +14,7 @@ import { logged } from './http/log.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
+import { manageRoutes } from './manage/routes.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
@@ -32,11 +34,15 @@ export type Deps = {
   /** Secret for tickets, and the former one while its tickets run out (R37). */
   secret: string
   previousSecret?: string
+  /** Good once for an administrator's token (R19). */
+  setupSecret?: string
   database: Database
   blobs: BlobStore
   verifier: TokenVerifier
   /** Public keys (JWK) that tokens are verified with. */
   keys: JWK[]
+  /** Signs the tokens that are made over HTTP. */
+  issuer: TokenIssuer
   transfer: Transfer
   ended: Ended
   clock: Clock
@@ -53,8 +59,9 @@ export type App = {
 }
 
 /**
- * Builds the registry. Mount order matters (docs/decisions/0001): the library first, because its
- * `/v2/imagefile` and `/v2/tags` lie under OCI's prefix; `web` last, because it owns the rest.
+ * Builds the registry. Mount order matters (docs/decisions/0001): the management API before the
+ * library, which owns the rest of `/v1`; the library before OCI, because its `/v2/imagefile` and
+ * `/v2/tags` lie under OCI's prefix; `web` last, because it owns the rest.
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
@@ -77,6 +84,7 @@ export function createApp(deps: Deps): App {
   })
 
   const root = new Hono<Env>({ strict: false })
+  root.route('/', manageRoutes({ ...common, admin: createAdmin(deps) }))
   root.route(
     '/',
     libraryRoutes({

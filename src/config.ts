@@ -57,6 +57,11 @@ export const SETTINGS = {
     schema: z.union([z.literal(''), secret]),
     help: 'the former secret, still accepted while tickets signed with it run out',
   },
+  SREG_SETUP_SECRET: {
+    default: '',
+    schema: z.union([z.literal(''), secret]),
+    help: 'secret that is good once for an administrator token, where no shell is at hand (sreg-lite claim)',
+  },
   SREG_TRUSTED_PROXIES: {
     default: '',
     schema: z.string(),
@@ -153,6 +158,8 @@ export type Config = Readonly<{
   tls: Readonly<{ cert: string; key: string }> | null
   secret: Secret | null
   secretPrevious: Secret | null
+  /** Good once for an administrator's token (R19); null is none. */
+  setupSecret: Secret | null
   trustedProxies: readonly string[]
   shortRefs: 'default' | 'unique'
   log: 'auto' | 'json' | 'pretty' | 'off'
@@ -249,6 +256,7 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
       v.SREG_TLS_CERT === '' ? null : Object.freeze({ cert: v.SREG_TLS_CERT, key: v.SREG_TLS_KEY }),
     secret: v.SREG_SECRET === '' ? null : new Secret(v.SREG_SECRET),
     secretPrevious: v.SREG_SECRET_PREVIOUS === '' ? null : new Secret(v.SREG_SECRET_PREVIOUS),
+    setupSecret: v.SREG_SETUP_SECRET === '' ? null : new Secret(v.SREG_SETUP_SECRET),
     trustedProxies: Object.freeze(proxies),
     shortRefs: v.SREG_SHORT_REFS,
     log: v.SREG_LOG,

@@ -11,7 +11,6 @@ import type {
   Container,
   Entity,
   Image,
-  Scope,
   SifFacts,
   Standing,
   Tag,
@@ -380,19 +379,25 @@ export type UsersBook = {
   create(user: User & { entityId: string }): Promise<{ created: boolean; user: User }>
   /** Makes the first admin only if no admin exists (R19); false otherwise. */
   createFirstAdmin(user: User & { entityId: string }): Promise<boolean>
+  /**
+   * Spends a claim of whoever sets the deployment's secrets (R19): notes `claim` for ever, makes
+   * `user` when no administrator is enabled, and gives the token to the administrator there is (the
+   * one of that name, else the oldest), all in one batch. Null when the claim was spent before;
+   * `conflict` when there is no administrator and somebody else has the name.
+   */
+  claimAdmin(
+    claim: string,
+    user: User & { entityId: string },
+    token: Omit<NewToken, 'userId'>,
+  ): Promise<User | null>
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
 }
 
+export type NewToken = Omit<Token, 'userName' | 'revokedAt' | 'lastUsedAt'>
+
 export type TokensBook = {
-  insert(token: {
-    id: string
-    userId: string
-    name: string
-    scopes: Scope[]
-    createdAt: Date
-    expiresAt: Date
-  }): Promise<void>
+  insert(token: NewToken): Promise<void>
   standing(viewer: NonNullable<Viewer>, now: Date): Promise<Standing | null>
   listFor(userId: string): Promise<Token[]>
   /** False when there is no such token; revoking twice is success. */

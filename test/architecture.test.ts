@@ -47,14 +47,17 @@ const RULES: { files: RegExp; may: string[] }[] = [
   { files: /^src\/library\/[^/]+\.ts$/, may: ['src/library/', ...PROTOCOL, ...PROTOCOL_TYPES] },
   { files: /^src\/oci\/[^/]+\.ts$/, may: ['src/oci/', ...PROTOCOL, ...PROTOCOL_TYPES] },
   { files: /^src\/hkp\/[^/]+\.ts$/, may: ['src/hkp/', ...PROTOCOL, ...PROTOCOL_TYPES] },
+  {
+    files: /^src\/manage\/[^/]+\.ts$/,
+    may: ['src/manage/', ...PROTOCOL, ...PROTOCOL_TYPES, ...types('src/admin.ts')],
+  },
   { files: /^src\/web\/[^/]+\.ts$/, may: ['src/web/', ...PROTOCOL, ...PROTOCOL_TYPES] },
   {
     files: /^src\/sqlite\/[^/]+\.ts$/,
     may: ['src/sqlite/', 'drizzle-orm', 'src/errors.ts', ...types('src/core/', 'src/ports.ts')],
   },
-  { files: /^src\/admin\.ts$/, may: ['src/core/', 'src/errors.ts', ...types('src/ports.ts')] },
   {
-    // The core's face towards the command line, as app.ts is towards the network.
+    // The core's face towards administrators, on the command line and in src/manage.
     files: /^src\/admin\.ts$/,
     may: ['src/core/', 'src/errors.ts', ...types('src/ports.ts', 'src/config.ts')],
   },
@@ -63,8 +66,10 @@ const RULES: { files: RegExp; may: string[] }[] = [
     may: [
       'hono',
       'zod',
-      ...['core', 'http', 'library', 'oci', 'hkp', 'web'].map((folder) => `src/${folder}/`),
-      ...['errors', 'ports', 'config'].map((file) => `src/${file}.ts`),
+      ...['core', 'http', 'library', 'oci', 'hkp', 'manage', 'web'].map(
+        (folder) => `src/${folder}/`,
+      ),
+      ...['admin', 'errors', 'ports', 'config'].map((file) => `src/${file}.ts`),
     ],
   },
   {

@@ -110,6 +110,29 @@ export function authorise(
   )
 }
 
+/**
+ * R14: a token that is made with another one has no more scopes and no longer a life. Throws
+ * `denied`, saying which.
+ */
+export function authoriseToken(
+  asking: { scopes: readonly Scope[]; expiresAt: Date },
+  wanted: { scopes: readonly Scope[]; expiresAt: Date },
+): void {
+  const beyond = wanted.scopes.filter((scope) => !asking.scopes.includes(scope))
+  if (beyond.length > 0)
+    throw new RegistryError(
+      'denied',
+      `Your token lacks the scope "${beyond.join('", "')}", so it cannot give it to another token.`,
+      { subject: 'token' },
+    )
+  if (wanted.expiresAt > asking.expiresAt)
+    throw new RegistryError(
+      'denied',
+      `Your token ends at ${asking.expiresAt.toISOString()}, and a token that it makes cannot live longer.`,
+      { subject: 'token' },
+    )
+}
+
 /** The one answer for things that are not there and things that are not to be seen (R26). */
 export function absent(subject: ErrorSubject): RegistryError {
   return new RegistryError('not_found', `There is no such ${subject} here.`, { subject })

@@ -4,6 +4,8 @@
 export const SCOPES = ['pull', 'push', 'delete', 'keys', 'admin'] as const
 export type Scope = (typeof SCOPES)[number]
 export const DEFAULT_SCOPES: readonly Scope[] = ['pull', 'push', 'delete', 'keys']
+/** Life of a token for which nothing else was asked. */
+export const DEFAULT_LIFE_MS = 90 * 86_400_000
 
 export type Role = 'admin' | 'user'
 

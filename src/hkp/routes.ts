@@ -1,7 +1,8 @@
 /** The keystore's addresses. Until it lands, clients get answers they understand (protocol.md §7). */
 import type { Claims } from '../core/model.ts'
-import { RegistryError, STATUS } from '../errors.ts'
+import { RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
+import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'
 
 export function hkpRoutes(deps: { authenticate: (c: Ctx) => Promise<Claims | null> }) {
@@ -26,10 +27,4 @@ export function hkpRoutes(deps: { authenticate: (c: Ctx) => Promise<Claims | nul
     },
   ]
   return defineRoutes({ routes, owns: ['/pks/*'], onError, deps })
-}
-
-/** Clients show keystore errors only from the json-resp envelope. */
-function onError(error: RegistryError, c: Ctx): Response {
-  const status = STATUS[error.code]
-  return c.json({ error: { code: status, message: error.message } }, status as 400)
 }

@@ -2,7 +2,7 @@
 import { parsePath, parseRef } from '../core/ref.ts'
 import type { Ctx } from '../http/context.ts'
 import { readJson } from '../http/body.ts'
-import { PRIVATE } from './errors.ts'
+import { data } from '../http/json-resp.ts'
 import {
   archesOf,
   archOf,
@@ -22,14 +22,6 @@ import {
   imageJson,
   tagsOfArch,
 } from './wire.ts'
-
-/** Answers 200 `{"data": …}`: create calls too, since 200 and 201 mean the same to every client. */
-export function data(c: Ctx, value: unknown): Response {
-  return c.body(JSON.stringify({ data: value }), 200, {
-    'Content-Type': 'application/json',
-    ...PRIVATE,
-  })
-}
 
 export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
   const claims = (c: Ctx) => c.get('claims')

@@ -3,8 +3,8 @@ import { identify } from '../core/access.ts'
 import { publicKeys } from '../core/tokens.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
+import { PRIVATE } from '../http/json-resp.ts'
 import { originOf } from '../http/origin.ts'
-import { PRIVATE } from './errors.ts'
 import type { LibraryDeps } from './routes.ts'
 
 /** From alpha.2 on clients use uploads in parts and tags per arch. */

@@ -9,11 +9,10 @@ import { PART_SIZE } from '../core/uploads.ts'
 import { isRegistryError, RegistryError, STATUS } from '../errors.ts'
 import { contentLength, readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
+import { data, envelope, errorHeaders, PRIVATE } from '../http/json-resp.ts'
 import { originOf } from '../http/origin.ts'
 import { ifRangeHolds, noneMatches, parseRange, rangeHeaders } from '../http/range.ts'
 import { ticketMark, type Purpose, type TicketFields } from '../http/ticket.ts'
-import { data } from './catalog.ts'
-import { envelope, errorHeaders, PRIVATE } from './errors.ts'
 import {
   abortedParts,
   archOf,

@@ -19,6 +19,7 @@ import * as t from './schema.ts'
 export function sqliteUsers(handle: Handle): UsersBook {
   const { db } = handle
   const ofEntity = sql`select oi.seq from entities oe join collections oc on oc.entity_id = oe.id join containers os on os.collection_id = oc.id join images oi on oi.container_id = os.id where oe.name = ${p('name')}`
+  const oldestAdmin = sql`select id from users where role = 'admin' and disabled = 0 order by name = ${p('name')} desc, created_at, id limit 1`
   const q = {
     firstGuard: prepare(() =>
       db.insert(t.guard).values({
@@ -57,6 +58,33 @@ export function sqliteUsers(handle: Handle): UsersBook {
         .where(eq(t.users.name, text('name'))),
     ),
     list: prepare(() => db.select().from(t.users).orderBy(t.users.name)),
+    claimGuard: prepare(() =>
+      db.insert(t.guard).values({
+        first: sql`not exists (select 1 from settings where key = ${p('claim')})`,
+        found: sql`exists (${oldestAdmin}) or not exists (select 1 from users where name = ${p('name')})`,
+      }),
+    ),
+    claim: prepare(() => db.insert(t.settings).values({ key: p('claim'), value: p('tokenId') })),
+    insertWithoutAdmin: prepare(() =>
+      db
+        .insert(t.users)
+        .select(
+          sql`select ${p('id')} as id, ${p('name')} as name, ${p('role')} as role, 0 as disabled, ${p('createdAt')} as created_at where not exists (${oldestAdmin})`,
+        ),
+    ),
+    insertToken: prepare(() =>
+      db
+        .insert(t.tokens)
+        .select(
+          sql`select ${p('tokenId')} as id, (${oldestAdmin}) as user_id, ${p('tokenName')} as name, ${p('scopes')} as scopes, ${p('createdAt')} as created_at, ${p('expiresAt')} as expires_at, null as revoked_at, null as last_used_at`,
+        ),
+    ),
+    byToken: prepare(() =>
+      db
+        .select()
+        .from(t.users)
+        .where(sql`id = (select user_id from tokens where id = ${p('tokenId')})`),
+    ),
   }
   const row = (user: Parameters<UsersBook['create']>[0]) => ({
     ...user,
@@ -94,6 +122,44 @@ export function sqliteUsers(handle: Handle): UsersBook {
         return true
       } catch (error) {
         if (error instanceof RegistryError && error.code === 'conflict') return false
+        throw error
+      }
+    },
+    async claimAdmin(claim, user, token) {
+      const values = {
+        ...row(user),
+        claim,
+        tokenId: token.id,
+        tokenName: token.name,
+        scopes: token.scopes.join(' '),
+        expiresAt: token.expiresAt.getTime(),
+      }
+      const spent = new RegistryError('conflict', 'This claim was spent before.')
+      const taken = new RegistryError(
+        'conflict',
+        `There is no administrator, and the user ${user.name} is somebody else's.`,
+        { subject: 'user' },
+      )
+      try {
+        const results = await guarded(
+          handle.write(
+            q.claimGuard(values),
+            q.claim(values),
+            q.insertWithoutAdmin(values),
+            q.entity(values),
+            q.unindex(values),
+            q.index(values),
+            q.insertToken(values),
+            q.byToken(values),
+            q.dropGuard(),
+          ),
+          { first: () => spent, found: () => taken },
+        )
+        const owner = results[7][0]
+        if (owner === undefined) throw new RegistryError('internal', 'The token was not stored.')
+        return toUser(owner)
+      } catch (error) {
+        if (error === spent) return null
         throw error
       }
     },

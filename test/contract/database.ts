@@ -870,6 +870,60 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect((await users.list()).map((user) => user.role)).toEqual(['user'])
         expect(await users.createFirstAdmin(admin('free'))).toBe(true)
       })
+
+      const token = () => ({
+        id: newId(),
+        name: 'claimed',
+        scopes: ['pull', 'admin'] as Scope[],
+        createdAt: at(),
+        expiresAt: LATER,
+      })
+
+      bare(
+        'a claim is spent once, however many spend it at once',
+        async ({ users, tokens, catalog }) => {
+          const drafts = ['one', 'two', 'three'].map((name) => ({
+            user: admin(name),
+            token: token(),
+          }))
+          const owners = await Promise.all(
+            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token)),
+          )
+          const [won, ...more] = drafts.filter((_, index) => owners[index] !== null)
+          expect(more).toEqual([])
+          const { entityId: _, ...user } = won?.user ?? admin('nobody')
+          expect(owners.filter((owner) => owner !== null)).toEqual([user])
+          expect(await users.list()).toEqual([user])
+          expect(await tokens.listFor(user.id)).toMatchObject([won?.token])
+          const viewer = { tokenId: won?.token.id ?? '', userId: user.id, scopes: [] }
+          const { value, standing } = await catalog.entityParent(user.name, viewer, at())
+          expect(value.entity?.ownerId).toBe(user.id)
+          expect(standing?.scopes).toEqual(['pull', 'admin'])
+        },
+      )
+
+      bare('a claim gives an administrator there is another token', async ({ users, tokens }) => {
+        const boss = { ...admin('boss'), createdAt: new Date(at().getTime() - 1) }
+        await users.create(boss)
+        await users.create({ ...admin('root'), role: 'user' })
+        const recovered = await users.claimAdmin('a', admin('nobody'), token())
+        expect(recovered?.id).toBe(boss.id)
+        const named = admin('admin')
+        await users.create(named)
+        expect((await users.claimAdmin('b', admin('admin'), token()))?.id).toBe(named.id)
+        expect(await users.claimAdmin('b', admin('admin'), token())).toBeNull()
+        expect((await users.list()).map(({ name }) => name)).toEqual(['admin', 'boss', 'root'])
+        expect(await tokens.listFor(named.id)).toHaveLength(1)
+      })
+
+      bare('a claim is not spent by a failure: the name is taken', async ({ users, tokens }) => {
+        const taken = { ...admin('admin'), role: 'user' as const }
+        await users.create(taken)
+        const made = users.claimAdmin('claim', admin('admin'), token())
+        await expect(made).rejects.toMatchObject({ code: 'conflict' })
+        expect(await tokens.listFor(taken.id)).toEqual([])
+        expect((await users.claimAdmin('claim', admin('free'), token()))?.name).toBe('free')
+      })
     })
 
     describe('two creators at once get one row', () => {

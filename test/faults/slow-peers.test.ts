@@ -146,6 +146,7 @@ describe('R48: the watchdog, scaled down', () => {
       secret: 'a secret of more than thirty-two characters',
       verifier: tokenVerifier({ ...shared, keys: [key] }),
       keys: [key],
+      issuer: tokenIssuer({ registryId, signingKey: { ...key, d } }),
       transfer: nodeTransfer(),
       ended: { has: () => false },
       log,

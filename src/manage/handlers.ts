@@ -1,0 +1,114 @@
+/**
+ * Who may manage, and the answers. Every handler reads its body first and asks then who it is: a
+ * body that comes slowly must not carry an ended token past its end.
+ */
+import { authorise, authoriseToken, identify } from '../core/access.ts'
+import { sameBytes, sha256Hex } from '../core/digest.ts'
+import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
+import { RegistryError } from '../errors.ts'
+import { readJson } from '../http/body.ts'
+import type { Ctx } from '../http/context.ts'
+import { data } from '../http/json-resp.ts'
+import { claim, newToken, newUser, privacy } from './requests.ts'
+import type { ManageDeps } from './routes.ts'
+
+const CLAIM_LIFE_S = 86_400
+
+export function manageHandlers(deps: ManageDeps) {
+  const { admin, clock, transfer } = deps
+
+  /** What the token of the asking administrator may give on (R14); throws for everybody else. */
+  async function administrator(c: Ctx): Promise<{ scopes: readonly Scope[]; expiresAt: Date }> {
+    const claims = c.get('claims')
+    const standing =
+      claims === null ? null : await deps.database.tokens.standing(claims, clock.now())
+    const identity = identify(claims, standing)
+    authorise(identity, 'administer', { subject: 'user', ownerId: '', private: false })
+    if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
+    return { scopes: identity.scopes, expiresAt: claims.expiresAt }
+  }
+
+  return {
+    async listUsers(c: Ctx): Promise<Response> {
+      await administrator(c)
+      return data(c, await admin.listUsers())
+    },
+
+    async addUser(c: Ctx): Promise<Response> {
+      const user = await readJson(c, transfer, newUser)
+      await administrator(c)
+      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }))
+    },
+
+    /** Records only: the tokens themselves are kept nowhere. */
+    async listTokens(c: Ctx): Promise<Response> {
+      await administrator(c)
+      return data(c, await admin.listTokens(c.req.param('name') ?? ''))
+    },
+
+    /** Without a time, 90 days or what is left of the asking token, whichever is less. */
+    async createToken(c: Ctx): Promise<Response> {
+      const { user, name, ...wanted } = await readJson(c, transfer, newToken)
+      const asking = await administrator(c)
+      const now = clock.now().getTime()
+      const scopes = SCOPES.filter((scope) => (wanted.scopes ?? DEFAULT_SCOPES).includes(scope))
+      let ends = Math.min(now + DEFAULT_LIFE_MS, asking.expiresAt.getTime())
+      if (wanted.expiresIn !== undefined) ends = now + wanted.expiresIn * 1000
+      if (wanted.expiresAt !== undefined) ends = Date.parse(wanted.expiresAt)
+      const expires = new Date(ends)
+      if (ends <= now)
+        throw new RegistryError('invalid', 'The body does not fit: expiresAt: must lie ahead', {
+          subject: 'request',
+        })
+      authoriseToken(asking, { scopes, expiresAt: expires })
+      const { id, jwt, expiresAt } = await admin.createToken({ user, name, scopes, expires })
+      return data(c, { id, token: jwt, scopes, expiresAt })
+    },
+
+    async revokeToken(c: Ctx): Promise<Response> {
+      await administrator(c)
+      const id = c.req.param('id') ?? ''
+      await admin.revokeToken(id)
+      return data(c, { id })
+    },
+
+    async setPrivate(c: Ctx): Promise<Response> {
+      const change = await readJson(c, transfer, privacy)
+      await administrator(c)
+      await admin.setPrivate(change.ref, change.private)
+      return data(c, change)
+    },
+
+    /**
+     * R19: whoever can set the deployment's secrets is its operator. A wrong secret, a used one and
+     * none at all look alike to the caller; the request's log line says which it was.
+     */
+    async firstAdmin(c: Ctx): Promise<Response> {
+      const { secret, expiresIn } = await readJson(c, transfer, claim)
+      const { setupSecret } = deps
+      if (setupSecret === undefined) throw refused('no setup secret is configured')
+      if (!sameText(secret, setupSecret)) throw refused('a wrong setup secret')
+      const life = (expiresIn ?? CLAIM_LIFE_S) * 1000
+      const made = await admin.claimAdmin(setupSecret, new Date(clock.now().getTime() + life))
+      if (made === null) throw refused('the setup secret was used before')
+      c.env.entry.userId = made.user.id
+      c.env.entry.tokenId = made.id
+      const { id, jwt: token, expiresAt } = made
+      return data(c, { user: made.user.name, id, token, expiresAt })
+    },
+  }
+}
+
+function refused(reason: string): RegistryError {
+  return new RegistryError(
+    'denied',
+    'This setup secret is not valid here or has been used: set a new SREG_SETUP_SECRET in the deployment and claim with that one.',
+    { subject: 'token', cause: new Error(reason) },
+  )
+}
+
+/** Compares digests, which takes the same time whatever the lengths are. */
+function sameText(a: string, b: string): boolean {
+  const bytes = (text: string) => new TextEncoder().encode(sha256Hex(text))
+  return sameBytes(bytes(a), bytes(b))
+}

@@ -1,0 +1,35 @@
+/** The management API on one screen: users, tokens and privacy for administrators without a shell. */
+import type { Admin } from '../admin.ts'
+import type { Claims } from '../core/model.ts'
+import type { Ctx } from '../http/context.ts'
+import { onError } from '../http/json-resp.ts'
+import { defineRoutes, type Route } from '../http/routes.ts'
+import type { Transfer } from '../http/transfer.ts'
+import type { Clock, Database } from '../ports.ts'
+import { manageHandlers } from './handlers.ts'
+
+export type ManageDeps = {
+  admin: Admin
+  database: Pick<Database, 'tokens'>
+  clock: Clock
+  transfer: Transfer
+  /** Good once for an administrator's token (R19). */
+  setupSecret?: string
+  authenticate: (c: Ctx) => Promise<Claims | null>
+}
+
+export function manageRoutes(deps: ManageDeps) {
+  const manage = manageHandlers(deps)
+
+  // prettier-ignore
+  const routes: Route[] = [
+    { method: 'GET', path: '/v1/users', access: 'admin', handler: manage.listUsers },
+    { method: 'POST', path: '/v1/users', access: 'admin', handler: manage.addUser },
+    { method: 'GET', path: '/v1/users/:name/tokens', access: 'admin', handler: manage.listTokens },
+    { method: 'POST', path: '/v1/tokens', access: 'admin', handler: manage.createToken },
+    { method: 'DELETE', path: '/v1/tokens/:id', access: 'admin', handler: manage.revokeToken },
+    { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
+    { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+  ]
+  return defineRoutes({ routes, owns: [], onError, deps })
+}
