@@ -5,19 +5,28 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
 import type { Scope, Token, User } from '../../src/core/model.ts'
-import { isRegistryError } from '../../src/errors.ts'
-import { connect, type ConnectOptions, type ConnectServices } from './connect.ts'
+import { isRegistryError, RegistryError } from '../../src/errors.ts'
+import {
+  connect,
+  parseServerUrl,
+  readSecretFile,
+  readToken,
+  refuseExposed,
+  type ConnectOptions,
+  type ConnectServices,
+} from './connect.ts'
+import { claimAdmin, remoteAdmin } from './remote-admin.ts'
 
-/** The registry's own use cases for the person on the host. Failures are `RegistryError`s. */
+/** The use cases of administrators, on a data folder or over HTTP. Failures are `RegistryError`s. */
 export type Admin = {
   /** `conflict` when there is such a user. */
   addUser(name: string, options: { admin: boolean }): Promise<User>
   listUsers(): Promise<User[]>
-  /** `scopes: null` is the default set. */
+  /** `expires: null` is 90 days (over HTTP no more than the asking token has), `scopes: null` the default set. */
   createToken(draft: {
     user: string
     name: string
-    expires: Date
+    expires: Date | null
     scopes: Scope[] | null
   }): Promise<{ id: string; jwt: string; expiresAt: Date }>
   listTokens(user: string): Promise<Token[]>
@@ -103,7 +112,7 @@ function commands(services: Services, end: (code: number) => void): Command {
   })
 
   const user = program.command('user').description('users of the registry')
-  withData(user.command('add'), services)
+  withTarget(user.command('add'), services)
     .description('add a user, who owns the entity of the same name')
     .argument('<name>', 'lower-case letters and digits, with single dots, dashes or underscores')
     .option('--admin', 'may do everything, with a token that has the scope admin')
@@ -113,7 +122,7 @@ function commands(services: Services, end: (code: number) => void): Command {
         services.say(`Added the user ${name}. Give them a token: sreg-lite token create ${name}`)
       }),
     )
-  withData(user.command('list'), services)
+  withTarget(user.command('list'), services)
     .description('list the users')
     .option('--json', 'as JSON')
     .action(
@@ -131,14 +140,14 @@ function commands(services: Services, end: (code: number) => void): Command {
     )
 
   const token = program.command('token').description('tokens of users')
-  withData(token.command('create'), services)
+  withTarget(token.command('create'), services)
     .description('make a token and print it, and only it')
     .argument('<user>', 'whose token')
     .option('--name <name>', 'what it is for', 'cli')
     .addOption(
-      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y')
-        .default(parseDuration('90d'), '90d')
-        .argParser(durationArgument),
+      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 90d)').argParser(
+        durationArgument,
+      ),
     )
     .addOption(
       new Option('--scopes <list>', 'comma-separated (default: pull,push,delete,keys)').argParser(
@@ -149,8 +158,11 @@ function commands(services: Services, end: (code: number) => void): Command {
     .action(
       withAdmin(
         services,
-        async (admin, options: { name: string; expires: number; scopes?: Scope[] }, user = '') => {
-          const expires = new Date(services.clock.now().getTime() + options.expires)
+        async (admin, options: { name: string; expires?: number; scopes?: Scope[] }, user = '') => {
+          const expires =
+            options.expires === undefined
+              ? null
+              : new Date(services.clock.now().getTime() + options.expires)
           const scopes = options.scopes ?? null
           const made = await admin.createToken({ user, name: options.name, expires, scopes })
           services.print(`${made.jwt}\n`)
@@ -158,7 +170,7 @@ function commands(services: Services, end: (code: number) => void): Command {
         },
       ),
     )
-  withData(token.command('list'), services)
+  withTarget(token.command('list'), services)
     .description('list the tokens of a user; the tokens themselves are kept nowhere')
     .argument('<user>', 'whose tokens')
     .option('--json', 'as JSON')
@@ -180,7 +192,7 @@ function commands(services: Services, end: (code: number) => void): Command {
         services.print(table(head, rows))
       }),
     )
-  withData(token.command('revoke'), services)
+  withTarget(token.command('revoke'), services)
     .description('end a token at once')
     .argument('<id>', 'as token list shows it')
     .action(
@@ -192,7 +204,7 @@ function commands(services: Services, end: (code: number) => void): Command {
 
   for (const value of [true, false]) {
     const word = value ? 'private' : 'public'
-    withData(program.command(word), services)
+    withTarget(program.command(word), services)
       .description(
         value
           ? 'hide a collection or container from everybody but its owner and admins'
@@ -207,6 +219,30 @@ function commands(services: Services, end: (code: number) => void): Command {
         }),
       )
   }
+
+  program
+    .command('claim')
+    .description(
+      'trade the setup secret of a deployment (SREG_SETUP_SECRET) for a token of its admin',
+    )
+    .argument('<url>', 'http(s)://HOST[:PORT] of the server')
+    .requiredOption('--secret-file <file>', 'a file with the secret; - is standard input')
+    .addOption(
+      new Option('--expires <duration>', 'as 30m, 12h, 90d, at most 1y (default: 24h)').argParser(
+        durationArgument,
+      ),
+    )
+    .option('--insecure', 'allow plain http over a network')
+    .addHelpText('after', '\nPrints the token, and only it. A secret is good for one token, ever.')
+    .action(async (given: string, options: ClaimOptions) => {
+      const url = serverUrl(given, options)
+      const secret = (await readSecretFile(options.secretFile, services)).trim()
+      const made = await claimAdmin(url, secret, options.expires && options.expires / 1000)
+      services.print(`${made.jwt}\n`)
+      services.say(
+        `Token ${made.id} of ${made.user}, valid until ${day(made.expiresAt)}. The secret is used up: remove it from the deployment.`,
+      )
+    })
 
   withData(program.command('connect'), services)
     .description('let Apptainer and Singularity on this computer use a registry')
@@ -232,15 +268,46 @@ function withData(command: Command, { env }: Services): Command {
   return command.option('--data <folder>', `${help} (SREG_DATA)`, fallback)
 }
 
-/** An action that works on the data folder, beside a running server or without one (R44). */
+type TargetOptions = { data: string; server?: string; tokenFile?: string; insecure?: boolean }
+type ClaimOptions = { secretFile: string; expires?: number; insecure?: boolean }
+
+/** Options that say which registry is meant: a data folder here, or a server elsewhere. */
+function withTarget(command: Command, services: Services): Command {
+  return withData(command, services)
+    .addOption(
+      new Option('--server <url>', 'ask the server at http(s)://HOST[:PORT] instead').conflicts(
+        'data',
+      ),
+    )
+    .option('--token-file <file>', 'with --server: a file with an admin token; - is standard input')
+    .option('--insecure', 'with --server: allow a token on plain http over a network')
+}
+
+function serverUrl(given: string, options: { insecure?: boolean }): string {
+  const url = parseServerUrl(given)
+  refuseExposed(url, options.insecure ?? false)
+  return url
+}
+
+async function openTarget(options: TargetOptions, services: Services): Promise<OpenAdmin> {
+  const { server, tokenFile } = options
+  if (server === undefined && tokenFile === undefined && options.insecure === undefined)
+    return services.openAdmin(options.data)
+  if (server === undefined || tokenFile === undefined)
+    throw new RegistryError('invalid', 'Give --server URL and --token-file FILE together.')
+  const url = serverUrl(server, options)
+  return { admin: remoteAdmin(url, await readToken(tokenFile, services)), close: () => {} }
+}
+
+/** An action on a data folder, beside a running server or without one (R44), or over HTTP. */
 function withAdmin(
   services: Services,
   act: (admin: Admin, options: never, argument?: string) => Promise<void>,
 ): (...args: unknown[]) => Promise<void> {
   return async (...args) => {
     const command = args.pop() as Command
-    const options = args.pop() as { data: string }
-    const { admin, close } = await services.openAdmin(options.data)
+    const options = args.pop() as TargetOptions
+    const { admin, close } = await openTarget(options, services)
     try {
       await act(admin, options as never, command.args[0])
     } finally {

@@ -107,11 +107,27 @@ async function givenToken(
       'Note: other users of this computer can see a token given with --token (ps shows it). --token-file - reads it from standard input.',
     )
   }
-  const text =
-    token ??
-    (tokenFile === '-'
-      ? await services.readStandardInput()
-      : await readFile(tokenFile ?? '', 'utf8'))
+  return token === undefined ? readToken(tokenFile ?? '', services) : checkToken(token)
+}
+
+/** The token in a file, or on standard input for `-`; `invalid` when there is none. */
+export async function readToken(
+  file: string,
+  services: Pick<ConnectServices, 'readStandardInput'>,
+): Promise<string> {
+  return checkToken(await readSecretFile(file, services))
+}
+
+/** What a file holds, or standard input for `-`. */
+export function readSecretFile(
+  file: string,
+  { readStandardInput }: Pick<ConnectServices, 'readStandardInput'>,
+): Promise<string> {
+  return file === '-' ? readStandardInput() : readFile(file, 'utf8')
+}
+
+/** The first line of a text as a token. */
+function checkToken(text: string): string {
   const line = text.trim().split('\n')[0]?.trim() ?? ''
   // A bearer token's alphabet (RFC 6750 §2.1); anything else could not be sent.
   if (!/^[A-Za-z0-9._~+/=-]+$/.test(line)) {
@@ -325,9 +341,11 @@ async function privateFolder(path: string): Promise<string[]> {
   ]
 }
 
-async function ask(url: string, token?: string): Promise<Response> {
+/** One request within 10 s, with the token as bearer; `unavailable` when nothing answers. */
+export async function ask(url: string, token?: string, init?: RequestInit): Promise<Response> {
   try {
     return await fetch(url, {
+      ...init,
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
       // A redirect could take the token elsewhere.
       redirect: 'manual',
