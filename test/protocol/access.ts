@@ -1030,6 +1030,8 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
         (await client?.call('GET', path))?.status,
         (await client?.call('GET', `/v1/tags/${place.containerId}`))?.status,
         (await client?.call('POST', '/v1/entities', { name: unique('made') }))?.status,
+        (await client?.call('GET', '/v1/users'))?.status,
+        (await client?.call('POST', '/v1/users', { name: unique('user') }))?.status,
         (await client?.call('GET', `/v1/search?value=alice%20${word}`))?.json.data.image.length,
         (
           await client?.call('POST', '/v1/containers', {
@@ -1039,9 +1041,18 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
         )?.status,
       ]
       for (const [what, token] of cases)
-        expect([what, ...(await powers(token?.client))]).toEqual([what, 404, 404, 403, 0, 404])
+        expect([what, ...(await powers(token?.client))]).toEqual([
+          what,
+          404,
+          404,
+          403,
+          403,
+          403,
+          0,
+          404,
+        ])
       const admin = await forged('boss', ALL, ALL, true)
-      expect(await powers(admin?.client)).toEqual([200, 200, 200, 1, 200])
+      expect(await powers(admin?.client)).toEqual([200, 200, 200, 200, 200, 1, 200])
     })
 
     test('a JWT without its row is nobody', async ({ skip }) => {
