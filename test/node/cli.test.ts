@@ -17,6 +17,10 @@ import { clientUrl, handOverFirstAdmin, linesToType } from '../../adapters/host/
 import { openAdmin } from '../../adapters/node/main.ts'
 import { consoleLog, logForm, systemClock } from '../../adapters/system.ts'
 import { tokenVerifier } from '../../src/admin.ts'
+import { SCOPES } from '../../src/core/model.ts'
+import { sampleSif } from '../fixtures/sif.ts'
+import { libraryClient } from '../protocol/client.ts'
+import { nodeTarget, type Target } from '../runtimes/target.ts'
 
 const main = fileURLToPath(new URL('../../adapters/node/main.ts', import.meta.url))
 const migrations = fileURLToPath(new URL('../../migrations', import.meta.url))
@@ -83,7 +87,12 @@ async function claimsOf(jwt: string) {
 
 describe('usage', () => {
   it('prints help and version on stdout with exit code 0', async () => {
-    for (const args of [['--help'], ['serve', '--help'], ['token', 'create', '--help']]) {
+    for (const args of [
+      ['--help'],
+      ['serve', '--help'],
+      ['token', 'create', '--help'],
+      ['claim', '--help'],
+    ]) {
       const { code, out, err } = await sreg(args)
       expect({ code, err }).toEqual({ code: 0, err: '' })
       expect(out).toMatch(/^Usage: sreg-lite/)
@@ -366,6 +375,128 @@ describe('R59: connect', () => {
       expect(await text(client.stdout)).toMatch(/Logged in as: alice[^]*Valid authentication token/)
     },
   )
+})
+
+describe('a server over HTTP', () => {
+  const SECRET = 'a setup secret of more than thirty-two characters'
+  let target: Target
+  let admin: string
+  beforeAll(async () => {
+    target = await nodeTarget({ env: { SREG_SETUP_SECRET: SECRET } })
+    admin = (await target.mint('boss', { admin: true, scopes: [...SCOPES] })).jwt
+  })
+  afterAll(() => target.stop())
+
+  const remote = (args: string[], stdin = `${admin}\n`) =>
+    sreg([...args, '--server', target.url, '--token-file', '-'], { stdin })
+
+  it('does what the commands do on a data folder, and makes none', async () => {
+    expect(await remote(['user', 'add', 'alice'])).toMatchObject({ code: 0, out: '' })
+    expect(await remote(['user', 'add', 'alice'])).toMatchObject({ code: 1, out: '' })
+    expect(await remote(['user', 'add', 'Alice'])).toMatchObject({ code: 2, out: '' })
+    expect((await remote(['user', 'list'])).out).toMatch(/^NAME +ROLE.*\n(.*\n)?alice +user/)
+
+    const options = ['--scopes', 'pull,push', '--expires', '30m', '--name', 'ci']
+    const { code, out, err } = await remote(['token', 'create', 'alice', ...options])
+    expect(code).toBe(0)
+    expect(out).toMatch(/^\S{200,}\n$/)
+    const alice = libraryClient(target.url, out.trim())
+    await alice.push('alice/c/box', sampleSif({ content: 'remote' }))
+    const [row] = JSON.parse((await remote(['token', 'list', 'alice', '--json'])).out)
+    expect(row).toMatchObject({ name: 'ci', scopes: ['pull', 'push'], revokedAt: null })
+    expect(err).toContain(row.id)
+    expect((await remote(['token', 'list', 'alice'])).out).toMatch(/ci +pull,push .* valid\n/)
+
+    const seen = async () =>
+      (await libraryClient(target.url).call('GET', '/v1/containers/alice/c/box')).status
+    expect(await remote(['private', 'library://alice/c'])).toMatchObject({ code: 0 })
+    expect(await seen()).toBe(404)
+    expect(await remote(['public', 'alice/c'])).toMatchObject({ code: 0 })
+    expect(await seen()).toBe(200)
+
+    expect(await remote(['token', 'revoke', row.id])).toMatchObject({ code: 0 })
+    expect((await alice.call('GET', '/v1/entities')).status).toBe(401)
+    await expect(stat(data)).rejects.toThrow('ENOENT')
+  })
+
+  it("R14: without --expires a token lives no longer than the administrator's", async () => {
+    await remote(['user', 'add', 'bob'])
+    expect((await remote(['token', 'create', 'bob'])).code).toBe(0)
+    const long = await remote(['token', 'create', 'bob', '--expires', '90d'])
+    expect(long).toMatchObject({ code: 1, out: '' })
+    expect(long.err).toContain('cannot live longer')
+  })
+
+  it('shows the sentence of the server', async () => {
+    const { jwt } = await target.mint('carol')
+    const denied = await remote(['user', 'list'], jwt)
+    expect(denied).toMatchObject({ code: 1, out: '' })
+    expect(denied.err).toContain('scope admin')
+    expect((await remote(['user', 'list'], 'not.a.token')).err).toContain('not valid')
+    expect((await remote(['token', 'revoke', '../users'])).err).toContain('no token of that id')
+  })
+
+  it('says so when nobody, or another program, answers', async () => {
+    const other = createServer((request, response) => {
+      const away = { location: 'http://127.0.0.1:1/' }
+      response.writeHead(request.url === '/v1/users' ? 307 : 200, away).end('<html>')
+    })
+    other.listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`
+    try {
+      const options = ['--server', url, '--token-file', '-']
+      for (const args of [
+        ['user', 'list', ...options],
+        ['token', 'list', 'alice', ...options],
+        ['claim', url, '--secret-file', '-'],
+      ]) {
+        const { code, out, err } = await sreg(args, { stdin: 'tok.en' })
+        expect({ code, out }).toEqual({ code: 1, out: '' })
+        expect(err).toContain('not as sreg-lite does')
+      }
+    } finally {
+      other.close()
+    }
+    const { err } = await sreg(
+      ['user', 'list', '--server', 'http://127.0.0.1:1', '--token-file', '-'],
+      {
+        stdin: 'tok.en',
+      },
+    )
+    expect(err).toContain('Nothing answers')
+  })
+
+  it.each([
+    [['--server', 'http://127.0.0.1:1']],
+    [['--token-file', '-']],
+    [['--insecure']],
+    [['--server', '127.0.0.1:8080', '--token-file', '-']],
+    [['--server', 'http://192.0.2.1', '--token-file', '-']],
+    [['--server', 'http://127.0.0.1:1', '--token-file', '-', '--data', 'x']],
+  ])('R59: exits with 2 for %j', async (options) => {
+    const { code, out } = await sreg(['user', 'list', ...options], { stdin: 'tok.en' })
+    expect({ code, out }).toEqual({ code: 2, out: '' })
+  })
+
+  it('R19: claims the token of a setup secret, once, and prints only it', async () => {
+    const file = join(base, 'secret')
+    await writeFile(file, `${SECRET}\n`)
+    expect(await sreg(['claim', 'http://192.0.2.1', '--secret-file', file])).toMatchObject({
+      code: 2,
+    })
+    const options = ['--secret-file', file, '--expires', '90d']
+    const claimed = await program(['claim', target.url, ...options])
+    expect(claimed.code).toBe(0)
+    expect(claimed.out).toMatch(/^\S{200,}\n$/)
+    expect(claimed.err).not.toContain(claimed.out.trim())
+    expect(JSON.parse((await remote(['user', 'list', '--json'], claimed.out)).out)).toEqual(
+      expect.arrayContaining([expect.objectContaining({ name: 'boss', role: 'admin' })]),
+    )
+    const again = await sreg(['claim', target.url, '--secret-file', '-'], { stdin: SECRET })
+    expect(again).toMatchObject({ code: 1, out: '' })
+    expect(again.err).toContain('not valid here or has been used')
+  })
 })
 
 describe('serve', () => {
