@@ -2,4 +2,4 @@
 import { describeDatabase } from '../contract/database.ts'
 import { make } from './database.ts'
 
-describeDatabase('D1', { make })
+describeDatabase('D1', { make, worlds: 6 })

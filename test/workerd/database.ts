@@ -25,13 +25,22 @@ export async function migrate(migrations = env.MIGRATIONS): Promise<void> {
   }
 }
 
+/** Every table of the schema, those that refer to others before them. */
+const TABLES = [
+  ...['search', 'guard', 'ended', 'uploads', 'tags', 'image_details', 'images', 'blobs'],
+  ...['containers', 'collections', 'entities', 'tokens', 'users', 'settings'],
+]
+const everyTable = (statement: string) =>
+  env.DB.batch<Record<string, unknown>>(
+    TABLES.map((table) => env.DB.prepare(`${statement} ${table}`)),
+  )
+
+/** Every row of every table. */
+export const dump = async () => (await everyTable('SELECT * FROM')).map(({ results }) => results)
+
 /** Drops every row: one D1 serves all tests of a file, one after the other. */
 export async function empty(): Promise<void> {
-  const tables = [
-    ...['search', 'guard', 'ended', 'uploads', 'tags', 'image_details', 'images', 'blobs'],
-    ...['containers', 'collections', 'entities', 'tokens', 'users', 'settings'],
-  ]
-  await env.DB.batch(tables.map((table) => env.DB.prepare(`DELETE FROM ${table}`)))
+  await everyTable('DELETE FROM')
 }
 
 /** A fresh database; `sent` gets every statement with the number of its values. */
@@ -42,5 +51,5 @@ export async function make(binding: D1Binding = env.DB) {
     migrations: MIGRATIONS,
     onTrip: (kind, statements) => trips.push({ kind, statements }),
   })
-  return { database, trips: () => trips, raw, dispose: empty }
+  return { database, trips: () => trips, raw, dump, dispose: empty }
 }
