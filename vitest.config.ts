@@ -1,16 +1,46 @@
 /** Test runner settings: `npm test` runs everything, the real client included. */
+import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin'
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    // Processes, not threads: tests count file descriptors and memory, and change the umask.
-    pool: 'forks',
     // Servers and clients started by tests need the other half of a small machine.
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
-    // Nothing but a test's own clock may decide what a test sees.
-    env: { TZ: 'UTC' },
+    projects: [
+      {
+        test: {
+          name: 'node',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/workerd/**'],
+          // Processes, not threads: tests count descriptors and memory, and change the umask.
+          pool: 'forks',
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+          // Nothing but a test's own clock may decide what a test sees.
+          env: { TZ: 'UTC' },
+        },
+      },
+      {
+        // Inside workerd, as Cloudflare runs it: each file has an isolate, a D1 and an R2 of its own.
+        plugins: [
+          cloudflareTest(async () => ({
+            miniflare: {
+              // No later than the workerd that the plugin brings.
+              compatibilityDate: '2026-11-02',
+              compatibilityFlags: ['nodejs_compat'],
+              d1Databases: ['DB'],
+              r2Buckets: ['BLOBS'],
+              bindings: { MIGRATIONS: await readD1Migrations('migrations') },
+            },
+          })),
+        ],
+        test: {
+          name: 'workerd',
+          include: ['test/workerd/**/*.test.ts'],
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
   },
 })

@@ -3,7 +3,7 @@ import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
-import { createSweep, type Sweep } from './core/sweep.ts'
+import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
@@ -21,7 +21,7 @@ import { webRoutes } from './web/routes.ts'
 export { webTransfer, endedEarly, type Transfer } from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
 export { isTrusted } from './http/origin.ts'
-export { ENDED_MS, type Sweep, type SweepReport } from './core/sweep.ts'
+export { ENDED_MS, type Sweep, type SweepBudget, type SweepReport } from './core/sweep.ts'
 
 export type Deps = {
   config: Pick<
@@ -48,6 +48,8 @@ export type Deps = {
   clock: Clock
   ids: Ids
   log: Log
+  /** For a sweep that runs where no process lives between two requests, in small steps. */
+  sweep?: { budget: SweepBudget; persistent: boolean }
 }
 
 export type App = {
@@ -114,6 +116,7 @@ export function createApp(deps: Deps): App {
       registryId: deps.registryId,
       graceSeconds: config.sweepGrace,
       intervalSeconds: config.sweepInterval,
+      ...deps.sweep,
     }),
     flush: tallies.flush,
   }

@@ -350,8 +350,11 @@ export type UploadsBook = {
     to: UploadState,
     now: Date,
   ): Promise<boolean>
-  /** Running uploads past their deadline, or whose image was deleted; not while a lease holds. */
-  expired(now: Date, limit: number): Promise<Upload[]>
+  /**
+   * Ends running uploads past their deadline, or whose image was deleted, the oldest `limit` of
+   * them; not while a lease holds. Returns how many it ended.
+   */
+  expire(now: Date, limit: number): Promise<number>
   /** Uploads closed before `before`; `kept` says that the key became a blob (its bytes stay). */
   closed(
     before: Date,
@@ -432,6 +435,8 @@ export type Database = {
   settings: SettingsBook
   /** Answers when the database does; throws otherwise. */
   ping(): Promise<void>
+  /** The time by the database's own clock (R43). */
+  now(): Promise<Date>
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -27,10 +27,34 @@ export type SweepReport = {
 
 export type Sweep = (options?: { now?: boolean }) => Promise<SweepReport>
 
+/** What one run may do of each of its steps; the next run goes on where it stopped. */
+export type SweepBudget = {
+  /** Pages of rows or keys. */
+  pages: number
+  /** Uploads whose parts are dropped, one call to the store each. */
+  aborts: number
+}
+
+/** What a run leaves to the next one. */
+type Progress = {
+  /** When it ran, ms since 1970. */
+  lastRun: number | null
+  /** Last blob it looked at for marking; empty when it looked at all. */
+  marked: string
+  /** Where the walk through the store goes on, null at its start, and the orphans it met. */
+  cursor: string | null
+  orphans: string[]
+}
+
+const UNBOUND: SweepBudget = { pages: Infinity, aborts: BATCH }
+const FRESH: Progress = { lastRun: null, marked: '', cursor: null, orphans: [] }
+
 /**
  * Returns the sweep. `graceSeconds` is how long bytes outlive their last reference, no shorter
  * than the longest download ticket in production. `intervalSeconds` tells a stepped clock from a
- * late run: the first run after a start, and one after a step, only marks (R43).
+ * late run: the first run after a start, and one after a step, only marks (R43). Where no process
+ * lives between two runs, `persistent` keeps their progress in the settings, goes by the
+ * database's clock, and only the very first run is the first.
  */
 export function createSweep(deps: {
   database: Database
@@ -40,12 +64,23 @@ export function createSweep(deps: {
   registryId: string
   graceSeconds: number
   intervalSeconds: number
+  budget?: SweepBudget
+  persistent?: boolean
 }): Sweep {
-  const { database, blobs, clock, log } = deps
-  let lastRun: number | null = null
+  const { database, blobs, clock, log, budget = UNBOUND } = deps
+  let progress = FRESH
   let busy = false
 
   async function run(forced: boolean): Promise<SweepReport> {
+    if (!deps.persistent) return step(clock.now(), forced)
+    const stored = await database.settings.get('sweep')
+    progress = stored === null ? FRESH : (JSON.parse(stored) as Progress)
+    const report = await step(await database.now(), forced)
+    await database.settings.set('sweep', JSON.stringify(progress))
+    return report
+  }
+
+  async function step(now: Date, forced: boolean): Promise<SweepReport> {
     const report: SweepReport = {
       expired: 0,
       deleted: 0,
@@ -53,18 +88,17 @@ export function createSweep(deps: {
       orphans: 0,
       held: null,
     }
-    const now = clock.now()
-    const since = lastRun === null ? null : now.getTime() - lastRun
-    lastRun = now.getTime()
+    const since = progress.lastRun === null ? null : now.getTime() - progress.lastRun
+    progress = { ...progress, lastRun: now.getTime() }
     if ((await blobs.readId()) !== deps.registryId) {
       report.held = 'the blob store belongs to another registry, or to none (R10)'
       return report
     }
 
-    for (let after = ''; ;) {
-      const { last } = await database.blobs.markDying(now, after, BATCH)
+    for (let page = 0; page < budget.pages; page++) {
+      const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
+      progress.marked = last ?? ''
       if (last === null) break
-      after = last
     }
 
     const stepped = since !== null && (since < 0 || since > 3 * deps.intervalSeconds * 1000)
@@ -73,23 +107,18 @@ export function createSweep(deps: {
       return report
     }
 
-    for (const upload of await database.uploads.expired(now, BATCH)) {
-      const { id, state, claim } = upload
-      if (await database.uploads.close(id, { state, claim }, 'expired', now)) report.expired += 1
-    }
+    report.expired = await database.uploads.expire(now, BATCH)
     const closedBefore = new Date(now.getTime() - Math.min(CLOSED_MS, deps.graceSeconds * 1000))
-    for (;;) {
-      const closed = await database.uploads.closed(closedBefore, BATCH)
-      for (const { blobKey, handle, kept } of closed)
-        if (!kept) {
-          await blobs.abortParts(blobKey, handle)
-          await blobs.delete([blobKey])
-        }
+    for (let page = 0; page < budget.pages; page++) {
+      const closed = await database.uploads.closed(closedBefore, budget.aborts)
+      const surplus = closed.filter(({ kept }) => !kept)
+      for (const { blobKey, handle } of surplus) await blobs.abortParts(blobKey, handle)
+      await blobs.delete(surplus.map(({ blobKey }) => blobKey))
       await database.uploads.forget(closed.map(({ id }) => id))
-      if (closed.length < BATCH) break
+      if (closed.length < budget.aborts) break
     }
     const dyingBefore = new Date(now.getTime() - deps.graceSeconds * 1000)
-    for (;;) {
+    for (let page = 0; page < budget.pages; page++) {
       const dying = await database.blobs.dying(dyingBefore, BATCH)
       await blobs.delete(dying.map(({ key }) => key))
       await database.blobs.forget(dying.map(({ id }) => id))
@@ -105,15 +134,23 @@ export function createSweep(deps: {
   /** Keys in the store without a row, looked up after listing, old by the store's own clock. */
   async function deleteOrphans(now: Date): Promise<number> {
     const before = now.getTime() - ORPHAN_AGE_MS
-    const orphans: string[] = []
-    let cursor: string | null = null
-    do {
-      const page: Awaited<ReturnType<BlobStore['list']>> = await blobs.list(cursor, 1000)
-      const old = page.blobs.filter(({ modifiedAt }) => modifiedAt.getTime() < before)
+    for (let page = 0; page < budget.pages; page++) {
+      const listed = await blobs.list(progress.cursor, 1000)
+      const old = listed.blobs.filter(({ modifiedAt }) => modifiedAt.getTime() < before)
       const known = await database.blobs.known(old.map(({ key }) => key))
-      for (const { key } of old) if (!known.has(key)) orphans.push(key)
-      cursor = page.cursor
-    } while (cursor !== null)
+      // of more than a person is asked about, how many more does not matter
+      const met = old.map(({ key }) => key).filter((key) => !known.has(key))
+      progress.orphans = [...progress.orphans, ...met].slice(0, MOST_ORPHANS + 1)
+      progress.cursor = listed.cursor
+      if (listed.cursor === null) return endWalk()
+    }
+    return 0
+  }
+
+  /** The whole store was looked through: deletes what was met, unless it is suspiciously much. */
+  async function endWalk(): Promise<number> {
+    const { orphans } = progress
+    progress.orphans = []
     const most = Math.min(MOST_ORPHANS, Math.ceil((await database.blobs.liveCount()) * 0.01))
     if (orphans.length > Math.max(most, 1)) {
       log.event('warn', 'sweep.orphans', {

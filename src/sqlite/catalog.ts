@@ -532,11 +532,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .set({ state: 'lost', dyingAt: null })
         .where(and(eq(t.blobs.key, text('key')), isLive)),
     ),
+    /** `counts` is a JSON object of ids and how many downloads to add to each. */
     countDownloads: prepare(() =>
       db
         .update(t.containers)
-        .set({ downloads: sql`${t.containers.downloads} + ${p('count')}` })
-        .where(eq(t.containers.id, text('containerId'))),
+        .set({ downloads: sql`downloads + x.value` })
+        .from(sql`json_each(${p('counts')}) x`)
+        .where(sql`containers.id = x.key`),
     ),
   }
 
@@ -961,7 +963,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     },
 
     async countDownloads(counts) {
-      if (counts.length > 0) await handle.write(...counts.map((c) => w.countDownloads(c)))
+      const sums: Record<string, number> = {}
+      for (const { containerId, count } of counts)
+        sums[containerId] = (sums[containerId] ?? 0) + count
+      if (counts.length > 0) await handle.write(w.countDownloads({ counts: JSON.stringify(sums) }))
     },
 
     async search({ terms, arch, signed, limit }, viewer, now) {

@@ -23,14 +23,18 @@ export function isDuplicate(error: unknown): boolean {
   return /UNIQUE constraint failed/.test(texts(error))
 }
 
-/** True when another connection holds the write lock. */
+/** True when another connection holds the write lock, or a D1 is overloaded or moving. */
 export function isBusy(error: unknown): boolean {
-  return /database is locked|SQLITE_BUSY|database table is locked/.test(texts(error))
+  return /database is locked|SQLITE_BUSY|database table is locked|D1 DB is overloaded|Network connection lost|to be reset|reset because its code|transient issue/.test(
+    texts(error),
+  )
 }
 
-/** True when the disk under the database is full. */
+/** True when the disk under the database, or the room given to a D1, is full. */
 export function isFull(error: unknown): boolean {
-  return /database or disk is full|SQLITE_FULL/.test(texts(error))
+  return /database or disk is full|SQLITE_FULL|maximum DB size|maximum account storage limit/.test(
+    texts(error),
+  )
 }
 
 /**

@@ -53,7 +53,8 @@ export function standingQuery(db: Handle['db']) {
           eq(t.users.id, text('viewerId')),
           isNull(t.tokens.revokedAt),
           sql`${t.tokens.expiresAt} > ${p('now')}`,
-          eq(t.users.disabled, false),
+          // spelled out for the reason that `text` gives
+          sql`${t.users.disabled} = 0`,
         ),
       ),
   )

@@ -6,13 +6,18 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
-export type { Handle, Statement, RowsOf } from './handle.ts'
+export { builder, type Handle, type Query, type RowsOf, type Statement } from './handle.ts'
 export { isBusy, isFull } from './failure.ts'
 export * as schema from './schema.ts'
 
 /** Prepares every statement once and returns the books. The schema must be migrated already. */
 export function sqliteDatabase(handle: Handle): Database {
   const alive = prepare(() => handle.db.select({ one: sql<number>`1` }).from(sql`(select 1)`))
+  const clock = prepare(() =>
+    handle.db
+      .select({ ms: sql<number>`cast((julianday('now') - 2440587.5) * 86400000 as integer)` })
+      .from(sql`(select 1)`),
+  )
   return {
     catalog: sqliteCatalog(handle),
     uploads: sqliteUploads(handle),
@@ -23,6 +28,10 @@ export function sqliteDatabase(handle: Handle): Database {
     settings: sqliteSettings(handle),
     async ping() {
       await handle.read(alive())
+    },
+    async now() {
+      const [rows] = await handle.read(clock())
+      return new Date(rows[0]?.ms ?? Number.NaN)
     },
   }
 }

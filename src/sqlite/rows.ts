@@ -1,5 +1,5 @@
 /** Rows → the registry's nouns: times become Dates, the columns of joins become one record. */
-import { sql } from 'drizzle-orm'
+import { Column, is, sql, type AnyColumn, type GetColumnData, type SQL } from 'drizzle-orm'
 import type {
   Collection,
   Container,
@@ -13,6 +13,24 @@ import type {
 } from '../core/model.ts'
 import * as t from './schema.ts'
 
+type Named<T> = {
+  [K in keyof T]: SQL.Aliased<
+    T[K] extends AnyColumn ? GetColumnData<T[K]> : T[K] extends SQL<infer V> ? V : never
+  >
+}
+
+/**
+ * Gives every column its key as its name. D1 answers a batch with objects by column name, in which
+ * the `name` of a collection and that of its entity would fall together.
+ */
+export const named = <T extends Record<string, AnyColumn | SQL>>(columns: T): Named<T> =>
+  Object.fromEntries(
+    Object.entries(columns).map(([key, column]) => [
+      key,
+      (is(column, Column) ? column.getSQL().mapWith(column) : column.getSQL()).as(key),
+    ]),
+  ) as Named<T>
+
 /** Columns of an entity. */
 export const entityColumns = {
   id: t.entities.id,
@@ -25,7 +43,7 @@ export const entityColumns = {
 }
 
 /** Columns of a collection joined with its entity. */
-export const collectionColumns = {
+export const collectionColumns = named({
   id: t.collections.id,
   name: t.collections.name,
   description: t.collections.description,
@@ -35,10 +53,10 @@ export const collectionColumns = {
   ownerId: t.entities.ownerId,
   createdAt: t.collections.createdAt,
   updatedAt: t.collections.updatedAt,
-}
+})
 
 /** Columns of a container joined with its collection and entity. */
-export const containerColumns = {
+export const containerColumns = named({
   id: t.containers.id,
   name: t.containers.name,
   description: t.containers.description,
@@ -54,10 +72,10 @@ export const containerColumns = {
   ownerId: t.entities.ownerId,
   createdAt: t.containers.createdAt,
   updatedAt: t.containers.updatedAt,
-}
+})
 
 /** Columns of an image joined with its container, collection, entity and (left) live blob. */
-export const imageColumns = {
+export const imageColumns = named({
   id: t.images.id,
   digest: t.images.digest,
   description: t.images.description,
@@ -85,7 +103,20 @@ export const imageColumns = {
   tags: sql<
     string | null
   >`(select group_concat(name, char(10)) from tags where image_id = ${t.images.id})`,
-}
+})
+
+/** Columns of a token joined with its user. */
+export const tokenColumns = named({
+  id: t.tokens.id,
+  userId: t.tokens.userId,
+  userName: t.users.name,
+  name: t.tokens.name,
+  scopes: t.tokens.scopes,
+  createdAt: t.tokens.createdAt,
+  expiresAt: t.tokens.expiresAt,
+  revokedAt: t.tokens.revokedAt,
+  lastUsedAt: t.tokens.lastUsedAt,
+})
 
 export const toEntity = (row: EntityRow): Entity => ({
   ...row,

@@ -13,7 +13,7 @@ import {
   viewerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
-import { toStanding, toToken, toUser } from './rows.ts'
+import { tokenColumns, toStanding, toToken, toUser } from './rows.ts'
 import * as t from './schema.ts'
 
 export function sqliteUsers(handle: Handle): UsersBook {
@@ -190,17 +190,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
     ),
     listFor: prepare(() =>
       db
-        .select({
-          id: t.tokens.id,
-          userId: t.tokens.userId,
-          userName: t.users.name,
-          name: t.tokens.name,
-          scopes: t.tokens.scopes,
-          createdAt: t.tokens.createdAt,
-          expiresAt: t.tokens.expiresAt,
-          revokedAt: t.tokens.revokedAt,
-          lastUsedAt: t.tokens.lastUsedAt,
-        })
+        .select(tokenColumns)
         .from(t.tokens)
         .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
         .where(eq(t.tokens.userId, text('userId')))
@@ -228,7 +218,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
       db
         .update(t.tokens)
         .set({ lastUsedAt: sql`${p('now')}` })
-        .where(eq(t.tokens.id, text('id'))),
+        .where(sql`id in (select value from json_each(${p('ids')}))`),
     ),
   }
   return {
@@ -257,7 +247,7 @@ export function sqliteTokens(handle: Handle): TokensBook {
     },
     async touch(ids, now) {
       if (ids.length > 0)
-        await handle.write(...ids.map((id) => q.touch({ id, now: now.getTime() })))
+        await handle.write(q.touch({ ids: JSON.stringify(ids), now: now.getTime() }))
     },
   }
 }

@@ -105,15 +105,14 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         )
         .returning({ id: t.uploads.id }),
     ),
-    expired: prepare(() =>
+    expire: prepare(() =>
       db
-        .select()
-        .from(t.uploads)
+        .update(t.uploads)
+        .set({ state: 'expired', leaseUntil: null, closedAt: sql`${p('now')}` })
         .where(
-          sql`state in ('open', 'finishing') and (image_id is null or expires_at < ${p('now')}) and (lease_until is null or lease_until < ${p('now')})`,
+          sql`id in (select id from uploads where state in ('open', 'finishing') and (image_id is null or expires_at < ${p('now')}) and (lease_until is null or lease_until < ${p('now')}) order by expires_at limit ${p('limit')})`,
         )
-        .orderBy(t.uploads.expiresAt)
-        .limit(p('limit')),
+        .returning({ id: t.uploads.id }),
     ),
     closed: prepare(() =>
       db
@@ -127,7 +126,9 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         .where(sql`closed_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(() => db.delete(t.uploads).where(eq(t.uploads.id, text('id')))),
+    forget: prepare(() =>
+      db.delete(t.uploads).where(sql`id in (select value from json_each(${p('ids')}))`),
+    ),
   }
 
   return {
@@ -195,16 +196,16 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       )
       return rows.length > 0
     },
-    async expired(now, limit) {
-      const [rows] = await handle.read(q.expired({ now: now.getTime(), limit }))
-      return rows.map(toUpload)
+    async expire(now, limit) {
+      const [rows] = await handle.write(q.expire({ now: now.getTime(), limit }))
+      return rows.length
     },
     async closed(before, limit) {
       const [rows] = await handle.read(q.closed({ before: before.getTime(), limit }))
       return rows.map(({ kept, ...row }) => ({ ...row, kept: kept === 1 }))
     },
     async forget(ids) {
-      if (ids.length > 0) await handle.write(...ids.map((id) => q.forget({ id })))
+      if (ids.length > 0) await handle.write(q.forget({ ids: JSON.stringify(ids) }))
     },
   }
 }
@@ -237,7 +238,11 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
         .where(sql`state = 'dying' and state <> 'live' and dying_at < ${p('before')}`)
         .limit(p('limit')),
     ),
-    forget: prepare(() => db.delete(t.blobs).where(sql`id = ${p('id')} and state = 'dying'`)),
+    forget: prepare(() =>
+      db
+        .delete(t.blobs)
+        .where(sql`id in (select value from json_each(${p('ids')})) and state = 'dying'`),
+    ),
     known: prepare(() =>
       db
         .select({ key: sql<string>`value` })
@@ -263,7 +268,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       return rows
     },
     async forget(ids) {
-      if (ids.length > 0) await handle.write(...ids.map((id) => q.forget({ id })))
+      if (ids.length > 0) await handle.write(q.forget({ ids: JSON.stringify(ids) }))
     },
     async known(keys) {
       const [rows] = await handle.read(q.known({ keys: JSON.stringify(keys) }))

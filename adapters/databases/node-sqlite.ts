@@ -1,0 +1,27 @@
+/** The SQLite file under Deno, and any Node that has it: node:sqlite. */
+import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
+import { pathToFileURL } from 'node:url'
+import { lockWith, openWith, type Connection, type OpenOptions } from './sync.ts'
+
+export type { OpenDatabase, OpenOptions } from './sync.ts'
+
+function connect(file: string, { create }: { create: boolean }): Connection {
+  const sqlite = new DatabaseSync(create ? file : `${pathToFileURL(file).href}?mode=rw`)
+  return {
+    exec: (sql) => sqlite.exec(sql),
+    prepare(sql) {
+      const statement = sqlite.prepare(sql)
+      statement.setReturnArrays(true)
+      return (values) => statement.all(...(values as SQLInputValue[])) as unknown as unknown[][]
+    },
+    all: (sql) => sqlite.prepare(sql).all(),
+    inTransaction: () => sqlite.isTransaction,
+    close: () => sqlite.close(),
+  }
+}
+
+/** See `openWith`. */
+export const openDatabase = (file: string, options: OpenOptions) => openWith(connect, file, options)
+
+/** See `lockWith`. */
+export const takeLock = (file: string) => lockWith(connect, file)

@@ -1,0 +1,171 @@
+/** What every SQLite file has in common, whichever driver opens it: durable settings, patient writes. */
+import { RegistryError } from '../../src/errors.ts'
+import type { Database } from '../../src/ports.ts'
+import {
+  builder,
+  isBusy,
+  isFull,
+  sqliteDatabase,
+  type Handle,
+  type Query,
+  type Statement,
+} from '../../src/sqlite/index.ts'
+import { checkMigrated, migrate } from './migrate.ts'
+
+/** A connection, as little of it as we need. Integers are numbers: none of ours is beyond 2^53. */
+export type Connection = {
+  /** Runs statements that take no values and yield nothing. */
+  exec(sql: string): void
+  /**
+   * Compiles one statement; the function runs it with values in the order of its `?` and returns
+   * rows as arrays of columns, none for a statement that yields none.
+   */
+  prepare(sql: string): (values: unknown[]) => unknown[][]
+  /** Rows by column name, for statements that run once. */
+  all(sql: string): Record<string, unknown>[]
+  inTransaction(): boolean
+  close(): void
+}
+
+/** Opens a file; one that is not there is made only if `create` says so, and fails otherwise. */
+export type Connect = (file: string, options: { create: boolean }) => Connection
+
+export type OpenDatabase = {
+  database: Database
+  /** Changes whenever any connection, this one included, commits (R25). */
+  version(): string
+  close(): void
+}
+
+export type OpenOptions = {
+  /** The server migrates and never blocks its event loop; the CLI refuses another schema and waits. */
+  mode: 'server' | 'cli'
+  /** Folder of the migration files. */
+  migrations: string
+  /** Told of every round trip with its number of statements; for tests that count them. */
+  onTrip?: ((kind: 'read' | 'write', statements: number) => void) | undefined
+}
+
+/** Waits between tries while another connection writes; together about 5 s (R11). */
+const RETRIES = [10, 20, 40, 80, 160, 320, 500, 500, 500, 500, 500, 500, 500, 500]
+
+/** What must hold on every connection, besides the WAL that the file remembers (R11). */
+const PRAGMAS = { synchronous: 2, foreign_keys: 1 }
+
+/**
+ * Opens (and in server mode creates and migrates) the database file. Every connection is WAL with
+ * synchronous=FULL and foreign keys on (R11): some drivers are compiled with NORMAL, under which
+ * a power cut loses acknowledged tags.
+ */
+export async function openWith(
+  connect: Connect,
+  file: string,
+  options: OpenOptions,
+): Promise<OpenDatabase> {
+  const connection = connect(file, { create: options.mode === 'server' })
+  try {
+    connection.exec(`PRAGMA busy_timeout = ${options.mode === 'server' ? 50 : 5000}`)
+    connection.exec('PRAGMA journal_mode = WAL')
+    for (const [name, value] of Object.entries(PRAGMAS)) {
+      connection.exec(`PRAGMA ${name} = ${value}`)
+      if (connection.all(`PRAGMA ${name}`)[0]?.[name] !== value)
+        throw new RegistryError('internal', `This SQLite does not take ${name} = ${value}.`)
+    }
+    if (options.mode === 'server') await migrate(connection, options.migrations)
+    else await checkMigrated(connection, options.migrations)
+  } catch (error) {
+    connection.close()
+    throw error
+  }
+
+  const [begin, commit, rollback] = ['BEGIN IMMEDIATE', 'COMMIT', 'ROLLBACK'].map((sql) => {
+    const run = connection.prepare(sql)
+    return () => void run([])
+  }) as [() => void, () => void, () => void]
+  const version = connection.prepare('PRAGMA data_version')
+  const prepared = new Map<Query, (values: unknown[]) => unknown[][]>()
+  let writes = 0
+
+  function run({ query, values }: Statement): unknown {
+    let execute = prepared.get(query)
+    if (execute === undefined) prepared.set(query, (execute = connection.prepare(query.sql)))
+    return query.rows(execute(query.bind(values)))
+  }
+
+  function transact(statements: readonly Statement[]): unknown[] {
+    begin()
+    try {
+      const rows = statements.map(run)
+      commit()
+      writes += 1
+      return rows
+    } catch (error) {
+      if (connection.inTransaction()) rollback()
+      throw error
+    }
+  }
+
+  // the CLI has waited its 5 s inside SQLite when the first try fails
+  const retries = options.mode === 'server' ? RETRIES : [0]
+
+  async function patiently(work: () => unknown[]): Promise<unknown[]> {
+    for (const wait of retries) {
+      try {
+        return work()
+      } catch (error) {
+        if (isFull(error))
+          throw new RegistryError(
+            'insufficient_storage',
+            'The disk under the registry is full; ask its administrator to free space.',
+            { cause: error },
+          )
+        if (!isBusy(error)) throw error
+        await new Promise((resolve) => setTimeout(resolve, wait))
+      }
+    }
+    throw new RegistryError(
+      'unavailable',
+      'The database is busy with another process; try again in a moment.',
+      { retryAfter: 5 },
+    )
+  }
+
+  const handle = {
+    db: builder(),
+    // Reads run in one go but not in one transaction: within this process nothing comes between,
+    // and what the command line commits between two of them is asked again by the guard of any write.
+    read(...statements: readonly Statement[]) {
+      options.onTrip?.('read', statements.length)
+      return patiently(() => statements.map(run))
+    },
+    write(...statements: readonly Statement[]) {
+      options.onTrip?.('write', statements.length)
+      return patiently(() => transact(statements))
+    },
+  } as Handle
+
+  return {
+    database: sqliteDatabase(handle),
+    version: () => `${String(version([])[0]?.[0])}/${writes}`,
+    close: () => connection.close(),
+  }
+}
+
+/**
+ * Takes the lock that a file stands for, and returns what gives it back; null when another holder
+ * has it. The kernel frees it however its holder ends: it is SQLite's own (R45). Nothing else may
+ * open the file: closing any descriptor of it drops POSIX locks.
+ */
+export function lockWith(connect: Connect, file: string): (() => void) | null {
+  const lock = connect(file, { create: true })
+  try {
+    lock.exec('PRAGMA busy_timeout = 0')
+    lock.exec('PRAGMA locking_mode = EXCLUSIVE')
+    lock.exec('BEGIN EXCLUSIVE')
+  } catch (error) {
+    lock.close()
+    if (isBusy(error)) return null
+    throw error
+  }
+  return () => lock.close()
+}
