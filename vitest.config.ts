@@ -11,7 +11,7 @@ export default defineConfig({
         test: {
           name: 'node',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/workerd/**'],
+          exclude: ['test/workerd/**', 'test/bun/**', 'test/deno/**'],
           // Processes, not threads: tests count descriptors and memory, and change the umask.
           pool: 'forks',
           testTimeout: 30_000,

@@ -4,7 +4,8 @@ import { lockWith, openWith, type Connection, type OpenOptions } from './sync.ts
 
 export type { OpenDatabase, OpenOptions } from './sync.ts'
 
-function connect(file: string, { create }: { create: boolean }): Connection {
+/** See `Connect`. */
+export function connect(file: string, { create }: { create: boolean }): Connection {
   const sqlite = new BetterSqlite3(file, { fileMustExist: !create })
   return {
     exec: (sql) => void sqlite.exec(sql),
@@ -19,7 +20,12 @@ function connect(file: string, { create }: { create: boolean }): Connection {
         return []
       }
     },
-    all: (sql) => sqlite.prepare<[], Record<string, unknown>>(sql).all(),
+    all(sql) {
+      const statement = sqlite.prepare<[], Record<string, unknown>>(sql)
+      if (statement.reader) return statement.all()
+      statement.run()
+      return []
+    },
     inTransaction: () => sqlite.inTransaction,
     close: () => void sqlite.close(),
   }

@@ -4,7 +4,8 @@ import { lockWith, openWith, type Connection, type OpenOptions } from './sync.ts
 
 export type { OpenDatabase, OpenOptions } from './sync.ts'
 
-function connect(file: string, { create }: { create: boolean }): Connection {
+/** See `Connect`. */
+export function connect(file: string, { create }: { create: boolean }): Connection {
   const sqlite = new Database(file, { readwrite: true, create, strict: true })
   return {
     exec: (sql) => sqlite.run(sql),

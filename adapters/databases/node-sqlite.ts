@@ -5,7 +5,8 @@ import { lockWith, openWith, type Connection, type OpenOptions } from './sync.ts
 
 export type { OpenDatabase, OpenOptions } from './sync.ts'
 
-function connect(file: string, { create }: { create: boolean }): Connection {
+/** See `Connect`. */
+export function connect(file: string, { create }: { create: boolean }): Connection {
   const sqlite = new DatabaseSync(create ? file : `${pathToFileURL(file).href}?mode=rw`)
   return {
     exec: (sql) => sqlite.exec(sql),

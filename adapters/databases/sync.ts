@@ -21,7 +21,7 @@ export type Connection = {
    * rows as arrays of columns, none for a statement that yields none.
    */
   prepare(sql: string): (values: unknown[]) => unknown[][]
-  /** Rows by column name, for statements that run once. */
+  /** Rows by column name, for statements that run once; none where it yields none. */
   all(sql: string): Record<string, unknown>[]
   inTransaction(): boolean
   close(): void

@@ -159,8 +159,11 @@ export function createSweep(deps: {
       })
       return 0
     }
-    await blobs.delete(orphans)
-    return orphans.length
+    // the walk may have begun runs ago
+    const known = await database.blobs.known(orphans)
+    const unknown = orphans.filter((key) => !known.has(key))
+    await blobs.delete(unknown)
+    return unknown.length
   }
 
   return async ({ now: forced = false } = {}) => {

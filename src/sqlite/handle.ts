@@ -77,8 +77,10 @@ function compile(prepared: SQLitePreparedQuery<PreparedQueryConfig>): Query {
     const [key, ...deeper] = path
     if (key === undefined || deeper.length > 0) throw new Error(`nested columns in ${sql}`)
     const source = is(field, SQL.Aliased) ? field.sql : field
-    const decoder = is(source, SQL) ? (source as unknown as { decoder: Decoder }).decoder : source
-    return [key, decoder as Decoder] as const
+    const decoder: Decoder = is(source, SQL)
+      ? (source as unknown as { decoder: Decoder }).decoder
+      : source
+    return [key, decoder] as const
   })
   return {
     sql,

@@ -4,7 +4,7 @@ import { migrations } from '../../adapters/node/main.ts'
 import { randomIds } from '../../adapters/system.ts'
 import { createCatalog } from '../../src/core/catalog.ts'
 import { SCOPES, type Claims } from '../../src/core/model.ts'
-import { createSweep } from '../../src/core/sweep.ts'
+import { createSweep, type SweepBudget } from '../../src/core/sweep.ts'
 import { createUploads } from '../../src/core/uploads.ts'
 import type { BlobStore, Bytes, Database, LogFields } from '../../src/ports.ts'
 import { sha256 } from '../protocol/client.ts'
@@ -49,10 +49,12 @@ export async function coreWith(options: {
   const shared = { database, blobs, clock, ids: randomIds, log, minFree: 0 }
   const catalog = createCatalog(shared)
   const uploads = createUploads(shared)
-  /** A sweep as a fresh start of the server has it. */
-  const startSweep = () =>
+  /** A sweep as a fresh start of the server has it; a persistent one asks the database for the time. */
+  const startSweep = (how: { budget?: SweepBudget; persistent?: boolean } = {}) =>
     createSweep({
       ...shared,
+      ...how,
+      database: { ...database, now: async () => clock.now() },
       registryId: REGISTRY,
       graceSeconds: options.graceSeconds,
       intervalSeconds: options.intervalSeconds ?? 900,

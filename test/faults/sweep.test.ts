@@ -165,6 +165,92 @@ describe('R10: blobs without a row', () => {
   })
 })
 
+describe('where no process lives from one run to the next (Workers)', () => {
+  const budget = { pages: 1, aborts: 1 }
+  let core: Core
+  let alice: Awaited<ReturnType<Core['user']>>
+  /** One run of a process that knows nothing of those before. */
+  const sweep = (options?: { now: boolean }) =>
+    core.startSweep({ budget, persistent: true })(options)
+  beforeEach(async () => {
+    const clock = heldClock()
+    const blobs = memoryBlobs({ clock })
+    core = await coreWith({ blobs, clock, graceSeconds: GRACE, intervalSeconds: INTERVAL })
+    alice = await core.user('alice')
+  })
+  afterEach(() => core.close())
+  const later = () => core.clock.move(INTERVAL * 1000)
+
+  test('only the very first run only marks, and one after a step (R43)', async () => {
+    const doomed = sampleSif({ content: 'doomed' })
+    await core.push(alice, doomed)
+    const ref = parseRef(`alice/c/n:sha256.${sha256(doomed)}`, config)
+    await core.catalog.deleteImage(ref, null, alice.claims)
+    expect((await sweep()).held).toMatch(/first run/)
+    for (let run = 0; run < GRACE / INTERVAL; run++) {
+      later()
+      expect(await sweep()).toMatchObject({ held: null, deleted: 0 })
+    }
+    core.clock.move(30 * DAY_MS)
+    expect(await sweep()).toMatchObject({ held: 'the clock stepped', deleted: 0 })
+    expect(await keysOf(core.blobs)).toHaveLength(1)
+    later()
+    expect(await sweep()).toMatchObject({ held: null, deleted: 1, freedBytes: doomed.length })
+    expect(await keysOf(core.blobs)).toEqual([])
+  })
+
+  test('a run takes no more uploads than its budget, and the next one goes on', async () => {
+    const draft = { description: '', container: alice.container }
+    for (const content of ['one', 'two', 'three']) {
+      const hash = `sha256.${sha256(sampleSif({ content }))}`
+      const image = await core.catalog.createImage({ ...draft, hash }, alice.claims)
+      await core.uploads.openParts(image.id, 1000, alice.claims)
+    }
+    await sweep()
+    core.clock.move(7 * DAY_MS)
+    await sweep()
+    later()
+    expect(await sweep()).toMatchObject({ held: null, expired: 3 })
+    core.clock.move(3 * INTERVAL * 1000)
+    await sweep()
+    const left: number[] = []
+    for (let run = 0; run < 4; run++) {
+      left.push((await core.database.uploads.closed(core.clock.now(), 10)).length)
+      core.clock.move(2 * INTERVAL * 1000)
+      await sweep()
+    }
+    expect(left).toEqual([3, 2, 1, 0])
+  })
+
+  test('orphans are judged after a walk through the whole store, over many runs (R10)', async () => {
+    const bytes = sampleSif({ content: 'orphan' })
+    const put = (key: string) => core.blobs.put(key, bytesOf(bytes), bytes.length)
+    const young = (i: number) => `1${i.toString(16).padStart(23, '0')}`
+    const first = '0'.repeat(24)
+    await put(first)
+    await sweep()
+    core.clock.move(8 * DAY_MS)
+    for (let i = 0; i < 1000; i++) await put(young(i))
+    await sweep()
+    later()
+    expect(await sweep()).toMatchObject({ held: null, orphans: 0 })
+    expect(await core.blobs.head(first)).not.toBeNull()
+    later()
+    expect(await sweep()).toMatchObject({ orphans: 1 })
+    expect(await core.blobs.head(first)).toBeNull()
+    // Too many of them, spread over two pages: a person decides.
+    await put('f'.repeat(24))
+    core.clock.move(8 * DAY_MS)
+    await sweep()
+    for (let run = 0; run < 4; run++) {
+      later()
+      expect(await sweep()).toMatchObject({ held: null, orphans: 0 })
+    }
+    expect(await keysOf(core.blobs)).toHaveLength(1001)
+    expect(core.events.filter(({ name }) => name === 'sweep.orphans')).toHaveLength(2)
+  })
+})
+
 describe('R10: the wrong database', () => {
   const env = { SREG_SWEEP_INTERVAL: '1', SREG_SWEEP_GRACE: '0' }
   let base: string

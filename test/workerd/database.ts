@@ -26,10 +26,10 @@ export async function migrate(migrations = env.MIGRATIONS): Promise<void> {
 }
 
 /** Every table of the schema, those that refer to others before them. */
-const TABLES = [
-  ...['search', 'guard', 'ended', 'uploads', 'tags', 'image_details', 'images', 'blobs'],
-  ...['containers', 'collections', 'entities', 'tokens', 'users', 'settings'],
-]
+const TABLES =
+  'search guard ended uploads tags image_details images blobs containers collections entities tokens users settings'.split(
+    ' ',
+  )
 const everyTable = (statement: string) =>
   env.DB.batch<Record<string, unknown>>(
     TABLES.map((table) => env.DB.prepare(`${statement} ${table}`)),

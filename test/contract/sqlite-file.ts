@@ -1,0 +1,318 @@
+/** What every driver of a SQLite file must do besides the contract: settings, waiting, migrations. */
+import { copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { migrationNames } from '../../adapters/databases/migrate.ts'
+import {
+  openWith,
+  type Connect,
+  type Connection,
+  type OpenDatabase,
+  type OpenOptions,
+} from '../../adapters/databases/sync.ts'
+import { describeDatabase, type Trip } from './database.ts'
+
+const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
+
+export type SqliteDriver = {
+  connect: Connect
+  openDatabase(file: string, options: OpenOptions): Promise<OpenDatabase>
+  takeLock(file: string): (() => void) | null
+}
+
+const user = (name: string) => ({
+  id: name.padStart(24, '0'),
+  entityId: `e${name}`.padStart(24, '0'),
+  name,
+  role: 'user' as const,
+  disabled: false,
+  createdAt: new Date(0),
+})
+
+/** Runs the contract and more on a driver; `others` open the same files. */
+export function describeSqliteFile(
+  name: string,
+  driver: SqliteDriver,
+  others: Record<string, SqliteDriver> = {},
+): void {
+  const { connect, openDatabase, takeLock } = driver
+
+  async function make() {
+    const folder = await mkdtemp(join(tmpdir(), 'sreg-database-'))
+    const file = join(folder, 'registry.db')
+    const trips: Trip[] = []
+    const opened = await openDatabase(file, {
+      mode: 'server',
+      migrations: MIGRATIONS,
+      onTrip: (kind, statements) => trips.push({ kind, statements }),
+    })
+    const other = connect(file, { create: false })
+    other.exec('PRAGMA foreign_keys = ON')
+    return {
+      folder,
+      file,
+      opened,
+      database: opened.database,
+      trips: () => trips,
+      raw: async (sql: string) => other.all(sql),
+      async dispose() {
+        other.close()
+        opened.close()
+        await rm(folder, { recursive: true })
+      },
+    }
+  }
+  type Made = Awaited<ReturnType<typeof make>>
+
+  describeDatabase(name, { make })
+
+  /** A test with a database of its own. */
+  function withDatabase(
+    title: string,
+    body: (made: Made) => Promise<void>,
+    options: { retry?: number } = {},
+  ): void {
+    it(title, options, async () => {
+      const made = await make()
+      try {
+        await body(made)
+      } finally {
+        await made.dispose()
+      }
+    })
+  }
+
+  /** Holds the write lock from another connection until `release` is called. */
+  function holdLock(file: string): { release: () => void } {
+    const other = connect(file, { create: false })
+    other.exec('BEGIN IMMEDIATE')
+    return {
+      release() {
+        other.exec('COMMIT')
+        other.close()
+      },
+    }
+  }
+
+  /** Opens with the driver and keeps hold of the connection itself. */
+  async function openTapped(file: string, mode: OpenOptions['mode']) {
+    const tapped: Connection[] = []
+    const opened = await openWith(
+      (...place) => {
+        const connection = connect(...place)
+        tapped.push(connection)
+        return connection
+      },
+      file,
+      { mode, migrations: MIGRATIONS },
+    )
+    const [connection] = tapped
+    if (connection === undefined || tapped.length > 1) throw new Error('not one connection')
+    const pragma = (name: string) => Object.values(connection.all(`PRAGMA ${name}`)[0] ?? {})[0]
+    return { opened, connection, pragma }
+  }
+
+  describe(`${name}: connections`, () => {
+    for (const mode of ['server', 'cli'] as const)
+      withDatabase(`of the ${mode} are durable and keep foreign keys (R11)`, async ({ file }) => {
+        const { opened, pragma } = await openTapped(file, mode)
+        try {
+          expect(pragma('journal_mode')).toBe('wal')
+          expect(pragma('synchronous')).toBe(2)
+          expect(pragma('foreign_keys')).toBe(1)
+          expect(pragma('busy_timeout')).toBe(mode === 'server' ? 50 : 5000)
+        } finally {
+          opened.close()
+        }
+      })
+
+    withDatabase('of the cli and the server see what the other one wrote', async (made) => {
+      const cli = await openDatabase(made.file, { mode: 'cli', migrations: MIGRATIONS })
+      try {
+        const before = made.opened.version()
+        await cli.database.users.create(user('alice'))
+        const after = made.opened.version()
+        expect(after).not.toBe(before)
+        expect((await made.database.users.byName('alice'))?.name).toBe('alice')
+        expect(made.opened.version()).toBe(after)
+        await made.database.users.create(user('bob'))
+        expect(made.opened.version()).not.toBe(after)
+        expect((await cli.database.users.byName('bob'))?.name).toBe('bob')
+      } finally {
+        cli.close()
+      }
+    })
+
+    withDatabase('of the cli make no file where there is none', async ({ folder }) => {
+      const absent = join(folder, 'absent.db')
+      const open = openDatabase(absent, { mode: 'cli', migrations: MIGRATIONS })
+      await expect(open).rejects.toThrow(/unable to open/)
+      expect(() => connect(absent, { create: false })).toThrow(/unable to open/)
+    })
+
+    withDatabase('share a lock that one of them holds, until it gives it back', async (made) => {
+      const file = join(made.folder, 'lock.db')
+      const release = takeLock(file)
+      expect(release).not.toBeNull()
+      expect(takeLock(file)).toBeNull()
+      release?.()
+      const again = takeLock(file)
+      expect(again).not.toBeNull()
+      again?.()
+    })
+  })
+
+  describe(`${name}: a batch`, () => {
+    withDatabase('that fails in a later statement leaves nothing', async ({ database, raw }) => {
+      const alice = user('alice')
+      await database.users.create(alice)
+      const bob = { ...user('bob'), entityId: alice.entityId }
+      // the user goes in, then the entity's id is taken
+      await expect(database.users.create(bob)).rejects.toThrow(/UNIQUE/)
+      expect(await database.users.byName('bob')).toBeNull()
+      expect(await raw('SELECT * FROM users')).toHaveLength(1)
+      expect((await database.users.create(user('bob'))).created).toBe(true)
+    })
+
+    withDatabase('leaves no guard behind, refused or not', async ({ database, raw }) => {
+      const admin = { ...user('admin'), role: 'admin' as const }
+      expect(await database.users.createFirstAdmin(admin)).toBe(true)
+      expect(await raw('SELECT * FROM guard')).toEqual([])
+      expect(await database.users.createFirstAdmin(admin)).toBe(false)
+      expect(await raw('SELECT * FROM guard')).toEqual([])
+    })
+
+    withDatabase('that finds the disk full says so and leaves nothing', async ({ file }) => {
+      const { opened, connection, pragma } = await openTapped(file, 'server')
+      const { settings } = opened.database
+      try {
+        await settings.set('small', 'before')
+        connection.exec(`PRAGMA max_page_count = ${Number(pragma('page_count'))}`)
+        const large = 'x'.repeat(1_000_000)
+        await expect(settings.set('large', large)).rejects.toMatchObject({
+          code: 'insufficient_storage',
+        })
+        expect(connection.inTransaction()).toBe(false)
+        expect(await settings.get('large')).toBeNull()
+        connection.exec('PRAGMA max_page_count = 100000')
+        await settings.set('large', large)
+        expect(await settings.get('large')).toBe(large)
+        expect(await settings.get('small')).toBe('before')
+      } finally {
+        opened.close()
+      }
+    })
+  })
+
+  describe(`${name}: migrations`, () => {
+    const schemaOf = ({ raw }: Made) =>
+      raw('SELECT type, name, sql FROM sqlite_master ORDER BY name')
+
+    withDatabase('from every earlier version end in the same schema', async (made) => {
+      const names = await migrationNames(MIGRATIONS)
+      for (let count = 0; count <= names.length; count++) {
+        const folder = await mkdtemp(join(made.folder, 'migrations-'))
+        for (const each of names.slice(0, count))
+          await copyFile(join(MIGRATIONS, each), join(folder, each))
+        const file = join(folder, 'registry.db')
+        for (const migrations of [folder, MIGRATIONS, MIGRATIONS])
+          (await openDatabase(file, { mode: 'server', migrations })).close()
+        const other = connect(file, { create: false })
+        const schema = other.all('SELECT type, name, sql FROM sqlite_master ORDER BY name')
+        const applied = other.all('SELECT name FROM d1_migrations ORDER BY id')
+        other.close()
+        expect(schema.map((row) => ({ ...row }))).toEqual(
+          (await schemaOf(made)).map((row) => ({ ...row })),
+        )
+        expect(applied.map((row) => row.name)).toEqual(names)
+      }
+    })
+  })
+
+  describe(`${name}: while another process writes`, () => {
+    withDatabase(
+      'a write waits without stopping the event loop',
+      async ({ database, file }) => {
+        const lock = holdLock(file)
+        let longest = 0
+        let last = performance.now()
+        const timer = setInterval(() => {
+          const now = performance.now()
+          longest = Math.max(longest, now - last)
+          last = now
+        }, 5)
+        const start = performance.now()
+        setTimeout(lock.release, 1000)
+        try {
+          // reads go on meanwhile, as WAL lets them
+          const written = database.users.create(user('alice'))
+          expect(await database.users.byName('alice')).toBeNull()
+          expect(performance.now() - start).toBeLessThan(500)
+          expect((await written).created).toBe(true)
+          expect(performance.now() - start).toBeGreaterThan(950)
+          expect(longest).toBeLessThan(120)
+        } finally {
+          clearInterval(timer)
+        }
+        // others use this machine too, and a process that does not run looks like a stopped loop
+      },
+      { retry: 2 },
+    )
+
+    withDatabase('a write gives up after about 5 s and says when to retry', async (made) => {
+      const lock = holdLock(made.file)
+      const start = performance.now()
+      try {
+        const error = await made.database.users.create(user('alice')).catch((e: unknown) => e)
+        const waited = performance.now() - start
+        expect(error).toMatchObject({ code: 'unavailable', retryAfter: expect.any(Number) })
+        expect(waited).toBeGreaterThan(4500)
+        expect(waited).toBeLessThan(6500)
+      } finally {
+        lock.release()
+      }
+      expect(await made.database.users.byName('alice')).toBeNull()
+      expect((await made.database.users.create(user('alice'))).created).toBe(true)
+    })
+
+    withDatabase(
+      'the cli gives up after 5 s as well, and not after fourteen times that',
+      async (made) => {
+        const cli = await openDatabase(made.file, { mode: 'cli', migrations: MIGRATIONS })
+        const lock = holdLock(made.file)
+        const start = performance.now()
+        try {
+          const error = await cli.database.users.create(user('alice')).catch((e: unknown) => e)
+          expect(error).toMatchObject({ code: 'unavailable' })
+          expect(performance.now() - start).toBeGreaterThan(4500)
+          expect(performance.now() - start).toBeLessThan(7000)
+        } finally {
+          lock.release()
+          cli.close()
+        }
+      },
+    )
+  })
+
+  describe(`${name}: a file`, () => {
+    for (const [title, other] of Object.entries(others))
+      withDatabase(`goes to ${title} and back, with all that is in it`, async (made) => {
+        const file = join(made.folder, 'shared.db')
+        const names: string[] = []
+        for (const [turn, { openDatabase: open }] of [other, driver, other, driver].entries()) {
+          const opened = await open(file, { mode: 'server', migrations: MIGRATIONS })
+          try {
+            const { users, settings } = opened.database
+            expect((await users.list()).map((each) => each.name)).toEqual(names)
+            for (const each of names) expect(await settings.get(each)).toBe(`of ${each}`)
+            names.push(`user${turn}`)
+            await users.create(user(`user${turn}`))
+            await settings.set(`user${turn}`, `of user${turn}`)
+          } finally {
+            opened.close()
+          }
+        }
+      })
+  })
+}
