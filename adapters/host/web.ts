@@ -5,6 +5,8 @@ import { envelope } from './answers.ts'
 import type { ListenOptions } from './platform.ts'
 
 const HEADER_BYTES = 16 * 1024
+/** Nothing else may stand in a Host: Deno would take `a/b` for a host and a path. */
+const HOST = /^[\w.:[\]-]+$/
 
 export type WebListener = {
   answer(request: Request, peer: Peer): Response | Promise<Response>
@@ -44,11 +46,13 @@ export function webListener(options: ListenOptions): WebListener {
     answer(request, peer) {
       if (headerBytes(request) > HEADER_BYTES)
         return refusal(431, 'The headers are larger than 16 KiB')
+      const url = URL.parse(request.url)
       // HTTP/2, which Deno speaks over TLS only, has no Host.
-      const named = request.headers.has('host') || peer.encrypted
-      if (!named || !URL.canParse(request.url))
+      const host = request.headers.get('host') ?? (peer.encrypted ? (url?.host ?? '') : '')
+      if (url === null || !HOST.test(host))
         return refusal(400, 'The address or Host of this request is malformed')
-      return ask(request, peer)
+      // Deno leaves `..` and the like as they came.
+      return ask(url.href === request.url ? request : new Request(url, request), peer)
     },
     failed(error) {
       // Streams that were broken off on purpose come by here, too, without a reason.

@@ -106,6 +106,11 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
       const chunks = chunksOf(blob, bufferSize(active, total))
       let left = total
       let ended = false
+      let controller: ReadableStreamDefaultController<Uint8Array> | null = null
+      const peer = watch?.(() => {
+        controller?.error()
+        void end('the client is too slow')
+      })
       const end = async (reason: string | null) => {
         if (ended) return
         ended = true
@@ -132,11 +137,19 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
         entry.bytesOut = total - left
         return value as Uint8Array<ArrayBuffer>
       }
-      let controller: ReadableStreamDefaultController<Uint8Array> | null = null
-      const peer = watch?.(() => {
-        controller?.error()
-        void end('the client is too slow')
-      })
+      if (total <= SMALLEST) {
+        // One piece: Bun says the length of nothing else.
+        const bytes = new Uint8Array(total)
+        try {
+          for (let at = 0, chunk; (chunk = await next()) !== null; at += chunk.length)
+            bytes.set(chunk, at)
+        } catch (error) {
+          await fail(error)
+          return new Response(brokenBody(''), { status, headers })
+        }
+        await end(null)
+        return c.body(bytes, status, headers)
+      }
       const stream = new ReadableStream<Uint8Array>(
         {
           start: (given) => void (controller = given),
