@@ -256,16 +256,10 @@ function watchPeers({ bytesPerSecond, seconds }: Rate): (cut: () => void) => Wat
     for (const peer of peers) {
       if (peer.waiting) peer.ticks++
       if (peer.ticks < TICKS) continue
-      if (peer.bytes < bytesPerSecond * seconds) {
-        peers.delete(peer)
-        peer.cut()
-      }
+      if (peer.bytes < bytesPerSecond * seconds) peer.cut()
       peer.ticks = 0
       peer.bytes = 0
     }
-    if (peers.size > 0 || timer === null) return
-    clearInterval(timer)
-    timer = null
   }
   return (cut) => {
     const state: State = { waiting: false, pending: 0, ticks: 0, bytes: 0, cut }
@@ -280,7 +274,13 @@ function watchPeers({ bytesPerSecond, seconds }: Rate): (cut: () => void) => Wat
         state.waiting = false
         state.bytes += bytes
       },
-      leave: () => void peers.delete(state),
+      leave() {
+        peers.delete(state)
+        if (peers.size > 0 || timer === null) return
+        // It would keep a process that has nothing else to do.
+        clearInterval(timer)
+        timer = null
+      },
     }
   }
 }
