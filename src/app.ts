@@ -18,7 +18,14 @@ import { manageRoutes } from './manage/routes.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
-export { webTransfer, endedEarly, type Transfer } from './http/transfer.ts'
+export {
+  brokenBody,
+  endedEarly,
+  streamTransfer,
+  webTransfer,
+  type Rate,
+  type Transfer,
+} from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
 export { isTrusted } from './http/origin.ts'
 export { ENDED_MS, type Sweep, type SweepBudget, type SweepReport } from './core/sweep.ts'

@@ -1,5 +1,5 @@
 /** Entry of the command line on Deno. */
-import type { Platform } from '../host/platform.ts'
+import { MINIMUM_RATE, type Platform } from '../host/platform.ts'
 import * as program from '../host/program.ts'
 
 export const platform: Platform = {
@@ -7,8 +7,9 @@ export const platform: Platform = {
   openDatabase: async (file, options) =>
     (await import('../databases/better-sqlite3.ts')).openDatabase(file, options),
   takeLock: async (file) => (await import('../databases/lock.ts')).takeLock(file),
-  listen: async (options) => (await import('../node/server.ts')).listen(options),
-  transfer: async () => (await import('../node/transfer.ts')).nodeTransfer(),
+  listen: async (options) => (await import('./server.ts')).listen(options),
+  transfer: async () =>
+    (await import('../../src/app.ts')).streamTransfer({ minimumRate: MINIMUM_RATE }),
 }
 
 /** Runs the command line; resolves with the exit code when the command, or the server, has ended. */

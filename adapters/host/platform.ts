@@ -1,7 +1,10 @@
 /** What differs between the runtimes that serve a data folder: Node, Bun and Deno. */
-import type { Connection, Transfer } from '../../src/app.ts'
+import type { Connection, Rate, Transfer } from '../../src/app.ts'
 import type { Log } from '../../src/ports.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/better-sqlite3.ts'
+
+/** What a peer that is waited for must move (R48). */
+export const MINIMUM_RATE: Rate = { bytesPerSecond: 4096, seconds: 60 }
 
 /** Every member loads what it needs when called: most commands need little of it. */
 export type Platform = {
@@ -38,6 +41,6 @@ export type ListenOptions = {
   maxConnections: number
   trustedProxies: readonly string[]
   log: Log
-  /** What a peer that is waited for must move; 4 KiB/s over 60 s unless a test says otherwise. */
-  minimumRate?: { bytesPerSecond: number; seconds: number }
+  /** `MINIMUM_RATE` unless a test says otherwise; for servers that watch their sockets. */
+  minimumRate?: Rate
 }

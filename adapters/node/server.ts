@@ -3,9 +3,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from 'node:https'
 import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
-import { RegistryError } from '../../src/errors.ts'
 import type { Log } from '../../src/ports.ts'
-import type { Listening, ListenOptions } from '../host/platform.ts'
+import { cannotListen, envelope, listeningUrl, plainAddress } from '../host/answers.ts'
+import { MINIMUM_RATE, type Listening, type ListenOptions } from '../host/platform.ts'
 
 /** Bytes of a refused body that are still read, and how long the peer may take to hear of it. */
 const DRAIN = { bytes: 1_048_576, milliseconds: 2000 }
@@ -61,7 +61,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     tls === undefined
       ? createServer(settings)
       : createTlsServer({ ...settings, ...tls, handshakeTimeout: 20_000 })
-  const watchdog = startWatchdog(log, options.minimumRate ?? { bytesPerSecond: 4096, seconds: 60 })
+  const watchdog = startWatchdog(log, options.minimumRate ?? MINIMUM_RATE)
   const serve = (incoming: IncomingMessage, outgoing: ServerResponse) => {
     watchdog.watch(incoming, outgoing)
     void listener(incoming, outgoing)
@@ -79,7 +79,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
 
   const { port } = server.address() as AddressInfo
   return {
-    url: `${tls === undefined ? 'http' : 'https'}://${isIPv6(host) ? `[${host}]` : host}:${port}`,
+    url: listeningUrl(host, port, tls !== undefined),
     port,
     close: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
@@ -95,27 +95,11 @@ export async function listen(options: ListenOptions): Promise<Listening> {
 
 function bind(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = error.code === 'EADDRINUSE'
-      const message = taken
-        ? `Port ${port} on ${host} is taken by another program: choose one with SREG_PORT`
-        : `Cannot listen on ${host}, port ${port} (${error.code ?? error.message})`
-      reject(new RegistryError(taken ? 'conflict' : 'invalid', message, { cause: error }))
-    })
+    server.once('error', (error) => reject(cannotListen(host, port, error)))
     server.listen(port, host, () => {
       resolve()
     })
   })
-}
-
-/** IPv4-mapped addresses as IPv4. */
-function plainAddress(address: string | undefined): string | null {
-  if (address === undefined) return null
-  return address.startsWith('::ffff:') ? address.slice(7) : address
-}
-
-function envelope(code: number, message: string): { error: { code: number; message: string } } {
-  return { error: { code, message } }
 }
 
 /**

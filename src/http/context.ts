@@ -22,6 +22,8 @@ export type LogEntry = {
   reason: string | null
   /** Status of an answer that a Transfer wrote past Hono; else null. */
   status: number | null
+  /** Settles when a body that is streamed has left, or failed to; the line is written then. */
+  sent: Promise<void> | null
 }
 
 /** What the runtime says about a connection. */
@@ -35,6 +37,10 @@ export type Connection = {
    * Node it saves half the time of a small request.
    */
   putHeaders?: (headers: Readonly<Record<string, string>>) => void
+  /** Ends the connection with the answer; for transfers over web streams. */
+  hangUp?: () => void
+  /** Told of an answer's body that is still on its way when `fetch` has settled. */
+  sending?: (sent: Promise<void>) => void
 }
 
 export type Bindings = Connection & { entry: LogEntry }
@@ -63,5 +69,6 @@ export function newEntry(requestId: string): LogEntry {
     code: null,
     reason: null,
     status: null,
+    sent: null,
   }
 }

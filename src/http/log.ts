@@ -8,7 +8,8 @@ type Answer = Response | Promise<Response>
 /**
  * Wraps the app's fetch. The request's id is the caller's X-Request-Id if that is sane, else a new
  * one; it is sent back. One line is logged when the request ends (R34: route pattern and ids, never
- * the URL); a Transfer that writes past Hono settles its answer only when the response has closed.
+ * the URL); a Transfer that writes past Hono settles its answer only
+ * when the response has closed, one that streams says when its bytes have left.
  */
 export function logged(
   fetch: (request: Request, bindings: Bindings) => Answer,
@@ -31,7 +32,7 @@ export function logged(
     // Asked for now: a socket forgets its peer when it closes.
     const address = addressOf(request.headers, connection.peer, deps)
 
-    const finish = (response: Response): Response => {
+    const write = (response: Response): void => {
       const failed = entry.code === 'internal' || entry.code === 'unavailable'
       log.event(failed ? 'error' : 'info', 'request', {
         method: request.method,
@@ -48,6 +49,13 @@ export function logged(
         code: entry.code ?? undefined,
         reason: entry.reason ?? undefined,
       })
+    }
+    const finish = (response: Response): Response => {
+      if (entry.sent === null) write(response)
+      else {
+        connection.sending?.(entry.sent)
+        void entry.sent.then(() => write(response))
+      }
       return connection.putHeaders === undefined ? withHeaders(response, headers) : response
     }
     const fail = (error: unknown): Response => finish(internal(error, entry))

@@ -41,77 +41,252 @@ export function endedEarly(cause?: unknown): RegistryError {
   })
 }
 
-/** Transfer over web streams: works on every runtime. */
-export const webTransfer: Transfer = {
-  async *receive(c) {
-    const reader = c.req.raw.body?.getReader()
-    if (reader === undefined) return
-    const { entry } = c.env
-    try {
-      for (;;) {
-        const { done, value } = await reader.read().catch((error: unknown) => {
-          throw endedEarly(error)
-        })
-        if (done) return
-        entry.bytesIn = (entry.bytesIn ?? 0) + value.length
-        yield value
-      }
-    } finally {
-      reader.releaseLock()
-    }
-  },
+/** What a peer that is waited for must move. */
+export type Rate = { bytesPerSecond: number; seconds: number }
 
-  async send(c, status, headers, blob) {
-    if (c.req.method === 'HEAD') {
-      await blob.close()
-      return c.body(null, status, headers)
-    }
-    const { entry } = c.env
-    const chunks = blob.stream()[Symbol.asyncIterator]()
-    let left = blob.range.end - blob.range.start + 1
-    const release = async () => {
-      await chunks.return?.()
-      await blob.close()
-    }
-    const stream = new ReadableStream<Uint8Array>(
-      {
-        async pull(controller) {
-          try {
-            const { done, value } = await chunks.next()
-            if (done !== true) {
-              left -= value.length
-              entry.bytesOut = (entry.bytesOut ?? 0) + value.length
-              return controller.enqueue(value)
-            }
-            if (left !== 0) throw new Error(`The store gave ${left} bytes too few`)
-            await release()
-            controller.close()
-          } catch (error) {
-            controller.error(error)
-            await release()
-          }
-        },
-        cancel: release,
-      },
-      { highWaterMark: 0 },
-    )
-    return c.body(stream, status, headers)
-  },
+const KIB = 1024
+/** Memory of all downloads together, as long as each still gets its smallest buffer (R49). */
+const BUDGET = 64 * KIB * KIB
+const SMALLEST = 64 * KIB
+const LARGEST = KIB * KIB
 
-  breakOff(c, status, headers, body) {
-    if (c.req.method === 'HEAD') return new Response(null, { status, headers })
-    let sent = false
-    const stream = new ReadableStream<Uint8Array>({
-      async pull(controller) {
-        if (!sent) {
-          sent = true
-          return controller.enqueue(new TextEncoder().encode(body))
+/**
+ * Transfer over web streams: works on every runtime. With `minimumRate`, a peer that moves less
+ * while it is waited for is cut off (R48); without, that is the platform's business.
+ */
+export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Transfer {
+  const watch = minimumRate === undefined ? null : watchPeers(minimumRate)
+  let active = 0
+
+  return {
+    async *receive(c) {
+      const reader = c.req.raw.body?.getReader()
+      if (reader === undefined) return
+      const length = c.req.header('content-length')
+      const { entry } = c.env
+      let received = 0
+      let slow = false
+      const peer = watch?.(() => {
+        slow = true
+        c.env.hangUp?.()
+        void reader.cancel().catch(() => {})
+      })
+      try {
+        for (;;) {
+          peer?.wait()
+          const { done, value } = await reader.read().catch((error: unknown) => {
+            throw endedEarly(error)
+          })
+          peer?.moved(value?.length ?? 0)
+          if (done) break
+          received += value.length
+          entry.bytesIn = received
+          yield value
         }
-        // An error overtakes what the runtime has not written yet: give the sentence a moment.
-        await new Promise((resolve) => setTimeout(resolve, 20))
-        controller.error(new Error('Broken off on purpose: the answer is a refusal'))
+        if (slow) throw tooSlow()
+        // Some runtimes end the stream of a body that was cut like that of a whole one.
+        if (length !== undefined && received < Number(length)) throw endedEarly()
+      } finally {
+        peer?.leave()
+        reader.releaseLock()
+      }
+    },
+
+    async send(c, status, headers, blob) {
+      if (c.req.method === 'HEAD') {
+        await blob.close()
+        return c.body(null, status, headers)
+      }
+      const { entry } = c.env
+      const total = blob.range.end - blob.range.start + 1
+      const sent = Promise.withResolvers<void>()
+      entry.sent = sent.promise
+      entry.bytesOut = 0
+      active++
+      const chunks = chunksOf(blob, bufferSize(active, total))
+      let left = total
+      let ended = false
+      let controller: ReadableStreamDefaultController<Uint8Array> | null = null
+      const peer = watch?.(() => {
+        controller?.error()
+        void end('the client is too slow')
+      })
+      const end = async (reason: string | null) => {
+        if (ended) return
+        ended = true
+        if (reason !== null) entry.reason = reason
+        peer?.leave()
+        try {
+          await chunks.return?.()
+          await blob.close()
+        } finally {
+          active--
+          sent.resolve()
+        }
+      }
+      const fail = (error: unknown) => {
+        entry.code = 'internal'
+        return end(error instanceof Error ? (error.stack ?? error.message) : String(error))
+      }
+      const next = async (): Promise<Uint8Array<ArrayBuffer> | null> => {
+        const { done, value } = await chunks.next()
+        left -= done === true ? 0 : value.length
+        if (done === true ? left !== 0 : left < 0)
+          throw new Error(`The store gave ${Math.abs(left)} bytes too ${left > 0 ? 'few' : 'many'}`)
+        if (done === true) return null
+        entry.bytesOut = total - left
+        return value as Uint8Array<ArrayBuffer>
+      }
+      if (total <= SMALLEST) {
+        // One piece: Bun says the length of nothing else.
+        const bytes = new Uint8Array(total)
+        try {
+          for (let at = 0, chunk; (chunk = await next()) !== null; at += chunk.length)
+            bytes.set(chunk, at)
+        } catch (error) {
+          await fail(error)
+          return new Response(brokenBody(''), { status, headers })
+        }
+        await end(null)
+        return c.body(bytes, status, headers)
+      }
+      const stream = new ReadableStream<Uint8Array>(
+        {
+          start: (given) => void (controller = given),
+          async pull(controller) {
+            peer?.moved()
+            try {
+              const chunk = await next()
+              if (ended) return
+              if (chunk !== null) {
+                controller.enqueue(chunk)
+                peer?.wait(chunk.length)
+                if (left > 0) return
+              }
+              controller.close()
+              await end(null)
+            } catch (error) {
+              // Without a reason: Bun would print it, and the log has it. The connection breaks (R5).
+              controller.error()
+              await fail(error)
+            }
+          },
+          cancel: () => end('the client left before the end'),
+        },
+        { highWaterMark: 0 },
+      )
+      return c.body(stream, status, headers)
+    },
+
+    breakOff(c, status, headers, body) {
+      if (c.req.method === 'HEAD') return new Response(null, { status, headers })
+      return new Response(brokenBody(body), { status, headers })
+    },
+  }
+}
+
+/** As `streamTransfer` where the platform itself ends slow connections. */
+export const webTransfer: Transfer = streamTransfer()
+
+/** A body that ends in an error after the text: the connection breaks, and clients notice. */
+export function brokenBody(text: string): ReadableStream<Uint8Array> {
+  let sent = false
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      if (!sent) {
+        sent = true
+        return controller.enqueue(new TextEncoder().encode(text))
+      }
+      // An error overtakes what the runtime has not written yet: give the sentence a moment.
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      controller.error()
+    },
+  })
+}
+
+/** The bytes of the range in chunks of `size` where the store has random access. */
+function chunksOf(blob: BlobRead, size: number): AsyncIterator<Uint8Array> {
+  return blob.readInto === undefined
+    ? blob.stream()[Symbol.asyncIterator]()
+    : readChunks(blob, blob.readInto.bind(blob), size)
+}
+
+async function* readChunks(
+  { range }: BlobRead,
+  readInto: NonNullable<BlobRead['readInto']>,
+  size: number,
+): AsyncGenerator<Uint8Array> {
+  for (let position = range.start; position <= range.end;) {
+    const wanted = Math.min(size, range.end + 1 - position)
+    // A new one each time: what was enqueued belongs to the runtime until it has left.
+    const buffer = new Uint8Array(wanted)
+    const read = await readInto(buffer, 0, wanted, position)
+    if (read === 0) return
+    position += read
+    yield buffer.subarray(0, read)
+  }
+}
+
+/** Size of a download's buffer in bytes: a power of two that leaves the others their share. */
+function bufferSize(active: number, length: number): number {
+  const fair = Math.min(BUDGET / (2 * active), LARGEST)
+  let size = SMALLEST
+  while (size * 2 <= fair && size < length) size *= 2
+  return size
+}
+
+type WatchedPeer = {
+  /** From now on the peer is waited for; `bytes` are on their way to it. */
+  wait(bytes?: number): void
+  /** The peer did its part: took what was on its way, or sent `bytes`. */
+  moved(bytes?: number): void
+  leave(): void
+}
+
+/**
+ * Calls `cut` of peers that move too little in a window of time in which they were waited for: a
+ * server that hashes for two minutes is not the peer's fault.
+ */
+function watchPeers({ bytesPerSecond, seconds }: Rate): (cut: () => void) => WatchedPeer {
+  const TICKS = 12
+  type State = { waiting: boolean; pending: number; ticks: number; bytes: number; cut(): void }
+  const peers = new Set<State>()
+  let timer: ReturnType<typeof setInterval> | null = null
+  const look = () => {
+    for (const peer of peers) {
+      if (peer.waiting) peer.ticks++
+      if (peer.ticks < TICKS) continue
+      if (peer.bytes < bytesPerSecond * seconds) peer.cut()
+      peer.ticks = 0
+      peer.bytes = 0
+    }
+  }
+  return (cut) => {
+    const state: State = { waiting: false, pending: 0, ticks: 0, bytes: 0, cut }
+    peers.add(state)
+    timer ??= setInterval(look, (seconds * 1000) / TICKS)
+    return {
+      wait(bytes = 0) {
+        state.waiting = true
+        state.pending = bytes
       },
-    })
-    return new Response(stream, { status, headers })
-  },
+      moved(bytes = state.pending) {
+        state.waiting = false
+        state.bytes += bytes
+      },
+      leave() {
+        peers.delete(state)
+        if (peers.size > 0 || timer === null) return
+        // It would keep a process that has nothing else to do.
+        clearInterval(timer)
+        timer = null
+      },
+    }
+  }
+}
+
+function tooSlow(): RegistryError {
+  return new RegistryError('invalid', 'The body came too slowly: nothing was stored', {
+    subject: 'request',
+  })
 }

@@ -5,9 +5,13 @@ import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
 
-let last: HostTarget | null = null
+let first: HostTarget | null = null
 describeBadInput(
   'Bun',
-  async (options) => (last = await hostTarget('bun', options)),
-  () => (last === null ? 0 : rssOf(last.process.pid)),
+  async (options) => {
+    const target = await hostTarget('bun', options)
+    first ??= target
+    return target
+  },
+  () => (first === null ? 0 : rssOf(first.process.pid)),
 )

@@ -5,9 +5,13 @@ import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Deno', (options) => hostTarget('deno', options))
 
-let last: HostTarget | null = null
+let first: HostTarget | null = null
 describeBadInput(
   'Deno',
-  async (options) => (last = await hostTarget('deno', options)),
-  () => (last === null ? 0 : rssOf(last.process.pid)),
+  async (options) => {
+    const target = await hostTarget('deno', options)
+    first ??= target
+    return target
+  },
+  () => (first === null ? 0 : rssOf(first.process.pid)),
 )

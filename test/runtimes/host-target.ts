@@ -7,6 +7,8 @@ import { startServer, type ServerProcess } from '../faults/process.ts'
 import { build, type Runtime } from './runtime.ts'
 import { booksOf, diskStore, type Target, type TargetOptions } from './target.ts'
 
+const BARE = 'Bun.serve and Deno.serve answer what they cannot parse themselves, without a body'
+
 export type HostTarget = Target & { process: ServerProcess }
 
 /** A registry on the runtime, with a fresh data folder unless one is given. */
@@ -23,6 +25,7 @@ export async function hostTarget(
     store: diskStore(data),
     ...booksOf(data),
     process: server,
+    ...(runtime === 'node' ? {} : { bareRefusals: BARE }),
     async stop({ keep = false } = {}) {
       const code = await server.kill('SIGTERM')
       if (!keep) await rm(data, { recursive: true, force: true })

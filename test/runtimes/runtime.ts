@@ -17,9 +17,13 @@ export function commandOf(runtime: Runtime): string[] {
   }[runtime]
 }
 
+let built = false
+
 /** Builds dist/ unless it is up to date: Bun and Deno run nothing else. */
 export function build(): void {
+  if (built) return
   const setup = new URL('scripts/setup.mjs', root).pathname
   const { status, stderr } = spawnSync(process.execPath, [setup, '--build'], { encoding: 'utf8' })
   if (status !== 0) throw new Error(stderr)
+  built = true
 }

@@ -1,0 +1,103 @@
+/** What Bun.serve and Deno.serve have in common: the limits and refusals that they leave to us. */
+import { brokenBody, isTrusted } from '../../src/app.ts'
+import type { Peer } from '../../src/ports.ts'
+import { envelope } from './answers.ts'
+import type { ListenOptions } from './platform.ts'
+
+const HEADER_BYTES = 16 * 1024
+/** Nothing else may stand in a Host: Deno would take `a/b` for a host and a path. */
+const HOST = /^[\w.:[\]-]+$/
+
+export type WebListener = {
+  answer(request: Request, peer: Peer): Response | Promise<Response>
+  /** The answer to a failure of the runtime or of ours; it is logged. */
+  failed(error?: Error): Response
+}
+
+/**
+ * Answers requests with the app. Refuses large headers, a missing or malformed Host, and more than
+ * `maxConnections` requests of one address at a time; breaks connections that the app gave up.
+ */
+export function webListener(options: ListenOptions): WebListener {
+  const { fetch, log } = options
+  const inFlight = limitRequests(options)
+
+  async function ask(request: Request, peer: Peer): Promise<Response> {
+    const flight = inFlight(peer.address)
+    if (flight === null) return broken(503, 'Too many requests at once from your address')
+    let hungUp = false
+    let sent: Promise<void> | null = null
+    try {
+      const response = await fetch(request, {
+        peer,
+        hangUp: () => void (hungUp = true),
+        sending: (promise) => void (sent = promise),
+      })
+      if (!hungUp) return response
+      const { status, headers } = response
+      return new Response(brokenBody(await response.text()), { status, headers })
+    } finally {
+      if (sent === null) flight.end()
+      else void (sent as Promise<void>).then(flight.end)
+    }
+  }
+
+  return {
+    answer(request, peer) {
+      if (headerBytes(request) > HEADER_BYTES)
+        return refusal(431, 'The headers are larger than 16 KiB')
+      const url = URL.parse(request.url)
+      // HTTP/2, which Deno speaks over TLS only, has no Host.
+      const host = request.headers.get('host') ?? (peer.encrypted ? (url?.host ?? '') : '')
+      if (url === null || !HOST.test(host))
+        return refusal(400, 'The address or Host of this request is malformed')
+      // Deno leaves `..` and the like as they came.
+      return ask(url.href === request.url ? request : new Request(url, request), peer)
+    },
+    failed(error) {
+      // Streams that were broken off on purpose come by here, too, without a reason.
+      if (error !== undefined) log.event('error', 'refused', { reason: String(error) })
+      return refusal(500, 'internal error')
+    },
+  }
+}
+
+function headerBytes(request: Request): number {
+  let bytes = request.url.length
+  for (const [name, value] of request.headers) bytes += name.length + value.length + 4
+  return bytes
+}
+
+function refusal(status: number, message: string): Response {
+  return Response.json(envelope(status, message), { status })
+}
+
+/** The request may be a range, whose refusal must not end well (R5). */
+function broken(status: number, message: string): Response {
+  return new Response(brokenBody(JSON.stringify(envelope(status, message))), {
+    status,
+    headers: { 'Content-Type': 'application/json' },
+  })
+}
+
+/** Counts the requests of each address that are being answered; null for one too many (R48). */
+function limitRequests({ trustedProxies, maxConnections, log }: ListenOptions) {
+  const open = new Map<string, number>()
+  const free = { end: () => {} }
+  return (address: string | null): { end(): void } | null => {
+    if (address === null || isTrusted(address, trustedProxies)) return free
+    const count = (open.get(address) ?? 0) + 1
+    if (count > maxConnections) {
+      log.event('warn', 'connection-limit', { address })
+      return null
+    }
+    open.set(address, count)
+    return {
+      end() {
+        const left = (open.get(address) ?? 1) - 1
+        if (left === 0) open.delete(address)
+        else open.set(address, left)
+      },
+    }
+  }
+}

@@ -1,0 +1,7 @@
+/** The real client against the registry on Bun. */
+import { hostTarget } from '../runtimes/host-target.ts'
+import { describeClient, describeOneTag, describeRangeFailures } from './suite.ts'
+
+describeClient('Bun', () => hostTarget('bun'))
+describeRangeFailures('Bun', () => hostTarget('bun'))
+describeOneTag('Bun', () => hostTarget('bun'))
