@@ -12,6 +12,7 @@ export default defineConfig({
           name: 'node',
           include: ['test/**/*.test.ts'],
           exclude: ['test/workerd/**', 'test/bun/**', 'test/deno/**'],
+          globalSetup: ['test/fixtures/radosgw-setup.ts'],
           // Processes, not threads: tests count descriptors and memory, and change the umask.
           pool: 'forks',
           testTimeout: 30_000,

@@ -128,8 +128,11 @@ export type BlobStore = {
  * one-part upload needs no second reading (R4).
  */
 export type DirectTransfers = {
-  /** A URL that answers GETs, ranges included, until `notAfter`; saved as `filename` by browsers. */
-  get(key: string, notAfter: Date, filename: string): Promise<string>
+  /**
+   * A URL that answers GETs, ranges included, until `notAfter`; saved as `filename` by browsers.
+   * Null when no URL can be good for so long: then the bytes come through us (R5).
+   */
+  get(key: string, notAfter: Date, filename: string): Promise<string | null>
   /**
    * A URL for PUTs of part `number` of exactly `size` bytes, until `notAfter`; dead once the upload
    * is finished or aborted (R2, R22). `sha256` (64 hex digits) is signed with it where it is given.

@@ -90,6 +90,8 @@ const RULES: { files: RegExp; may: string[] }[] = [
       // Own libraries.
       'hono',
       '@hono/node-server',
+      '@aws-sdk/client-s3',
+      '@aws-sdk/s3-request-presigner',
       'better-sqlite3',
       'drizzle-orm',
       'commander',

@@ -5,6 +5,7 @@ import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
+import { bindBucket } from '../blobs/bind-bucket.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/better-sqlite3.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
@@ -58,8 +59,11 @@ export async function startRegistry(
     })
     taken.push(() => opened.close())
     const { database } = opened
-    const blobs = await openBlobs(folder)
-    const registryId = await bind(database, blobs, ids, log)
+    const blobs = await openBlobs(config, folder, clock, log)
+    const registryId =
+      config.s3 === null
+        ? await bind(database, blobs, ids, log)
+        : await bindBucket(database, blobs, ids)
     const keys = [signing.current, ...signing.previous]
     const verifier = tokenVerifier({ registryId, keys, clock })
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
@@ -105,8 +109,16 @@ export async function startRegistry(
 }
 
 /** The blob store that the configuration names. */
-function openBlobs(folder: DataFolder): Promise<BlobStore> {
-  return diskBlobs({ root: folder.blobsRoot })
+async function openBlobs(
+  config: Config,
+  folder: DataFolder,
+  clock: Clock,
+  log: Log,
+): Promise<BlobStore> {
+  if (config.s3 === null) return diskBlobs({ root: folder.blobsRoot })
+  // The SDK costs a third of a second to load, so only those pay who use it.
+  const { s3Blobs } = await import('../blobs/s3.ts')
+  return s3Blobs(config.s3, { clock, log })
 }
 
 /** Sweeps every now and then until the returned function is called. */

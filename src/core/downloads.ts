@@ -15,3 +15,11 @@ export function getDeadline(now: Date, size: number): Date {
   const ms = 15 * MINUTE_MS + (size / (1024 * 1024)) * 1000
   return new Date(now.getTime() + Math.min(ms, LONGEST_GET_MS))
 }
+
+/**
+ * Clients that send their token along to whatever host a redirect names (CVE-2022-23538):
+ * SingularityCE 3.10.0 to 3.10.4 and Apptainer 1.1.0 to 1.1.5. They must not be sent elsewhere.
+ */
+export function leaksToken(userAgent: string): boolean {
+  return /^(?:singularity(?:-?ce)?\/3\.10\.[0-4]|apptainer\/1\.1\.[0-5])(?!\d)/i.test(userAgent)
+}

@@ -22,7 +22,10 @@ const LEASE_MS = 60_000
 const RENEW_MS = 20_000
 /** An upload nothing was sent for since then makes way for a new push of its image by its user (R50). */
 const IDLE_MS = 30_000
-/** The same for an upload that this process knows nothing of: another one may be receiving it. */
+/**
+ * The same for an upload whose bytes this process does not see: another one may be receiving it, or
+ * the store itself. A part of PART_SIZE takes most of an hour on a line of 20 KiB/s.
+ */
 const UNKNOWN_IDLE_MS = 3_600_000
 /** How long a second completion waits for the first before it answers 409 (R20). */
 const WAIT_MS = 30_000
@@ -51,13 +54,17 @@ export function uploadDeadline(now: Date, size: number): Date {
   return new Date(now.getTime() + Math.min(Math.max(ms, 24 * HOUR_MS), 6 * 24 * HOUR_MS))
 }
 
+/** R4: then its part is the image, and its hash the image's. */
+export const isOnePart = ({ size, partSize }: { size: number; partSize: number }) =>
+  size <= partSize
+
 export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
   const { catalog, uploads } = database
   /** By upload id, oldest first; an absent entry means: read the finished blob again. */
   const running = new Map<string, RunningHash>()
   /** Keys whose whole-blob SHA-256 the store checked while this process received them. */
   const checked = new Map<string, string>()
-  /** By upload id: bodies being received in this process, and when the last one ended. */
+  /** By upload id: bodies being received in this process, and when the last one ended or was signed for. */
   const activity = new Map<string, { bodies: number; at: number }>()
   /** Ids of uploads that a full disk ended and whose rows do not say so yet. */
   const full = new Set<string>()
@@ -133,8 +140,9 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     const { value } = await uploads.forImage(imageId, viewerOf(identity), now)
     for (const upload of value) {
       const known = activity.get(upload.id)
-      const idleSince = known?.at ?? upload.createdAt.getTime() + UNKNOWN_IDLE_MS - IDLE_MS
-      const moving = (known?.bodies ?? 0) > 0 || now.getTime() - idleSince < IDLE_MS
+      const idleMs = known === undefined || blobs.direct ? UNKNOWN_IDLE_MS : IDLE_MS
+      const idleSince = known?.at ?? upload.createdAt.getTime()
+      const moving = (known?.bodies ?? 0) > 0 || now.getTime() - idleSince < idleMs
       if (upload.state === 'open' && !moving) await drop(upload)
     }
   }
@@ -147,6 +155,16 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     activity.delete(id)
     await blobs.abortParts(blobKey, handle)
     await blobs.delete([blobKey])
+  }
+
+  /** Opens the store's own upload in parts; the intent is committed (R21). */
+  async function begin(upload: Upload): Promise<Upload> {
+    const { id, blobKey: key, size, partSize } = upload
+    const handle = await blobs
+      .startParts(key, size, partSize)
+      .catch((error: unknown) => endIfFull({ upload: id, key, handle: null }, error))
+    await uploads.setHandle(id, handle)
+    return { ...upload, handle }
   }
 
   /** Notes that a body of this upload is being received, from call to end. */
@@ -198,6 +216,8 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       state.etags.every((etag, index) => etag === parts[index]?.etag)
     )
       return state.hash.hex()
+    // R4: nobody could write the one part but under the image's own hash, which the store checks.
+    else if (blobs.direct !== undefined && isOnePart(upload)) return upload.digest
     const blob = await blobs.get(upload.blobKey)
     if (blob === null) throw new Error('the blob went while it was being checked')
     const hash = hasher()
@@ -298,6 +318,15 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     }
   }
 
+  /** What has arrived of a single upload: its parts, null for a whole blob, undefined for nothing. */
+  async function arrived(upload: Upload): Promise<BlobPart[] | null | undefined> {
+    const { blobKey, handle } = upload
+    if (handle !== null && !isOnePart(upload)) return undefined
+    const parts = handle === null ? null : ((await blobs.direct?.parts(blobKey, handle)) ?? [])
+    if (parts !== null && parts.length > 0) return parts
+    return (await blobs.head(blobKey)) === null ? undefined : parts
+  }
+
   /** R20: one claim wins; the work goes on when the client has hung up; others wait for it. */
   async function complete(
     upload: Upload,
@@ -338,7 +367,10 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
   }
 
   return {
-    /** For one body of a whole image (v1, and v2 up to 64 MiB). */
+    /**
+     * For one body of a whole image (v2 up to 64 MiB). Where bytes go to the store directly it is an
+     * upload in parts of one part: the URL of a whole object would outlive its completion (R2).
+     */
     async openSingle(
       imageId: string,
       size: number,
@@ -352,20 +384,31 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
           'The SHA-256 in this request is not that of the image it names.',
           { subject: 'upload' },
         )
-      return open(image, identity, size, size)
+      const upload = await open(image, identity, size, size)
+      return blobs.direct === undefined ? upload : begin(upload)
     },
 
     /** For an image in parts of PART_SIZE; the hash runs along from part 1 (R3). */
     async openParts(imageId: string, size: number, claims: Claims | null): Promise<Upload> {
       const { image, identity } = await pushable(imageId, claims)
-      const upload = await open(image, identity, size, PART_SIZE)
-      const { id, blobKey: key } = upload
-      const handle = await blobs
-        .startParts(key, size, PART_SIZE)
-        .catch((error: unknown) => endIfFull({ upload: id, key, handle: null }, error))
-      await uploads.setHandle(upload.id, handle)
-      remember(running, upload.id, { hash: hasher(), etags: [] })
-      return { ...upload, handle }
+      const upload = await begin(await open(image, identity, size, PART_SIZE))
+      if (blobs.direct === undefined) remember(running, upload.id, { hash: hasher(), etags: [] })
+      return upload
+    },
+
+    /**
+     * The store's own URL for a part, where its bytes may pass us by; null where they come through
+     * us. Signing is all we see of such an upload, so it counts as a sign of life. No database trip.
+     */
+    async partUrl(
+      { upload, key, handle }: { upload: string; key: string; handle: string },
+      part: { number: number; size: number; sha256: string | null },
+      notAfter: Date,
+    ): Promise<string | null> {
+      if (blobs.direct === undefined) return null
+      const { bodies } = activity.get(upload) ?? { bodies: 0 }
+      remember(activity, upload, { bodies, at: clock.now().getTime() })
+      return blobs.direct.putPart(key, handle, part, notAfter)
     },
 
     /** Stores the body of a single upload; its SHA-256 is checked as it passes. No database trip. */
@@ -443,9 +486,10 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
       const { image, identity } = await pushable(imageId, claims)
       const { value } = await uploads.forImage(imageId, claims, clock.now())
       for (const upload of value) {
-        if (upload.state === 'done' || upload.handle !== null) continue
-        if ((await blobs.head(upload.blobKey)) === null) continue
-        await complete(upload, null, identity)
+        if (upload.state === 'done') continue
+        const parts = await arrived(upload)
+        if (parts === undefined) continue
+        await complete(upload, parts, identity)
         return image
       }
       if (image.uploaded || value.some(({ state }) => state === 'done')) return image

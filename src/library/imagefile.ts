@@ -1,11 +1,11 @@
 /** Bytes in and out: v1 and v2 uploads, parts, downloads (protocol.md §4, §5). */
 import { absent } from '../core/access.ts'
 import { containerFacts } from '../core/catalog.ts'
-import { getDeadline, REDIRECT_FROM } from '../core/downloads.ts'
+import { getDeadline, leaksToken, REDIRECT_FROM } from '../core/downloads.ts'
 import type { Claims, Image, Upload } from '../core/model.ts'
 import { isId } from '../core/names.ts'
 import { parseRef } from '../core/ref.ts'
-import { PART_SIZE } from '../core/uploads.ts'
+import { isOnePart, PART_SIZE } from '../core/uploads.ts'
 import { isRegistryError, RegistryError, STATUS } from '../errors.ts'
 import { contentLength, readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
@@ -99,6 +99,9 @@ export function imagefileHandlers(deps: LibraryDeps) {
     })
   }
 
+  /** Until when a part may be begun. */
+  const within = () => new Date(clock.now().getTime() + PART_MS)
+
   /** The bytes of a stored blob, whole or in part. */
   async function serve(
     c: Ctx,
@@ -125,11 +128,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
     if (read === null || read.size !== blob.size) {
       await read?.close()
       // a short 206 would end well, and the client would take it for the whole range (R5)
-      throw new RegistryError(
-        'internal',
-        'The bytes of this image are gone from the store, or damaged there; tell the administrator. Pushing it again heals it.',
-        { subject: 'blob' },
-      )
+      throw bytesGone()
     }
     return transfer.send(
       c,
@@ -139,18 +138,40 @@ export function imagefileHandlers(deps: LibraryDeps) {
     )
   }
 
+  /** The store's own address of an image's bytes, where they may pass us by; else null. */
+  async function storeUrl(
+    c: Ctx,
+    { key, size }: { key: string; size: number },
+    notAfter: Date,
+    filename: string,
+  ): Promise<string | null> {
+    if (blobs.direct === undefined || leaksToken(c.req.header('user-agent') ?? '')) return null
+    // The store's 404 would become image bytes at the client, which looks at no status (R5).
+    if ((await blobs.head(key))?.size !== size) throw bytesGone()
+    return blobs.direct.get(key, notAfter, filename)
+  }
+
   return {
-    /** A 200 stream, or for large images a 303 to ranges: never 302 (protocol.md §5). */
+    /**
+     * A 303 to the store where bytes may pass us by; else a 200 stream, or for large images a 303 to
+     * our own ranges: never 302 (protocol.md §5).
+     */
     async download(c: Ctx): Promise<Response> {
       const who = claims(c)
       const ref = parseRef(pathAfter(c, '/v1/imagefile/'), config)
       const image = await catalog.image(ref, archOf(c), who, 'download')
       const etag = `"sha256.${image.digest}"`
+      const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
+      const filename = `${image.containerName}_${tag}.sif`
       if (noneMatches(c.req.header('if-none-match'), etag))
         return c.body(null, 304, { ...PRIVATE, ETag: etag })
       if (c.req.method === 'GET') {
         deps.defer(c, tallies.pull(image.containerId))
-        if (image.blob.size >= REDIRECT_FROM && c.req.header('range') === undefined) {
+        const notAfter = getDeadline(clock.now(), image.blob.size)
+        const asked = c.req.header('range') !== undefined
+        const url = asked ? null : await storeUrl(c, image.blob, notAfter, filename)
+        if (url !== null) return c.body(null, 303, { ...PRIVATE, Location: url })
+        if (image.blob.size >= REDIRECT_FROM && !asked) {
           const fields: Partial<TicketFields> = {
             method: 'GET',
             subject: who?.userId ?? null,
@@ -160,17 +181,16 @@ export function imagefileHandlers(deps: LibraryDeps) {
             ...image.blob,
             sha256: image.digest,
           }
-          const ticket = tickets.sign('get', fields, getDeadline(clock.now(), image.blob.size))
+          const ticket = tickets.sign('get', fields, notAfter)
           return c.body(null, 303, {
             ...PRIVATE,
             Location: `${originOf(c, config)}/v1/blob?t=${ticket}`,
           })
         }
       }
-      const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
       return serve(c, image.blob, etag, {
         ...FILE_HEADERS,
-        'Content-Disposition': `attachment; filename="${image.containerName}_${tag}.sif"`,
+        'Content-Disposition': `attachment; filename="${filename}"`,
       })
     },
 
@@ -211,11 +231,18 @@ export function imagefileHandlers(deps: LibraryDeps) {
     async openSingle(c: Ctx): Promise<Response> {
       const { filesize, sha256sum } = await readJson(c, transfer, newUpload)
       const upload = await uploads.openSingle(imageIdOf(c), filesize, sha256sum, claims(c))
-      const ticket = tickets.sign(
-        'put',
-        { ...fieldsOf(upload), method: 'PUT', size: upload.size, sha256: upload.digest },
-        upload.expiresAt,
-      )
+      const { id, blobKey: key, handle, size, digest: sha256 } = upload
+      const url =
+        handle === null
+          ? null
+          : await uploads.partUrl(
+              { upload: id, key, handle },
+              { number: 1, size, sha256 },
+              within(),
+            )
+      if (url !== null) return data(c, { uploadURL: url })
+      const fields = { ...fieldsOf(upload), method: 'PUT', size, sha256 }
+      const ticket = tickets.sign('put', fields, upload.expiresAt)
       return data(c, { uploadURL: `${originOf(c, config)}/v1/blob?t=${ticket}` })
     },
 
@@ -239,7 +266,11 @@ export function imagefileHandlers(deps: LibraryDeps) {
       const { filesize } = await readJson(c, transfer, newParts)
       const upload = await uploads.openParts(imageIdOf(c), filesize, claims(c))
       return data(c, {
-        uploadID: tickets.sign('upload', { ...fieldsOf(upload), size: filesize }, upload.expiresAt),
+        uploadID: tickets.sign(
+          'upload',
+          { ...fieldsOf(upload), size: filesize, sha256: upload.digest },
+          upload.expiresAt,
+        ),
         totalParts: Math.ceil(filesize / PART_SIZE),
         partSize: PART_SIZE,
         options: { s3compliant: 'true' },
@@ -249,7 +280,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
     /** Signs the URL of one part: everything stands in the uploadID, no database trip. */
     async openPart(c: Ctx): Promise<Response> {
       const body = await readJson(c, transfer, newPart)
-      const { size: total, ...upload } = openUpload(c, imageIdOf(c), body.uploadID)
+      const { size: total, sha256: digest, ...upload } = openUpload(c, imageIdOf(c), body.uploadID)
       const size = Math.min(PART_SIZE, (total ?? 0) - (body.partNumber - 1) * PART_SIZE)
       if (size <= 0 || body.partSize !== size)
         throw new RegistryError(
@@ -259,9 +290,27 @@ export function imagefileHandlers(deps: LibraryDeps) {
             : `Part ${body.partNumber} must have ${size} bytes, not ${body.partSize}.`,
           { subject: 'upload' },
         )
-      const fields = { ...upload, method: 'PUT', part: body.partNumber, size }
-      const notAfter = new Date(clock.now().getTime() + PART_MS)
-      const ticket = tickets.sign('part', { ...fields, sha256: body.sha256sum }, notAfter)
+      // R4: of a single part no other hash is ever signed than the image's own
+      const onePart = isOnePart({ size: total ?? 0, partSize: PART_SIZE })
+      const sha256 = onePart ? digest : body.sha256sum
+      if (onePart && body.sha256sum !== null && body.sha256sum !== digest)
+        throw new RegistryError(
+          'digest_mismatch',
+          'The only part of an image must have the SHA-256 of the image.',
+          { subject: 'upload' },
+        )
+      const { upload: id, key, handle } = upload
+      const url =
+        id === null || key === null || handle === null
+          ? null
+          : await uploads.partUrl(
+              { upload: id, key, handle },
+              { number: body.partNumber, size, sha256 },
+              within(),
+            )
+      if (url !== null) return data(c, { presignedURL: url })
+      const fields = { ...upload, method: 'PUT', part: body.partNumber, size, sha256 }
+      const ticket = tickets.sign('part', fields, within())
       return data(c, { presignedURL: `${originOf(c, config)}/v1/part?t=${ticket}` })
     },
 
@@ -307,3 +356,10 @@ export function imagefileHandlers(deps: LibraryDeps) {
       )
   }
 }
+
+const bytesGone = () =>
+  new RegistryError(
+    'internal',
+    'The bytes of this image are gone from the store, or damaged there; tell the administrator. Pushing it again heals it.',
+    { subject: 'blob' },
+  )

@@ -8,6 +8,18 @@ export type LibraryClient = ReturnType<typeof libraryClient>
 export const sha256 = (bytes: Uint8Array): string =>
   createHash('sha256').update(bytes).digest('hex')
 
+/**
+ * PUTs bytes as the real client does: without a token, and with their hash only where the address
+ * lists it among its signed headers.
+ */
+export async function putBytes(at: string, bytes: Uint8Array, sum = sha256(bytes)) {
+  const signed = new URL(at).searchParams.get('X-Amz-SignedHeaders') ?? ''
+  const headers = signed.split(';').includes('x-amz-content-sha256')
+    ? { 'x-amz-content-sha256': sum }
+    : undefined
+  return fetch(at, { method: 'PUT', body: bytes as BodyInit, headers })
+}
+
 /** Talks to `url` with a token, or as nobody. Bodies are sent without Content-Type, as clients do. */
 export function libraryClient(url: string, token: string | null = null) {
   async function call(
@@ -92,10 +104,7 @@ export function libraryClient(url: string, token: string | null = null) {
         sha256sum: digest,
       })
       if (opened.status !== 200) throw new Error(`imagefile: ${opened.status} ${opened.text}`)
-      const put = await fetch(opened.json.data.uploadURL as string, {
-        method: 'PUT',
-        body: bytes as BodyInit,
-      })
+      const put = await putBytes(opened.json.data.uploadURL as string, bytes)
       if (put.status !== 200) throw new Error(`put: ${put.status} ${await put.text()}`)
       await put.arrayBuffer()
       const completed = await call('PUT', `/v2/imagefile/${image}/_complete`, {})

@@ -50,6 +50,8 @@ export type TargetOptions = {
   env?: Record<string, string>
   /** An existing data folder to serve. */
   data?: string
+  /** What shows the blobs where they are not in the data folder. */
+  store?: StoreAccess
 }
 
 /** The blobs of a data folder. */
@@ -121,7 +123,7 @@ export async function nodeTarget(options: TargetOptions = {}): Promise<Target> {
   return {
     url: registry.url,
     data,
-    store: diskStore(data),
+    store: options.store ?? diskStore(data),
     ...booksOf(data),
     trips: () => trips.splice(0),
     async stop({ keep = false } = {}) {
