@@ -48,9 +48,7 @@ async function start() {
   const folder = await openDataFolder(options.data, { create: true })
   const unlock = await lockDataFolder(folder, platform)
   const settings = Object.fromEntries(
-    Object.entries(env).filter(
-      ([name]) => /^SREG_(?!TEST_)/.test(name) && !OURS.includes(name),
-    ),
+    Object.entries(env).filter(([name]) => /^SREG_(?!TEST_)/.test(name) && !OURS.includes(name)),
   )
   settings.SREG_SECRET ||= (await readOrCreateSecret(folder)).reveal()
   settings.SREG_SIGNING_KEYS ||= JSON.stringify(await readOrCreateSigningKeys(folder))
@@ -169,6 +167,8 @@ async function claim(url, secret, folder) {
   const { data, error } = await answer.json()
   if (answer.status !== 200) throw new Error(`No first admin token: ${error?.message}`)
   await replaceFile(folder.firstAdminToken, `${data.token}\n`)
-  say(`First admin token (user ${data.user}, until ${data.expiresAt}) is in ${folder.firstAdminToken}`)
+  say(
+    `First admin token (user ${data.user}, until ${data.expiresAt}) is in ${folder.firstAdminToken}`,
+  )
   say('Delete that file when you have set things up.')
 }
