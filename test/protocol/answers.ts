@@ -27,6 +27,21 @@ export function expectRefusal(
   return error.message
 }
 
+/**
+ * The refusal of a request that is no proper HTTP: as `expectRefusal`, or, where the runtime itself
+ * refuses, the status of some refusal and no body.
+ */
+export function expectMalformed(
+  { bareRefusals }: Target,
+  answer: Answer | RawAnswer,
+  status: number,
+  says?: RegExp,
+): void {
+  const text = 'text' in answer ? answer.text : answer.body.toString()
+  if (bareRefusals === undefined || text !== '') return void expectRefusal(answer, status, says)
+  expect([400, 431, 505]).toContain(answer.status)
+}
+
 /** 200 with an envelope; returns its `data`. */
 export function expectData(answer: Answer): any {
   expect(answer.status, answer.text.slice(0, 300)).toBe(200)

@@ -6,7 +6,7 @@ import { createHmac } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { sampleSif } from '../fixtures/sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
-import { expectData, expectRefusal } from './answers.ts'
+import { expectData, expectMalformed, expectRefusal } from './answers.ts'
 import { libraryClient, sha256, type LibraryClient } from './client.ts'
 import { rawGet, rawRequest, type RawAnswer } from './raw.ts'
 
@@ -143,9 +143,9 @@ export function describeBadInput(
 
     test('large headers and addresses', async () => {
       const padded = await soon(rawGet(url, '/version', `X-Padding: ${'x'.repeat(65_536)}`))
-      expectRefusal(padded, 431, /16 KiB/)
+      expectMalformed(target, padded, 431, /16 KiB/)
       const many = Array.from({ length: 5000 }, (_, i) => `X-${i}: ${i}`)
-      expectRefusal(await soon(rawGet(url, '/version', ...many)), 431)
+      expectMalformed(target, await soon(rawGet(url, '/version', ...many)), 431)
       for (const path of [`/v1/images/${'a'.repeat(16_384)}`, `/version?${'a'.repeat(16_384)}`]) {
         const { status } = await soon(rawGet(url, path))
         expect([400, 414, 431]).toContain(status)
@@ -159,21 +159,21 @@ export function describeBadInput(
     test('requests that are no HTTP', async () => {
       const says = async (lines: string[], body = ''): Promise<RawAnswer> =>
         soon(rawRequest(url, lines, body).answer)
-      expectRefusal(await says(['NONSENSE']), 400)
+      expectMalformed(target, await says(['NONSENSE']), 400)
       // two requests: the Host that is added goes to the second
       const line = 'GET /version HTTP/1.1'
       const hostless = rawRequest(url, [`${line}\r\n\r\n${line}`]).answer
-      expectRefusal(await soon(hostless), 400, /Host/)
+      expectMalformed(target, await soon(hostless), 400, /Host/)
       const expecting = ['POST /v1/entities HTTP/1.1', 'Expect: a-miracle', 'Content-Length: 2']
       expectRefusal(await says(expecting, '{}'), 401)
-      expectRefusal(await says(['GET /version HTTP/9.9']), 400)
-      expectRefusal(await says(['GET /version HTTP/1.1', 'no colon here']), 400)
-      expectRefusal(await says(['GET /version HTTP/1.1', 'X: a\u0000b']), 400)
-      expectRefusal(await says(['GET /a b HTTP/1.1']), 400)
+      expectMalformed(target, await says(['GET /version HTTP/9.9']), 400)
+      expectMalformed(target, await says(['GET /version HTTP/1.1', 'no colon here']), 400)
+      expectMalformed(target, await says(['GET /version HTTP/1.1', 'X: a\u0000b']), 400)
+      expectMalformed(target, await says(['GET /a b HTTP/1.1']), 400)
       const both = ['POST /v1/entities HTTP/1.1', 'Content-Length: 2', 'Transfer-Encoding: chunked']
-      expectRefusal(await says(both, '{}'), 400)
+      expectMalformed(target, await says(both, '{}'), 400)
       const twice = ['POST /v1/entities HTTP/1.1', 'Content-Length: 2', 'Content-Length: 3']
-      expectRefusal(await says(twice, '{}x'), 400)
+      expectMalformed(target, await says(twice, '{}x'), 400)
       const absolute = await says([
         `GET http://evil.example/assets/config/config.prod.json HTTP/1.1`,
       ])

@@ -1,7 +1,7 @@
 /** Discovery, identity, pages and the shape of every refusal (apptainer-wire.md §2, protocol.md §1–3). */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
-import { expectData, expectRefusal } from './answers.ts'
+import { expectData, expectMalformed, expectRefusal } from './answers.ts'
 import { libraryClient, type LibraryClient } from './client.ts'
 import { rawGet } from './raw.ts'
 
@@ -65,7 +65,7 @@ export function describeDiscovery(
         expectRefusal(await rawGet(url, CONFIG, `Host: ${host}`), 400, /\w/)
       const upper = await rawGet(url, CONFIG, 'Host: Registry.Example.org:8080')
       expect(upper.status).toBe(200)
-      expectRefusal(await rawGet(url, CONFIG, 'Host: a.org', 'Host: b.org'), 400, /\w/)
+      expectMalformed(target, await rawGet(url, CONFIG, 'Host: a.org', 'Host: b.org'), 400, /\w/)
     })
 
     test('version says that parts and tags per arch work', async () => {

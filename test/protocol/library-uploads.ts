@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildSif, sampleSif } from '../fixtures/sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
-import { expectData, expectRefusal, tripsOf } from './answers.ts'
+import { expectData, expectMalformed, expectRefusal, tripsOf } from './answers.ts'
 import { libraryClient, sha256, type Answer, type LibraryClient } from './client.ts'
 import { rawRequest } from './raw.ts'
 
@@ -244,8 +244,10 @@ export function describeUploads(
         expectRefusal(await send('Content-Length: 0', new Uint8Array()), 400, /exactly/)
         expectRefusal(await send('Transfer-Encoding: chunked', new Uint8Array()), 411, /Length/)
         expectRefusal(await send('X-Nothing: x', new Uint8Array()), 411, /Length/)
-        expectRefusal(await send('Content-Length: 1e3', new Uint8Array()), 400)
-        expectRefusal(await send(`Content-Length: ${size}`, half, true), 400)
+        expectMalformed(target, await send('Content-Length: 1e3', new Uint8Array()), 400)
+        const cut = await send(`Content-Length: ${size}`, half, true)
+        // Bun leaves a client that has closed its half without an answer.
+        if (target.bareRefusals === undefined || cut.status !== 0) expectRefusal(cut, 400)
         // gone without a word
         const { socket, answer } = rawRequest(url, [line, `Content-Length: ${size}`], half)
         await sleep(50)

@@ -39,6 +39,8 @@ export type Target = {
   setPrivate(ref: string, value: boolean): Promise<void>
   /** Database trips since the last call; absent where they cannot be counted. */
   trips?: () => Trip[]
+  /** Why requests that are no HTTP get a status without a sentence; absent where they get both. */
+  bareRefusals?: string
   /** Stops the server; its data folder stays when `keep`. */
   stop(options?: { keep?: boolean }): Promise<void>
 }
