@@ -6,7 +6,7 @@ export const systemClock: Clock = { now: () => new Date() }
 
 const ID_BYTES = 12
 /** Random bytes are fetched for many ids at once: a call per request costs more than its answer. */
-let pool = randomBytes(0)
+let pool = Buffer.alloc(0)
 let used = 0
 
 /** Ids of 24 hex digits, all of them random: neither order nor time can be read from one (R43). */
@@ -66,6 +66,17 @@ export function consoleLog(options: {
       else timer ??= setTimeout(flush, FLUSH_AFTER_MS).unref()
     },
     flush,
+  }
+}
+
+/** A log of one JSON line per event by `console`, where Workers gather it. */
+export function collectedLog(): Log {
+  return {
+    event(level, name, fields = {}) {
+      const text = escapeUnsafe(jsonLine(systemClock.now(), level, name, fields))
+      if (level === 'error') console.error(text)
+      else console.log(text)
+    },
   }
 }
 

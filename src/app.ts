@@ -33,7 +33,13 @@ export { ENDED_MS, type Sweep, type SweepBudget, type SweepReport } from './core
 export type Deps = {
   config: Pick<
     Config,
-    'publicUrl' | 'trustedProxies' | 'shortRefs' | 'minFree' | 'sweepGrace' | 'sweepInterval'
+    | 'publicUrl'
+    | 'trustedProxies'
+    | 'shortRefs'
+    | 'minFree'
+    | 'maxImage'
+    | 'sweepGrace'
+    | 'sweepInterval'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -52,6 +58,8 @@ export type Deps = {
   issuer: TokenIssuer
   transfer: Transfer
   ended: Ended
+  /** Counts are written together, at most this often; 5 s where nothing is said. */
+  tallyEveryMs?: number
   clock: Clock
   ids: Ids
   log: Log
@@ -74,10 +82,14 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const shared = { ...deps, minFree: config.minFree }
-  const tallies = createTallies(deps)
-  const defer = (_: Ctx, work: Promise<unknown> | null) =>
-    void work?.catch((error: unknown) => log.event('error', 'deferred', { reason: String(error) }))
+  const shared = { ...deps, minFree: config.minFree, maxImage: config.maxImage }
+  const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
+  const defer = (c: Ctx, work: Promise<unknown> | null) => {
+    const done = work?.catch((error: unknown) =>
+      log.event('error', 'deferred', { reason: String(error) }),
+    )
+    if (done !== undefined) c.env.waitUntil?.(done)
+  }
   const common = {
     ...deps,
     async authenticate(c: Ctx) {

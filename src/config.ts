@@ -19,6 +19,18 @@ const url = z
     ),
   )
 
+/** JSON text; who uses it looks closer. */
+const json = z.string().check(
+  z.refine((text) => {
+    try {
+      JSON.parse(text)
+      return true
+    } catch {
+      return false
+    }
+  }, 'must be JSON'),
+)
+
 const secret = z.string().check(z.minLength(32, 'must have at least 32 characters'))
 
 /** A whole number within bounds, written in digits. */
@@ -27,16 +39,24 @@ function whole(min: number, max = Number.MAX_SAFE_INTEGER) {
   return z.coerce.number(message).check(z.int(message), z.gte(min, message), z.lte(max, message))
 }
 
-/** Every setting: its variable, default, schema and one line for --help and README. */
+/** Where the registry runs: a process with a data folder, or Cloudflare Workers. */
+export type Surroundings = 'host' | 'workers'
+
+/**
+ * Every setting: its variable, default, schema and one line for --help and README; `on` where it
+ * means something on hosts or on Workers only.
+ */
 export const SETTINGS = {
   SREG_HOST: {
     default: '127.0.0.1',
+    on: 'host',
     schema: z.string().check(z.minLength(1)),
     help: 'address to listen on',
   },
-  SREG_PORT: { default: '8080', schema: port, help: 'port to listen on' },
+  SREG_PORT: { default: '8080', on: 'host', schema: port, help: 'port to listen on' },
   SREG_DATA: {
     default: './sreg-data',
+    on: 'host',
     schema: z.string().check(z.minLength(1)),
     help: 'folder for database, blobs and keys',
   },
@@ -45,8 +65,13 @@ export const SETTINGS = {
     schema: z.union([z.literal(''), url]),
     help: 'address that clients use, as http(s)://host[:port]; without it, taken from each request',
   },
-  SREG_TLS_CERT: { default: '', schema: z.string(), help: 'certificate file (PEM) for https' },
-  SREG_TLS_KEY: { default: '', schema: z.string(), help: 'key file (PEM) for https' },
+  SREG_TLS_CERT: {
+    default: '',
+    on: 'host',
+    schema: z.string(),
+    help: 'certificate file (PEM) for https',
+  },
+  SREG_TLS_KEY: { default: '', on: 'host', schema: z.string(), help: 'key file (PEM) for https' },
   SREG_SECRET: {
     default: '',
     schema: z.union([z.literal(''), secret]),
@@ -62,8 +87,15 @@ export const SETTINGS = {
     schema: z.union([z.literal(''), secret]),
     help: 'secret that is good once for an administrator token, where no shell is at hand (sreg-lite claim)',
   },
+  SREG_SIGNING_KEYS: {
+    default: '',
+    on: 'workers',
+    schema: z.union([z.literal(''), json]),
+    help: 'keys that sign tokens (JSON, as in signing-keys.json), on Workers, where it is required; elsewhere they are kept in the data folder',
+  },
   SREG_TRUSTED_PROXIES: {
     default: '',
+    on: 'host',
     schema: z.string(),
     help: 'addresses or networks (CIDR, comma-separated) whose X-Forwarded-* is believed; loopback always is',
   },
@@ -79,11 +111,13 @@ export const SETTINGS = {
   },
   SREG_GRACE: {
     default: '30',
+    on: 'host',
     schema: whole(0, 3600),
     help: 'seconds that running requests get at shutdown',
   },
   SREG_SWEEP_INTERVAL: {
     default: '900',
+    on: 'host',
     schema: whole(1, 86400),
     help: 'seconds between two sweeps of expired uploads and unreferenced blobs',
   },
@@ -94,6 +128,7 @@ export const SETTINGS = {
   },
   SREG_MIN_FREE: {
     default: '1073741824',
+    on: 'host',
     schema: whole(0),
     help: 'bytes of disk that uploads must leave free (5 % of the disk if that is less)',
   },
@@ -143,6 +178,7 @@ export const SETTINGS = {
   },
   SREG_MAX_CONNECTIONS: {
     default: '64',
+    on: 'host',
     schema: whole(1),
     help: 'open connections per client address; loopback and trusted proxies are not counted',
   },
@@ -158,6 +194,8 @@ export type Config = Readonly<{
   tls: Readonly<{ cert: string; key: string }> | null
   secret: Secret | null
   secretPrevious: Secret | null
+  /** JSON text, on Workers only. */
+  signingKeys: Secret | null
   /** Good once for an administrator's token (R19); null is none. */
   setupSecret: Secret | null
   trustedProxies: readonly string[]
@@ -210,9 +248,13 @@ export class Secret {
 
 /**
  * Reads the environment. Returns a frozen, fully defaulted object, or throws one `invalid` error
- * whose message lists every problem with its variable's name.
+ * whose message lists every problem with its variable's name. On Workers, what a host keeps in its
+ * data folder must be given.
  */
-export function parseConfig(env: Record<string, string | undefined>): Config {
+export function parseConfig(
+  env: Record<string, string | undefined>,
+  surroundings: Surroundings = 'host',
+): Config {
   const problems: string[] = []
   const values: Record<string, unknown> = {}
   for (const [name, setting] of Object.entries(SETTINGS)) {
@@ -220,14 +262,21 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
     const result = setting.schema.safeParse(raw === undefined || raw === '' ? setting.default : raw)
     if (result.success) values[name] = result.data
     else {
-      const shown = /SECRET/.test(name) ? '' : ` (it is ${JSON.stringify(raw)})`
+      const shown = /SECRET|SIGNING/.test(name) ? '' : ` (it is ${JSON.stringify(raw)})`
       problems.push(`${name}: ${result.error.issues[0]?.message ?? 'not valid'}${shown}`)
     }
+    if (raw && 'on' in setting && setting.on !== surroundings)
+      problems.push(
+        `${name}: means something on ${setting.on === 'host' ? 'a host of your own' : 'Cloudflare Workers'} only`,
+      )
   }
   for (const name of Object.keys(env))
     if (name.startsWith('SREG_') && !(name in SETTINGS) && !name.startsWith('SREG_TEST_'))
       problems.push(`${name}: no such setting; see sreg-lite serve --help`)
   const v = values as { [K in Variable]: z.infer<(typeof SETTINGS)[K]['schema']> }
+  if (surroundings === 'workers')
+    for (const name of ['SREG_SECRET', 'SREG_SIGNING_KEYS'] as const)
+      if (!env[name]) problems.push(`${name}: is required on Workers; see docs/workers.md`)
   if (Boolean(v.SREG_TLS_CERT) !== Boolean(v.SREG_TLS_KEY))
     problems.push('SREG_TLS_CERT and SREG_TLS_KEY: give both or neither')
   if (Boolean(v.SREG_S3_ACCESS_KEY) !== Boolean(v.SREG_S3_SECRET_KEY))
@@ -256,6 +305,7 @@ export function parseConfig(env: Record<string, string | undefined>): Config {
       v.SREG_TLS_CERT === '' ? null : Object.freeze({ cert: v.SREG_TLS_CERT, key: v.SREG_TLS_KEY }),
     secret: v.SREG_SECRET === '' ? null : new Secret(v.SREG_SECRET),
     secretPrevious: v.SREG_SECRET_PREVIOUS === '' ? null : new Secret(v.SREG_SECRET_PREVIOUS),
+    signingKeys: v.SREG_SIGNING_KEYS === '' ? null : new Secret(v.SREG_SIGNING_KEYS),
     setupSecret: v.SREG_SETUP_SECRET === '' ? null : new Secret(v.SREG_SETUP_SECRET),
     trustedProxies: Object.freeze(proxies),
     shortRefs: v.SREG_SHORT_REFS,

@@ -40,6 +40,8 @@ export type BlobInfo = {
   size: number
   /** Opaque, quoted, changes whenever the bytes would. */
   etag: string
+  /** SHA-256 of the whole blob (64 hex digits), where the store itself has checked it (R4). */
+  sha256?: string
 }
 
 export type BlobPart = { number: number; etag: string }

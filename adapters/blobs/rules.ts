@@ -134,7 +134,8 @@ const wrongSize = (size: number, came: string) =>
     subject: 'blob',
   })
 
-function checkSize(size: number): void {
+/** Throws `invalid` for what is no number of bytes. */
+export function checkSize(size: number): void {
   if (!Number.isSafeInteger(size) || size < 0) {
     throw new RegistryError('invalid', 'A size is a whole number of bytes.', { subject: 'blob' })
   }

@@ -2,11 +2,12 @@
  * The data folder on disk: who may use it, its secrets, and the lock of the one server that runs
  * on it (R19, R37, R39, R44, R45).
  */
-import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { chmod, mkdir, open, readFile, rename, rm, stat, statfs } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Secret } from '../../src/config.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
+import { parseSigningKeys, publicKey, type SigningKeys } from '../signing-keys.ts'
 import type { Platform } from './platform.ts'
 
 export type DataFolder = Readonly<{
@@ -22,11 +23,6 @@ export type DataFolder = Readonly<{
   /** Sentences the operator should see at start. */
   warnings: string[]
 }>
-
-export type PublicKey = { kty: 'OKP'; crv: 'Ed25519'; x: string; kid: string }
-export type PrivateKey = PublicKey & { d: string }
-/** `previous` are the public keys whose tokens have not all ended yet (R37). */
-export type SigningKeys = { current: PrivateKey; previous: PublicKey[] }
 
 export const SERVER_URL_FILE = 'server-url'
 
@@ -142,14 +138,7 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
     )
   }
   try {
-    const { current, previous } = JSON.parse(text) as SigningKeys
-    if (typeof current.x !== 'string' || typeof current.d !== 'string') throw new TypeError('x, d')
-    if (typeof current.kid !== 'string') throw new TypeError('kid')
-    // Copied member by member, so that a private part left in an older key stays here (R37).
-    return {
-      current: { ...publicKey(current.x, current.kid), d: current.d },
-      previous: previous.map((key) => publicKey(key.x, key.kid)),
-    }
+    return parseSigningKeys(text)
   } catch (cause) {
     throw new RegistryError(
       'internal',
@@ -214,12 +203,6 @@ async function readSecretFile(folder: DataFolder, path: string): Promise<string 
 }
 
 /** `kid` is the key's RFC 7638 thumbprint unless the file says otherwise. */
-function publicKey(x: string, kid?: string): PublicKey {
-  const members = JSON.stringify({ crv: 'Ed25519', kty: 'OKP', x })
-  const thumbprint = createHash('sha256').update(members).digest('base64url')
-  return { kty: 'OKP', crv: 'Ed25519', x, kid: kid ?? thumbprint }
-}
-
 async function makeDurably(root: string): Promise<void> {
   const first = await mkdir(root, { recursive: true, mode: 0o700 })
   if (first === undefined) return

@@ -4,7 +4,8 @@ import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobStore, Clock, Database, Ended, Ids, Log } from '../../src/ports.ts'
+import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
+import { bind } from '../bind.ts'
 import { bindBucket } from '../blobs/bind-bucket.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/better-sqlite3.ts'
@@ -134,26 +135,6 @@ function sweepRegularly(app: App, config: Config, log: Log): () => void {
     clearTimeout(first)
     clearInterval(regular)
   }
-}
-
-/**
- * The id that database and blob store share (R10). A side that holds nothing yet is bound to the
- * other; when both hold something and disagree, the registry serves, but /readyz fails and nothing
- * is swept: every blob would look like an orphan.
- */
-async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): Promise<string> {
-  const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
-  const empty = (await blobs.list(null, 1)).blobs.length === 0
-  if (known !== null && stored === null && empty && (await database.blobs.liveCount()) === 0)
-    await blobs.writeId(known)
-  const id = known ?? (stored !== null && empty ? stored : ids.next())
-  if (known === null && stored === null && empty) await blobs.writeId(id)
-  const registryId = await database.settings.setOnce('registry_id', id)
-  if ((await blobs.readId()) !== registryId)
-    log.event('error', 'registry.mismatch', {
-      note: 'the database and the blob folder do not belong together; nothing will be swept, /readyz fails',
-    })
-  return registryId
 }
 
 /** Keeps the set of ended ids that tickets may still name, reloaded when any connection has written (R25). */

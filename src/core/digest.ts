@@ -50,7 +50,8 @@ export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && timingSafeEqual(a, b)
 }
 
-let pool = randomBytes(0)
+// not randomBytes(0): Workers give no chance before the first request
+let pool: Buffer = Buffer.alloc(0)
 
 /** `bytes` random bytes from the system's generator, as twice as many hex digits. */
 export function randomHex(bytes: number): string {

@@ -10,8 +10,19 @@ const REMEMBERED = 10_000
 
 export type Tallies = ReturnType<typeof createTallies>
 
-/** Counts in memory. The methods return the writing that has become due, to be done after the answer. */
-export function createTallies({ database, clock }: { database: Database; clock: Clock }) {
+/**
+ * Counts in memory. The methods return the writing that has become due, to be done after the
+ * answer; `everyMs` is how often that is at most.
+ */
+export function createTallies({
+  database,
+  clock,
+  everyMs = FLUSH_MS,
+}: {
+  database: Database
+  clock: Clock
+  everyMs?: number | undefined
+}) {
   let pulls = new Map<string, number>()
   let used = new Set<string>()
   const notedAt = new Map<string, number>()
@@ -29,7 +40,7 @@ export function createTallies({ database, clock }: { database: Database; clock: 
   }
 
   const due = (): Promise<void> | null =>
-    clock.now().getTime() - flushedAt < FLUSH_MS ? null : flush()
+    clock.now().getTime() - flushedAt < everyMs ? null : flush()
 
   return {
     /** One pull of an image of this container. */

@@ -3,7 +3,7 @@
  * through in docs/uploads.md; nothing here makes an image visible but `attach` (R8).
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
-import type { BlobPart, BlobStore, Bytes, Clock, Database, Ids } from '../ports.ts'
+import type { BlobInfo, BlobPart, BlobStore, Bytes, Clock, Database, Ids } from '../ports.ts'
 import { absent, authorise, identify } from './access.ts'
 import { containerFacts, writerOf } from './catalog.ts'
 import { hasher, type Hasher } from './digest.ts'
@@ -38,6 +38,8 @@ type Deps = {
   ids: Ids
   /** Bytes that must stay free on the store's disk. */
   minFree: number
+  /** Bytes of the largest image that may be pushed; null is no limit. */
+  maxImage?: number | null
 }
 
 /** R3: a hash bound to exactly the parts whose etags it names. */
@@ -58,7 +60,7 @@ export function uploadDeadline(now: Date, size: number): Date {
 export const isOnePart = ({ size, partSize }: { size: number; partSize: number }) =>
   size <= partSize
 
-export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
+export function createUploads({ database, blobs, clock, ids, minFree, maxImage = null }: Deps) {
   const { catalog, uploads } = database
   /** By upload id, oldest first; an absent entry means: read the finished blob again. */
   const running = new Map<string, RunningHash>()
@@ -98,6 +100,12 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
   ): Promise<Upload> {
     if (size < 1)
       throw new RegistryError('invalid', 'An image cannot be empty.', { subject: 'upload' })
+    if (maxImage !== null && size > maxImage)
+      throw new RegistryError(
+        'too_large',
+        `This image has ${size} bytes, and this registry takes no more than ${maxImage} (SREG_MAX_IMAGE); ask its administrator to raise that.`,
+        { subject: 'upload' },
+      )
     if (Math.ceil(size / partSize) > MAX_PARTS)
       throw new RegistryError(
         'too_large',
@@ -204,11 +212,15 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     }
   }
 
-  /** SHA-256 of the finished blob: known from the way in, or read once more (R3). */
-  async function digestOf(upload: Upload, parts: BlobPart[] | null): Promise<string> {
+  /** SHA-256 of the finished blob: known from the way in or to the store, or read once more (R3, R4). */
+  async function digestOf(
+    upload: Upload,
+    parts: BlobPart[] | null,
+    stored: BlobInfo,
+  ): Promise<string> {
     const state = running.get(upload.id)
     if (parts === null) {
-      const known = checked.get(upload.blobKey)
+      const known = checked.get(upload.blobKey) ?? stored.sha256
       if (known !== undefined) return known
     } else if (
       state !== undefined &&
@@ -274,7 +286,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
           { subject: 'upload' },
         )
       }
-      const found = await digestOf(upload, parts)
+      const found = await digestOf(upload, parts, info)
       if (found !== digest) {
         await refuse(upload, claim)
         throw new RegistryError(
@@ -334,21 +346,22 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
     identity: Identity,
   ): Promise<void> {
     const deadline = clock.now().getTime() + WAIT_MS
-    for (;;) {
+    for (let wait = 500; ; wait = Math.min(2 * wait, 4000)) {
       const atWork = finishing.get(upload.id)
-      if (atWork !== undefined) {
+      if (atWork !== undefined)
         await Promise.race([
           atWork.catch(() => undefined),
           new Promise((resolve) => setTimeout(resolve, deadline - clock.now().getTime())),
         ])
-      } else {
+      // Still there: on Workers it may have died with its request, without a word; the lease tells.
+      if (atWork === undefined || finishing.get(upload.id) === atWork) {
         const now = clock.now()
         const claim = ids.next()
         const lease = new Date(now.getTime() + LEASE_MS)
         if (await uploads.claim(upload.id, claim, now, lease)) {
-          const work = finish(upload, claim, parts, identity).finally(() =>
-            finishing.delete(upload.id),
-          )
+          const work = finish(upload, claim, parts, identity).finally(() => {
+            if (finishing.get(upload.id) === work) finishing.delete(upload.id)
+          })
           finishing.set(upload.id, work)
           return work
         }
@@ -362,7 +375,7 @@ export function createUploads({ database, blobs, clock, ids, minFree }: Deps) {
           'This upload is still being checked; push again in a minute, nothing will be sent twice.',
           { subject: 'upload', retryAfter: 60 },
         )
-      if (value.state === 'finishing') await new Promise((resolve) => setTimeout(resolve, 500))
+      if (value.state === 'finishing') await new Promise((resolve) => setTimeout(resolve, wait))
     }
   }
 

@@ -32,6 +32,8 @@ export type Connection = {
   /** Node's IncomingMessage and ServerResponse, for adapters/node only. */
   incoming?: unknown
   outgoing?: unknown
+  /** Keeps what the request may use until the work is done; present where that ends with the answer. */
+  waitUntil?: (work: Promise<unknown>) => void
   /**
    * Puts headers on the answer to come, present where that is cheaper than changing a Response: on
    * Node it saves half the time of a small request.

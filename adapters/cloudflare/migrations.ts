@@ -1,0 +1,5 @@
+/**
+ * The migrations this program was built with, in order: a Worker has no folder to look into. A test
+ * compares the list with migrations/.
+ */
+export const MIGRATIONS = ['0001_init.sql'] as const

@@ -1,0 +1,174 @@
+/**
+ * `npm run start:workers`: the registry in workerd on this computer, with D1 and R2 in a folder, as
+ * Cloudflare would run it but for the limits. Talks to Miniflare itself, not through `wrangler dev`,
+ * whose proxies stand between the client and what the registry answers.
+ *
+ *   node scripts/start-workers.mjs [--host 127.0.0.1] [--port 8080] [--data ./sreg-data-workers]
+ *
+ * Needs no network. SREG_* variables are the Worker's settings; SREG_SWEEP_INTERVAL is how often the
+ * cron trigger fires.
+ */
+import { randomBytes } from 'node:crypto'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { build } from 'esbuild'
+import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from 'miniflare'
+import {
+  lockDataFolder,
+  openDataFolder,
+  readOrCreateSecret,
+  readOrCreateSigningKeys,
+  replaceFile,
+} from '../adapters/host/data-folder.ts'
+import { platform } from '../adapters/node/main.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const { env } = process
+const { values: options } = parseArgs({
+  options: {
+    host: { type: 'string', default: env.SREG_HOST || '127.0.0.1' },
+    port: { type: 'string', default: env.SREG_PORT || '8080' },
+    data: { type: 'string', default: env.SREG_DATA || './sreg-data-workers' },
+  },
+})
+/** What this script does itself; the Worker would refuse the settings. */
+const OURS = ['SREG_HOST', 'SREG_PORT', 'SREG_DATA', 'SREG_SWEEP_INTERVAL', 'SREG_GRACE']
+const say = (line) => process.stderr.write(`${line}\n`)
+
+try {
+  await start()
+} catch (error) {
+  say(error?.code === undefined ? (error?.stack ?? String(error)) : error.message)
+  process.exit(1)
+}
+
+async function start() {
+  const folder = await openDataFolder(options.data, { create: true })
+  const unlock = await lockDataFolder(folder, platform)
+  const settings = Object.fromEntries(
+    Object.entries(env).filter(([name]) => /^SREG_(?!TEST_)/.test(name) && !OURS.includes(name)),
+  )
+  settings.SREG_SECRET ||= (await readOrCreateSecret(folder)).reveal()
+  settings.SREG_SIGNING_KEYS ||= JSON.stringify(await readOrCreateSigningKeys(folder))
+  // Known to nobody unless it was given: the first admin's token is claimed with it below.
+  settings.SREG_SETUP_SECRET ||= randomBytes(32).toString('hex')
+  for (const warning of folder.warnings) say(`Warning: ${warning}`)
+
+  const workerd = new Miniflare(
+    convertV4MiniflareOptions({
+      modules: true,
+      script: await bundle(),
+      compatibilityDate: '2026-11-02',
+      compatibilityFlags: ['nodejs_compat'],
+      bindings: settings,
+      d1Databases: ['DB'],
+      r2Buckets: ['BLOBS'],
+      resourcePersistencePath: join(folder.root, 'workerd'),
+      // Straight to the Worker: the entry in front of it would compress and lose lengths.
+      unsafeDirectSockets: [{ host: options.host, port: Number(options.port) }],
+      host: '127.0.0.1',
+      port: 0,
+      cf: false,
+      log: new Log(LogLevel.NONE),
+      handleStructuredLogs: ({ message }) => {
+        // workerd reports the answers that are broken off on purpose (R5)
+        if (!message.includes('Broken off on purpose')) say(message)
+      },
+    }),
+  )
+  const end = async (signal) => {
+    if (signal !== undefined) say(`${signal}: stopping`)
+    clearInterval(cron)
+    await workerd.dispose()
+    unlock()
+  }
+  let cron
+  try {
+    await workerd.ready
+    const database = await workerd.getD1Database('DB')
+    await migrate(database)
+    const url = String(await workerd.unsafeGetDirectURL()).replace(/\/$/, '')
+    await healthy(url)
+    if (await lacksAdmin(database)) await claim(url, settings.SREG_SETUP_SECRET, folder)
+    const worker = await workerd.getWorker()
+    const sweep = () =>
+      worker.scheduled({ cron: '*/15 * * * *' }).catch((error) => say(`sweep: ${error}`))
+    cron = setInterval(sweep, Number(env.SREG_SWEEP_INTERVAL || 900) * 1000)
+    for (const signal of ['SIGINT', 'SIGTERM']) {
+      // Miniflare's own listener would end the process before workerd has.
+      process.removeAllListeners(signal)
+      process.once(signal, () => end(signal).then(() => process.exit(0)))
+    }
+    process.stdout.write(`listening on ${url}\n`)
+    say(`sreg-lite in workerd serves ${url} with its data in ${folder.root}`)
+    say(`Connect Apptainer:  npx sreg-lite connect ${url} --token-file FILE`)
+  } catch (error) {
+    await end()
+    throw error
+  }
+}
+
+/** The Worker as one module, as `wrangler deploy` makes it. */
+async function bundle() {
+  const { outputFiles } = await build({
+    entryPoints: [join(root, 'adapters/cloudflare/worker.ts')],
+    bundle: true,
+    format: 'esm',
+    target: 'es2024',
+    platform: 'neutral',
+    mainFields: ['module', 'main'],
+    conditions: ['workerd', 'worker', 'browser'],
+    external: ['node:*', 'cloudflare:*'],
+    write: false,
+    logLevel: 'warning',
+  })
+  return outputFiles[0].text
+}
+
+/** What `wrangler d1 migrations apply --local` does, in its table. */
+async function migrate(database) {
+  await database
+    .prepare(
+      'CREATE TABLE IF NOT EXISTS d1_migrations(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)',
+    )
+    .run()
+  const { results } = await database.prepare('SELECT name FROM d1_migrations').all()
+  const applied = new Set(results.map(({ name }) => name))
+  const names = (await readdir(join(root, 'migrations'))).filter((name) => /\.sql$/.test(name))
+  for (const name of names.toSorted()) {
+    if (applied.has(name)) continue
+    const sql = await readFile(join(root, 'migrations', name), 'utf8')
+    const statements = sql.split('--> statement-breakpoint').filter((part) => part.trim() !== '')
+    await database.batch([
+      ...statements.map((statement) => database.prepare(statement)),
+      database.prepare('INSERT INTO d1_migrations (name) VALUES (?)').bind(name),
+    ])
+  }
+}
+
+async function healthy(url) {
+  const answer = await fetch(`${url}/readyz`)
+  if (answer.status !== 200) throw new Error(`The registry is not ready: ${await answer.text()}`)
+}
+
+async function lacksAdmin(database) {
+  const row = await database.prepare("SELECT 1 FROM users WHERE role = 'admin' LIMIT 1").first()
+  return row === null
+}
+
+/** Fetches the first admin's token and leaves it where `npm start` does (R19). */
+async function claim(url, secret, folder) {
+  const answer = await fetch(`${url}/v1/first-admin`, {
+    method: 'POST',
+    body: JSON.stringify({ secret }),
+  })
+  const { data, error } = await answer.json()
+  if (answer.status !== 200) throw new Error(`No first admin token: ${error?.message}`)
+  await replaceFile(folder.firstAdminToken, `${data.token}\n`)
+  say(
+    `First admin token (user ${data.user}, until ${data.expiresAt}) is in ${folder.firstAdminToken}`,
+  )
+  say('Delete that file when you have set things up.')
+}
