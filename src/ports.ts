@@ -15,7 +15,6 @@ import type {
   ImportReport,
   MovedKind,
   MovedRow,
-  Scope,
   SifFacts,
   Standing,
   Tag,

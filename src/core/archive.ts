@@ -185,10 +185,11 @@ export async function readArchive(
         at.blobs += 1
         at.bytes += blob.size
       } else {
-        page.push(checkRow(record))
+        const row = checkRow(record)
+        if (chars + line.length > PAGE_CHARS || page.length === PAGE_ROWS) await flush()
+        page.push(row)
         chars += line.length
         at.rows += 1
-        if (page.length === PAGE_ROWS || chars > PAGE_CHARS) await flush()
       }
       options.progress?.(at)
     }

@@ -138,6 +138,13 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
 
     blob: open,
 
+    /** Size in bytes of the stored blob of a digest; `not_found` when there is none. */
+    async size(digest: string): Promise<number> {
+      const blob = await database.exports.blob(digest)
+      if (blob === null) throw absent('blob')
+      return blob.size
+    },
+
     /** This registry as the source of a file. */
     source(by: string): ArchiveSource {
       return {
@@ -274,7 +281,11 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
         `This blob has ${staged.size} bytes; the request announces ${size}.`,
         { subject: 'blob' },
       )
-    await blobs.put(staged.key, body, size, digest)
+    await blobs.put(staged.key, body, size, digest).catch(async (error: unknown) => {
+      // sent once more because the answer was lost (R40): what is there may be these very bytes
+      if (!isRegistryError(error, 'conflict') || staged.key === null) throw error
+      if ((await hashBlob(blobs, staged.key)) !== digest) throw error
+    })
     await ready(importId, digest, staged.key, size)
   }
 
