@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import { randomIds, systemClock } from '../system.ts'
-import { runCommand, type OpenAdmin } from './cli.ts'
+import { runCommand, type MovingServices, type OpenAdmin } from './cli.ts'
 import { userNameFrom } from './connect.ts'
 import { openDataFolder, readSigningKeys } from './data-folder.ts'
 import {
@@ -35,10 +35,27 @@ export async function run(platform: Platform, argv: string[]): Promise<number> {
     clock: systemClock,
     serve: (config) => serve(platform, config),
     openAdmin: (data) => openAdmin(platform, data),
+    moving: movingServices(platform),
     readStandardInput: () => text(process.stdin),
     print: (output) => void process.stdout.write(output),
     say,
   })
+}
+
+/** What export and import stand on; the weight is loaded when they are called. */
+export function movingServices(platform: Platform): MovingServices {
+  const program = { platform, migrations: migrations() }
+  const by = `cli:${osUser()}`
+  return {
+    open: async (data) => (await import('./moving.ts')).openMoving(program, data, by),
+    restore: async (data, file, progress) =>
+      (await import('./moving.ts')).restoreInto(program, data, file, by, progress),
+    bytesIn: () => process.stdin,
+    bytesOut: (chunk) =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(chunk, (error) => (error ? reject(error) : resolve()))
+      }),
+  }
 }
 
 async function serve(platform: Platform, config: Config): Promise<number> {

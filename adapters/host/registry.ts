@@ -105,7 +105,7 @@ export async function startRegistry(
 }
 
 /** The blob store that the configuration names. */
-function openBlobs(folder: DataFolder): Promise<BlobStore> {
+export function openBlobs(folder: DataFolder): Promise<BlobStore> {
   return diskBlobs({ root: folder.blobsRoot })
 }
 
@@ -129,7 +129,12 @@ function sweepRegularly(app: App, config: Config, log: Log): () => void {
  * other; when both hold something and disagree, the registry serves, but /readyz fails and nothing
  * is swept: every blob would look like an orphan.
  */
-async function bind(database: Database, blobs: BlobStore, ids: Ids, log: Log): Promise<string> {
+export async function bind(
+  database: Database,
+  blobs: BlobStore,
+  ids: Ids,
+  log: Log,
+): Promise<string> {
   const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
   const empty = (await blobs.list(null, 1)).blobs.length === 0
   if (known !== null && stored === null && empty && (await database.blobs.liveCount()) === 0)

@@ -141,7 +141,7 @@ const endLine = (records: number, sha256: string) =>
 export async function readArchive(
   file: Bytes,
   sink: ArchiveSink,
-  options: { onSecrets?: (secrets: unknown) => void; progress?: Progress } = {},
+  options: { onSecrets?: (secrets: unknown) => Promise<void>; progress?: Progress } = {},
 ): Promise<{ report: ImportReport | null; head: ArchiveHead; hasSecrets: boolean }> {
   const input = reader(file)
   if ((await input.line()) !== FORMAT)
@@ -175,7 +175,7 @@ export async function readArchive(
       records += 1
       if (record.type === 'secrets') {
         hasSecrets = true
-        options.onSecrets?.(record.secrets)
+        await options.onSecrets?.(record.secrets)
       } else if (record.type === 'blob') {
         await flush()
         const blob = checkBlob(record)
