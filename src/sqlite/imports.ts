@@ -333,7 +333,8 @@ export function sqliteImports(handle: Handle): ImportsBook {
     flipGuard: prepare(() =>
       db.insert(t.guard).values({
         claimed: isOpen,
-        found: sql`(select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling})`,
+        // of an import that has ended the rows are gone, which is not what is wrong with it
+        found: sql`not ${isOpen} or ((select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling}))`,
         readable: sql`not exists (${unready})`,
         first: sql`not exists (${conflicting})`,
       }),
@@ -645,7 +646,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
           found: contradicts,
           readable: () =>
             new RegistryError(
-              'conflict',
+              'unavailable',
               'Bytes of some images are missing, or have gone meanwhile; import again, what has arrived is not sent twice.',
               { subject: 'blob' },
             ),
