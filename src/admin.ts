@@ -10,6 +10,8 @@ import type { TokenIssuer } from './core/tokens.ts'
 import { RegistryError } from './errors.ts'
 import type { Clock, Database, Ids, NewToken } from './ports.ts'
 
+export * from './core/archive.ts'
+export { createExports, createImports } from './core/moving.ts'
 export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
 
 /** Every scope, for the first administrator (R19). */

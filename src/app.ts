@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
+import { createExports, createImports } from './core/moving.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
@@ -105,7 +106,16 @@ export function createApp(deps: Deps): App {
   })
 
   const root = new Hono<Env>({ strict: false })
-  root.route('/', manageRoutes({ ...common, admin: createAdmin(deps) }))
+  const keyIds = deps.keys.map(({ kid }) => kid ?? '')
+  root.route(
+    '/',
+    manageRoutes({
+      ...common,
+      admin: createAdmin(deps),
+      exports: createExports({ ...shared, keyIds }),
+      imports: createImports({ ...shared, keyIds }),
+    }),
+  )
   root.route(
     '/',
     libraryRoutes({

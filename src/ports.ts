@@ -11,6 +11,10 @@ import type {
   Container,
   Entity,
   Image,
+  Import,
+  ImportReport,
+  MovedKind,
+  MovedRow,
   SifFacts,
   Standing,
   Tag,
@@ -430,6 +434,105 @@ export type SettingsBook = {
   set(key: string, value: string): Promise<void>
 }
 
+/** What a registry is made of, in pages, for somebody who takes it elsewhere (R41). */
+export type ExportsBook = {
+  /**
+   * Rows of one kind after `after`, in the order of their ids (images in the order they were made),
+   * at most `limit`; `next` is what `after` is for the following page, null on the last one. Only
+   * images whose bytes are there.
+   */
+  rows(
+    kind: MovedKind,
+    after: string,
+    limit: number,
+  ): Promise<{ rows: MovedRow[]; next: string | null }>
+  /** The stored bytes of a digest, live ones before those that are about to go. */
+  blob(digest: string): Promise<{ key: string; size: number; live: boolean } | null>
+}
+
+/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users. */
+export type StagedRow = {
+  kind: MovedKind
+  id: string
+  parentId: string
+  name: string
+  /** The MovedRow as JSON. */
+  record: string
+}
+
+export type StagedBlob = {
+  digest: string
+  size: number
+  /** Null where the registry holds a live blob of that digest. */
+  key: string | null
+  handle: string | null
+  /** Verified and inspected. */
+  ready: boolean
+}
+
+/** Why rows cannot be imported: the name is in use, its owner is another one, or the id is taken. */
+export type ImportConflict = {
+  kind: MovedKind
+  name: string
+  why: 'holds something' | 'other owner' | 'id taken'
+}
+
+/** Imports are staged here, invisible, until `finish` makes everything visible at once (R42). */
+export type ImportsBook = {
+  /**
+   * Opens an import of that export, or takes up the open one, whose rows are forgotten and whose
+   * blobs stay; one that is done is returned as it is.
+   */
+  open(draft: { id: string; exportId: string; now: Date; expiresAt: Date }): Promise<Import>
+  find(id: string): Promise<Import | null>
+  /** Adds rows, replacing those of the same kind and id; `conflict` unless the import is open. */
+  stageRows(id: string, rows: StagedRow[], expiresAt: Date): Promise<void>
+  /** Commits the key before the first byte (R21), replacing a former one; `conflict` unless open. */
+  stageBlob(
+    id: string,
+    blob: { digest: string; size: number; blobId: string; key: string | null },
+    expiresAt: Date,
+  ): Promise<void>
+  setHandle(id: string, digest: string, key: string, handle: string): Promise<void>
+  /** Notes that the bytes under `key` (null: the live blob's) are verified and what is in them. */
+  readyBlob(id: string, digest: string, key: string | null, facts: SifFacts): Promise<void>
+  stagedBlob(id: string, digest: string): Promise<StagedBlob | null>
+  /** At most `limit` of what stands in the way; empty when nothing does. */
+  conflicts(id: string, limit: number): Promise<ImportConflict[]>
+  /**
+   * The flip: everything becomes visible in one batch (R8, R42), with guards. Users are known by
+   * name, entities likewise while they hold nothing; every other row keeps its id. `conflict` when
+   * something stands in the way, `unavailable` when bytes are missing, `invalid` when rows contradict
+   * each other or are not `rows` in number. `sameIssuer` says that tokens of the source are valid here;
+   * `keepPower` that administrators stay so.
+   */
+  finish(
+    id: string,
+    options: {
+      sha256: string
+      rows: number
+      sameIssuer: boolean
+      keepPower: boolean
+      now: Date
+    },
+  ): Promise<void>
+  /** What a finished import has made; empty once the sweep has tidied up. */
+  report(id: string, options: { now: Date }): Promise<ImportReport>
+  /** open → aborted; false if it was not open. */
+  abort(id: string, now: Date): Promise<boolean>
+  /** Aborts the open imports that have expired; returns their number. */
+  expire(now: Date): Promise<number>
+  /** Staged keys of imports that ended before `before`; `kept` says that the key became a blob. */
+  leftovers(
+    before: Date,
+    limit: number,
+  ): Promise<{ importId: string; key: string; handle: string | null; kept: boolean }[]>
+  /** Forgets staged keys, after their bytes are gone or have become blobs. */
+  forgetKeys(keys: string[]): Promise<void>
+  /** Forgets rows of imports that ended before `before`, and aborted imports without keys. */
+  tidy(before: Date): Promise<void>
+}
+
 export type Database = {
   catalog: CatalogBook
   uploads: UploadsBook
@@ -438,6 +541,8 @@ export type Database = {
   tokens: TokensBook
   ended: EndedBook
   settings: SettingsBook
+  exports: ExportsBook
+  imports: ImportsBook
   /** Answers when the database does; throws otherwise. */
   ping(): Promise<void>
   /** The time by the database's own clock (R43). */

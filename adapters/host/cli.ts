@@ -4,8 +4,10 @@
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
-import type { Scope, Token, User } from '../../src/core/model.ts'
+import type { Progress } from '../../src/admin.ts'
+import type { ImportReport, Scope, Token, User } from '../../src/core/model.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
+import type { Bytes } from '../../src/ports.ts'
 import {
   connect,
   parseServerUrl,
@@ -15,6 +17,7 @@ import {
   type ConnectOptions,
   type ConnectServices,
 } from './connect.ts'
+import type { importFrom, OpenMoving } from './moving.ts'
 import { claimAdmin, remoteAdmin } from './remote-admin.ts'
 
 /** The use cases of administrators, on a data folder or over HTTP. Failures are `RegistryError`s. */
@@ -37,11 +40,23 @@ export type Admin = {
 
 export type OpenAdmin = { admin: Admin; close: () => void }
 
+/** What export and import stand on. */
+export type MovingServices = {
+  /** A data folder as source and sink, beside a running server or without one. */
+  open(data: string): Promise<OpenMoving>
+  /** Makes a data folder out of an export that holds its secrets. */
+  restore(data: string, file: Bytes, progress: Progress): ReturnType<typeof importFrom>
+  /** Standard input and output as bytes. */
+  bytesIn(): Bytes
+  bytesOut(chunk: Uint8Array): Promise<void>
+}
+
 /** What the commands stand on; program.ts brings the real ones. */
 export type Services = ConnectServices & {
   version: string
   /** Serves until a signal ends it; resolves with the exit code. */
   serve(config: Config): Promise<number>
+  moving: MovingServices
   /** Writes machine-readable output. */
   print(text: string): void
 }
@@ -244,6 +259,53 @@ function commands(services: Services, end: (code: number) => void): Command {
       )
     })
 
+  withTarget(program.command('export'), services)
+    .description('write the whole registry to one file: users, names, tags, tokens and images')
+    .argument('<file>', 'a new file; - is standard output')
+    .option('--with-secrets', 'with signing keys and secrets: who has the file is administrator')
+    .addHelpText('after', '\nThe server may go on running; see docs/moving.md.')
+    .action(async (file: string, options: TargetOptions & { withSecrets?: boolean }) => {
+      const { exportTo } = await import('./moving.ts')
+      const from = await openMoving(options, services)
+      const shown = counter()
+      try {
+        await exportTo(file, from, {
+          withSecrets: options.withSecrets ?? false,
+          progress: shown.progress,
+          write: (chunk) => services.moving.bytesOut(chunk),
+        })
+      } finally {
+        from.close()
+      }
+      services.say(`Exported ${shown.words()}${file === '-' ? '' : ` to ${file}`}.`)
+    })
+
+  withTarget(program.command('import'), services)
+    .description('add everything that an export holds to a registry, all or nothing')
+    .argument('<file>', 'as export has written it; - is standard input')
+    .option('--with-secrets', 'make a new data folder that goes on as the exported registry')
+    .addHelpText('after', '\nThe server may go on running; see docs/moving.md.')
+    .action(async (file: string, options: TargetOptions & { withSecrets?: boolean }) => {
+      const { archiveFile, importFrom } = await import('./moving.ts')
+      const shown = counter()
+      const bytes = archiveFile(file, () => services.moving.bytesIn())
+      const { report, hasSecrets } = await (async () => {
+        if (options.withSecrets === true) {
+          if (options.server !== undefined)
+            throw new RegistryError('invalid', 'Secrets never go to a server over HTTP.')
+          return services.moving.restore(options.data, bytes, shown.progress)
+        }
+        const into = await openMoving(options, services)
+        try {
+          return await importFrom(bytes, into, shown.progress)
+        } finally {
+          into.close()
+        }
+      })()
+      for (const line of importWords(report, hasSecrets && options.withSecrets !== true))
+        services.say(line)
+    })
+
   withData(program.command('connect'), services)
     .description('let Apptainer and Singularity on this computer use a registry')
     .argument('[url]', 'http(s)://HOST[:PORT] (default: the server of the data folder)')
@@ -297,6 +359,55 @@ async function openTarget(options: TargetOptions, services: Services): Promise<O
     throw new RegistryError('invalid', 'Give --server URL and --token-file FILE together.')
   const url = serverUrl(server, options)
   return { admin: remoteAdmin(url, await readToken(tokenFile, services)), close: () => {} }
+}
+
+async function openMoving(options: TargetOptions, services: Services): Promise<OpenMoving> {
+  const { server, tokenFile } = options
+  if (server === undefined && tokenFile === undefined && options.insecure === undefined)
+    return services.moving.open(options.data)
+  if (server === undefined || tokenFile === undefined)
+    throw new RegistryError('invalid', 'Give --server URL and --token-file FILE together.')
+  const { remoteMoving } = await import('./remote-moving.ts')
+  const token = await readToken(tokenFile, services)
+  return { ...remoteMoving(serverUrl(server, options), token), close: () => {} }
+}
+
+/** Counts what passes. */
+function counter() {
+  let at = { rows: 0, blobs: 0, bytes: 0 }
+  return {
+    progress: (now: typeof at) => void (at = now),
+    words: () => `${at.rows} rows and ${at.blobs} blobs of ${size(at.bytes)}`,
+  }
+}
+
+function importWords(report: ImportReport | null, unusedSecrets: boolean): string[] {
+  if (report === null) return ['This file was imported before; nothing has changed.']
+  const { user, entity, collection, container, image, tag, token } = report.rows
+  const lines = [
+    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users and ${token} tokens.`,
+  ]
+  if (report.demoted.length > 0)
+    lines.push(
+      `An import makes nobody administrator; ordinary users here are: ${report.demoted.join(', ')}.`,
+    )
+  if (report.reissue.length > 0) {
+    lines.push('Tokens of the other registry are not valid here. Make new ones for:')
+    for (const { user: name, name: what, expiresAt } of report.reissue)
+      lines.push(`  ${name}: ${plain(what)} (until ${day(expiresAt)})`)
+  }
+  if (unusedSecrets) lines.push('The secrets in the file were not used.')
+  return lines
+}
+
+/** A name without what could turn a terminal's text around. */
+const plain = (text: string) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd')
+
+function size(bytes: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
+  let at = 0
+  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
+  return `${Math.round(bytes)} ${units[at]}`
 }
 
 /** An action on a data folder, beside a running server or without one (R44), or over HTTP. */

@@ -148,6 +148,15 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
   }
 }
 
+/** Puts the secrets of another registry into a folder that has none yet; for `import --with-secrets`. */
+export async function writeSecrets(
+  folder: DataFolder,
+  { secret, signingKeys }: { secret: string; signingKeys: SigningKeys },
+): Promise<void> {
+  await replaceFile(folder.secretFile, `${secret}\n`)
+  await replaceFile(folder.signingKeysFile, `${JSON.stringify(signingKeys, null, 2)}\n`)
+}
+
 /**
  * Claims the data folder for this server until the returned function is called or the process
  * ends, however it ends: the kernel frees the lock (R45). `conflict` when another server has it.

@@ -3,10 +3,10 @@ import { existsSync, readFileSync } from 'node:fs'
 import { homedir, hostname, userInfo } from 'node:os'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import type { Config } from '../../src/config.ts'
+import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import { randomIds, systemClock } from '../system.ts'
-import { runCommand, type OpenAdmin } from './cli.ts'
+import { runCommand, type MovingServices, type OpenAdmin } from './cli.ts'
 import { userNameFrom } from './connect.ts'
 import { openDataFolder, readSigningKeys } from './data-folder.ts'
 import {
@@ -35,10 +35,32 @@ export async function run(platform: Platform, argv: string[]): Promise<number> {
     clock: systemClock,
     serve: (config) => serve(platform, config),
     openAdmin: (data) => openAdmin(platform, data),
+    moving: movingServices(platform),
     readStandardInput: () => text(process.stdin),
     print: (output) => void process.stdout.write(output),
     say,
   })
+}
+
+/** What export and import stand on; the weight is loaded when they are called. */
+export function movingServices(platform: Platform): MovingServices {
+  // the blobs may be in a bucket, which the environment names as it does for serve
+  const program = (data: string) => ({
+    platform,
+    migrations: migrations(),
+    s3: parseConfig({ ...process.env, SREG_DATA: data }).s3,
+  })
+  const by = `cli:${osUser()}`
+  return {
+    open: async (data) => (await import('./moving.ts')).openMoving(program(data), data, by),
+    restore: async (data, file, progress) =>
+      (await import('./moving.ts')).restoreInto(program(data), data, file, by, progress),
+    bytesIn: () => process.stdin,
+    bytesOut: (chunk) =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(chunk, (error) => (error ? reject(error) : resolve()))
+      }),
+  }
 }
 
 async function serve(platform: Platform, config: Config): Promise<number> {

@@ -110,8 +110,8 @@ export async function startRegistry(
 }
 
 /** The blob store that the configuration names. */
-async function openBlobs(
-  config: Config,
+export async function openBlobs(
+  config: Pick<Config, 's3'>,
   folder: DataFolder,
   clock: Clock,
   log: Log,

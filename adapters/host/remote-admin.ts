@@ -76,7 +76,11 @@ async function request<T>(
 ): Promise<T> {
   const { method, path, body, token } = call
   const payload = body === undefined ? {} : { body: JSON.stringify(body) }
-  const response = await ask(`${url}${path}`, token, { method, ...payload })
+  return answerOf<T>(url, await ask(`${url}${path}`, token, { method, ...payload }))
+}
+
+/** The `data` of an answer of the server at `url`, or its refusal as a `RegistryError`. */
+export async function answerOf<T>(url: string, response: Response): Promise<T> {
   const answer = (await response.json().catch(() => null)) as {
     data?: T
     error?: { message?: unknown }

@@ -19,5 +19,8 @@ export const run = (argv: string[]) => program.run(platform, argv)
 /** Opens the registry's books beside a running server (R44). */
 export const openAdmin = (data: string) => program.openAdmin(platform, data)
 
+/** What export and import stand on. */
+export const moving = program.movingServices(platform)
+
 // Node ≥ 24.2 only, which is what runs the source; the bundle is started by its launcher.
 if (import.meta.main) process.exitCode = await run(process.argv.slice(2))

@@ -171,3 +171,95 @@ export type Upload = {
   expiresAt: Date
   closedAt: Date | null
 }
+
+/**
+ * What moves from one registry to another (decision 0013), as it stands in an export: ids are those
+ * of the source, times are milliseconds since 1970, digests 64 hex digits.
+ */
+export type MovedRow =
+  | { type: 'user'; id: string; name: string; role: Role; disabled: boolean; createdAt: number }
+  | {
+      type: 'token'
+      id: string
+      userId: string
+      name: string
+      scopes: Scope[]
+      createdAt: number
+      expiresAt: number
+      revokedAt: number | null
+      lastUsedAt: number | null
+    }
+  | {
+      type: 'entity'
+      id: string
+      ownerId: string
+      name: string
+      description: string
+      defaultPrivate: boolean
+      createdAt: number
+      updatedAt: number
+    }
+  | {
+      type: 'collection'
+      id: string
+      entityId: string
+      name: string
+      description: string
+      private: boolean
+      createdAt: number
+      updatedAt: number
+    }
+  | {
+      type: 'container'
+      id: string
+      collectionId: string
+      name: string
+      description: string
+      fullDescription: string
+      private: boolean
+      downloads: number
+      createdAt: number
+      updatedAt: number
+    }
+  | {
+      type: 'image'
+      id: string
+      containerId: string
+      digest: string
+      size: number
+      /** Counts only where the file itself names none: a tag may have told (setTag). */
+      arch: string
+      description: string
+      createdBy: string
+      createdAt: number
+      updatedAt: number
+    }
+  | {
+      type: 'tag'
+      containerId: string
+      name: string
+      arch: string
+      imageId: string
+      updatedAt: number
+    }
+export type MovedKind = MovedRow['type']
+
+/** An import on its way or done; the same file again is the same import. */
+export type Import = {
+  id: string
+  exportId: string
+  state: 'open' | 'done' | 'aborted'
+  /** SHA-256 that the imported file ends with; null before it is done. */
+  sha256: string | null
+}
+
+/** What an import has made visible, and what people should know of it. */
+export type ImportReport = {
+  rows: Record<MovedKind, number>
+  /** Bytes of the images, equal ones counted once. */
+  bytes: number
+  /** Names of administrators who are ordinary users here: an import grants no power (R42). */
+  demoted: string[]
+  /** Tokens that were not imported, for another registry signed them; at most 1,000. */
+  reissue: { user: string; name: string; expiresAt: Date }[]
+}

@@ -4,6 +4,7 @@
  * docs/uploads.md.
  */
 import type { BlobStore, Clock, Database, Log } from '../ports.ts'
+import { clearImports, isHeld } from './moving.ts'
 
 const BATCH = 500
 const HOUR_MS = 3_600_000
@@ -116,6 +117,12 @@ export function createSweep(deps: {
       await blobs.delete(surplus.map(({ blobKey }) => blobKey))
       await database.uploads.forget(closed.map(({ id }) => id))
       if (closed.length < budget.aborts) break
+    }
+    await database.imports.expire(now)
+    await clearImports(deps, closedBefore)
+    if (await isHeld(database, now)) {
+      report.held = 'an export is running'
+      return report
     }
     const dyingBefore = new Date(now.getTime() - deps.graceSeconds * 1000)
     for (let page = 0; page < budget.pages; page++) {

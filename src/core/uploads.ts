@@ -7,7 +7,7 @@ import type { BlobInfo, BlobPart, BlobStore, Bytes, Clock, Database, Ids } from 
 import { absent, authorise, identify } from './access.ts'
 import { containerFacts, writerOf } from './catalog.ts'
 import { hasher, type Hasher } from './digest.ts'
-import type { Claims, Identity, Image, Upload } from './model.ts'
+import type { Claims, Identity, Image, SifFacts, Upload } from './model.ts'
 import { inspectSif } from './sif.ts'
 
 /** Bytes of a part: fits a Worker's request limit, and is the client's own threshold. */
@@ -59,6 +59,30 @@ export function uploadDeadline(now: Date, size: number): Date {
 /** R4: then its part is the image, and its hash the image's. */
 export const isOnePart = ({ size, partSize }: { size: number; partSize: number }) =>
   size <= partSize
+
+/** SHA-256 of a stored blob, read once from end to end. */
+export async function hashBlob(blobs: BlobStore, key: string): Promise<string> {
+  const blob = await blobs.get(key)
+  if (blob === null) throw new Error('the blob went while it was being checked')
+  const hash = hasher()
+  for await (const chunk of blob.stream()) hash.update(chunk)
+  return hash.hex()
+}
+
+/** What a stored blob of `size` bytes says about itself; `invalid` when it is no SIF image. */
+export async function inspectBlob(blobs: BlobStore, key: string, size: number): Promise<SifFacts> {
+  return inspectSif(async (start, length) => {
+    const blob = await blobs.get(key, { start, end: start + length - 1 })
+    if (blob === null) throw new Error('the blob went while it was being inspected')
+    const bytes = new Uint8Array(blob.range.end - blob.range.start + 1)
+    let at = 0
+    for await (const chunk of blob.stream()) {
+      bytes.set(chunk, at)
+      at += chunk.length
+    }
+    return bytes
+  }, size)
+}
 
 export function createUploads({ database, blobs, clock, ids, minFree, maxImage = null }: Deps) {
   const { catalog, uploads } = database
@@ -230,25 +254,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
       return state.hash.hex()
     // R4: nobody could write the one part but under the image's own hash, which the store checks.
     else if (blobs.direct !== undefined && isOnePart(upload)) return upload.digest
-    const blob = await blobs.get(upload.blobKey)
-    if (blob === null) throw new Error('the blob went while it was being checked')
-    const hash = hasher()
-    for await (const chunk of blob.stream()) hash.update(chunk)
-    return hash.hex()
-  }
-
-  async function inspect(key: string, size: number) {
-    return inspectSif(async (start, length) => {
-      const blob = await blobs.get(key, { start, end: start + length - 1 })
-      if (blob === null) throw new Error('the blob went while it was being inspected')
-      const bytes = new Uint8Array(blob.range.end - blob.range.start + 1)
-      let at = 0
-      for await (const chunk of blob.stream()) {
-        bytes.set(chunk, at)
-        at += chunk.length
-      }
-      return bytes
-    }, size)
+    return hashBlob(blobs, upload.blobKey)
   }
 
   /**
@@ -295,7 +301,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
           { subject: 'upload' },
         )
       }
-      const facts = await inspect(blobKey, size).catch(async (error: unknown) => {
+      const facts = await inspectBlob(blobs, blobKey, size).catch(async (error: unknown) => {
         if (isRegistryError(error, 'invalid')) await refuse(upload, claim)
         throw error
       })

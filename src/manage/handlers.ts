@@ -14,19 +14,25 @@ import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
 
-export function manageHandlers(deps: ManageDeps) {
-  const { admin, clock, transfer } = deps
-
-  /** What the token of the asking administrator may give on (R14); throws for everybody else. */
-  async function administrator(c: Ctx): Promise<{ scopes: readonly Scope[]; expiresAt: Date }> {
+/**
+ * Says who the asking administrator is and what their token may give on (R14); throws for everybody
+ * else.
+ */
+export function administratorIn({ database, clock }: Pick<ManageDeps, 'database' | 'clock'>) {
+  return async (c: Ctx): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date }> => {
     const claims = c.get('claims')
-    const standing =
-      claims === null ? null : await deps.database.tokens.standing(claims, clock.now())
+    const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
     authorise(identity, 'administer', { subject: 'user', ownerId: '', private: false })
     if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    return { scopes: identity.scopes, expiresAt: claims.expiresAt }
+    const { userId, scopes } = identity
+    return { userId, scopes, expiresAt: claims.expiresAt }
   }
+}
+
+export function manageHandlers(deps: ManageDeps) {
+  const { admin, clock, transfer } = deps
+  const administrator = administratorIn(deps)
 
   return {
     async listUsers(c: Ctx): Promise<Response> {

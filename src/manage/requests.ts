@@ -34,3 +34,30 @@ export const claim = z.strictObject({
   secret: z.string().check(z.maxLength(4096)),
   expiresIn: z.optional(seconds(1)),
 })
+
+const hex = (digits: number) => z.string().check(z.regex(new RegExp(`^[0-9a-f]{${digits}}$`)))
+const bytes = z.number().check(z.int(), z.gte(1), z.lte(Number.MAX_SAFE_INTEGER))
+
+/** The head of an export as the first record of the file has it (decision 0013). */
+export const exportHead = z.strictObject({
+  type: z.literal('head'),
+  exportId: hex(24),
+  registryId: z.string().check(z.maxLength(256)),
+  keys: z.array(z.string().check(z.maxLength(256))).check(z.maxLength(100)),
+  createdAt: z.number(),
+})
+/** Rows are looked at one by one, as when a file is read. */
+export const importedRows = z.strictObject({
+  rows: z.array(z.record(z.string(), z.unknown())).check(z.maxLength(1000)),
+})
+export const wantedBlob = z.strictObject({ size: bytes })
+export const importedParts = z.strictObject({
+  parts: z
+    .array(z.strictObject({ number: bytes, etag: z.string().check(z.maxLength(256)) }))
+    .check(z.maxLength(10_000)),
+})
+export const importEnd = z.strictObject({
+  head: exportHead,
+  rows: z.number().check(z.int(), z.gte(0)),
+  sha256: hex(64),
+})

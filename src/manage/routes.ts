@@ -6,13 +6,17 @@ import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
+import type { Exports, Imports } from '../core/moving.ts'
 import { manageHandlers } from './handlers.ts'
+import { movingHandlers } from './moving.ts'
 
 export type ManageDeps = {
   admin: Admin
   database: Pick<Database, 'tokens'>
   clock: Clock
   transfer: Transfer
+  exports: Exports
+  imports: Imports
   /** Good once for an administrator's token (R19). */
   setupSecret?: string
   authenticate: (c: Ctx) => Promise<Claims | null>
@@ -20,6 +24,7 @@ export type ManageDeps = {
 
 export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
+  const moving = movingHandlers(deps)
 
   // prettier-ignore
   const routes: Route[] = [
@@ -30,6 +35,18 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'DELETE', path: '/v1/tokens/:id', access: 'admin', handler: manage.revokeToken },
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
     { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+
+    { method: 'POST', path: '/v1/exports', access: 'admin', handler: moving.startExport },
+    { method: 'GET', path: '/v1/exports/rows', access: 'admin', handler: moving.exportRows },
+    { method: 'GET', path: '/v1/exports/blobs/:digest', access: 'admin', handler: moving.exportBlob },
+    { method: 'POST', path: '/v1/imports', access: 'admin', handler: moving.openImport },
+    { method: 'POST', path: '/v1/imports/:id', access: 'admin', handler: moving.finishImport },
+    { method: 'DELETE', path: '/v1/imports/:id', access: 'admin', handler: moving.abortImport },
+    { method: 'POST', path: '/v1/imports/:id/rows', access: 'admin', handler: moving.importRows },
+    { method: 'POST', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.wantBlob },
+    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.importBlob },
+    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
+    { method: 'POST', path: '/v1/imports/:id/blobs/:digest/parts', access: 'admin', handler: moving.finishParts },
   ]
   return defineRoutes({ routes, owns: [], onError, deps })
 }

@@ -3,6 +3,7 @@ import { sql } from 'drizzle-orm'
 import type { Database } from '../ports.ts'
 import { sqliteCatalog } from './catalog.ts'
 import { prepare, type Handle } from './handle.ts'
+import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -26,6 +27,8 @@ export function sqliteDatabase(handle: Handle): Database {
     tokens: sqliteTokens(handle),
     ended: sqliteEnded(handle),
     settings: sqliteSettings(handle),
+    exports: sqliteExports(handle),
+    imports: sqliteImports(handle),
     async ping() {
       await handle.read(alive())
     },

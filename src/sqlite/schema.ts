@@ -214,6 +214,55 @@ export const ended = sqliteTable(
   (t) => [index('ended_at').on(t.at)],
 )
 
+export const imports = sqliteTable(
+  'imports',
+  {
+    id: text('id').primaryKey(),
+    /** Of the file: the same file again is the same import. */
+    exportId: text('export_id').notNull(),
+    state: text('state', { enum: ['open', 'done', 'aborted'] }).notNull(),
+    sha256: text('sha256'),
+    createdAt: time('created_at').notNull(),
+    expiresAt: time('expires_at').notNull(),
+    closedAt: time('closed_at'),
+  },
+  (t) => [index('imports_export').on(t.exportId)],
+)
+
+export const importRows = sqliteTable(
+  'import_rows',
+  {
+    seq: integer('seq').primaryKey({ autoIncrement: true }),
+    importId: text('import_id')
+      .notNull()
+      .references(() => imports.id, { onDelete: 'cascade' }),
+    kind: text('kind').notNull(),
+    id: text('id').notNull(),
+    parentId: text('parent_id').notNull(),
+    name: text('name').notNull(),
+    record: text('record').notNull(),
+  },
+  (t) => [uniqueIndex('import_rows_own').on(t.importId, t.kind, t.id)],
+)
+
+export const importBlobs = sqliteTable(
+  'import_blobs',
+  {
+    importId: text('import_id')
+      .notNull()
+      .references(() => imports.id),
+    digest: text('digest').notNull(),
+    size: integer('size').notNull(),
+    /** Id that the blob will have. */
+    blobId: text('blob_id').notNull(),
+    key: text('key').unique(),
+    handle: text('handle'),
+    /** SifFacts as JSON. */
+    facts: text('facts'),
+  },
+  (t) => [primaryKey({ columns: [t.importId, t.digest] })],
+)
+
 /** R6: preconditions of a batch; a false one raises with its own name. */
 export const guard = sqliteTable('guard', {
   mayWrite: integer('may_write').notNull().default(1),

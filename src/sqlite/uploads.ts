@@ -247,7 +247,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       db
         .select({ key: sql<string>`value` })
         .from(
-          sql`(select value from json_each(${p('keys')}) where exists (select 1 from blobs where key = value) or exists (select 1 from uploads where blob_key = value))`,
+          sql`(select value from json_each(${p('keys')}) where exists (select 1 from blobs where key = value) or exists (select 1 from uploads where blob_key = value) or exists (select 1 from import_blobs where key = value))`,
         ),
     ),
     live: prepare(() =>

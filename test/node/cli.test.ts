@@ -14,7 +14,7 @@ import { openDatabase, type OpenDatabase } from '../../adapters/databases/better
 import { parseDuration, runCommand } from '../../adapters/host/cli.ts'
 import { openDataFolder, readOrCreateSigningKeys } from '../../adapters/host/data-folder.ts'
 import { clientUrl, handOverFirstAdmin, linesToType } from '../../adapters/host/first-run.ts'
-import { openAdmin } from '../../adapters/node/main.ts'
+import { moving, openAdmin } from '../../adapters/node/main.ts'
 import { consoleLog, logForm, systemClock } from '../../adapters/system.ts'
 import { tokenVerifier } from '../../src/admin.ts'
 import { SCOPES } from '../../src/core/model.ts'
@@ -47,6 +47,7 @@ async function sreg(args: string[], more: More = {}): Promise<Ended> {
     hostname: 'here',
     clock: systemClock,
     openAdmin,
+    moving,
     serve: () => Promise.reject(new Error('not in this process')),
     readStandardInput: () => Promise.resolve(more.stdin ?? ''),
     print: (output) => (ended.out += output),

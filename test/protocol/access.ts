@@ -75,6 +75,17 @@ GET  /v1/users/:name/tokens                  1332313 1332313 1334313
 POST /v1/tokens                              1332313 1332313 1334313
 DELETE /v1/tokens/:id                        1334313 1334313 1334313
 PUT  /v1/privacy                             1332313 1332313 1334313
+POST /v1/exports                             1332313 1332313 1332313
+GET  /v1/exports/rows                        1332313 1332313 1332313
+GET  /v1/exports/blobs/:digest               1334313 1334313 1334313
+POST /v1/imports                             1332313 1332313 1332313
+POST /v1/imports/:id                         1339313 1339313 1339313
+DELETE /v1/imports/:id                       1332313 1332313 1332313
+POST /v1/imports/:id/rows                    1339313 1339313 1339313
+POST /v1/imports/:id/blobs/:digest           1339313 1339313 1339313
+PUT  /v1/imports/:id/blobs/:digest           1334313 1334313 1334313
+PUT  /v1/imports/:id/blobs/:digest/:part     1334313 1334313 1334313
+POST /v1/imports/:id/blobs/:digest/parts     1334313 1334313 1334313
 POST /v1/first-admin                         3333333 3333333 3333333
 GET  /pks/lookup                             4444444 4444444 4444444
 POST /pks/add                                5555555 5555555 5555555
@@ -117,6 +128,13 @@ type Call = { path: string; body?: unknown; headers?: Record<string, string> }
 
 const anyId = () => randomBytes(12).toString('hex')
 const anyDigest = () => randomBytes(32).toString('hex')
+const exportHead = () => ({
+  type: 'head',
+  exportId: anyId(),
+  registryId: anyId(),
+  keys: [],
+  createdAt: 0,
+})
 /** A ticket that nobody signed. */
 const UNSIGNED = 'bm9ib2R5.c2lnbmVk'
 let count = 0
@@ -291,6 +309,35 @@ const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
   'PUT /v1/privacy': ({ names, entity }) => ({
     path: '/v1/privacy',
     body: { ref: names.replace(/\/[^/]*$/, ''), private: entity === OWNERS.private },
+  }),
+  'POST /v1/exports': () => ({ path: '/v1/exports' }),
+  'GET /v1/exports/blobs/:digest': () => ({ path: `/v1/exports/blobs/${anyDigest()}` }),
+  'POST /v1/imports': () => ({ path: '/v1/imports', body: exportHead() }),
+  // what an import brings is in test/protocol/moving.ts; these name none
+  'POST /v1/imports/:id': () => ({
+    path: `/v1/imports/${anyId()}`,
+    body: { head: exportHead(), rows: 0, sha256: anyDigest() },
+  }),
+  'DELETE /v1/imports/:id': () => ({ path: `/v1/imports/${anyId()}` }),
+  'POST /v1/imports/:id/rows': () => ({
+    path: `/v1/imports/${anyId()}/rows`,
+    body: { rows: [] },
+  }),
+  'POST /v1/imports/:id/blobs/:digest': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
+    body: { size: 100 },
+  }),
+  'PUT /v1/imports/:id/blobs/:digest': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
+    body: new Uint8Array(100),
+  }),
+  'PUT /v1/imports/:id/blobs/:digest/:part': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/1`,
+    body: new Uint8Array(100),
+  }),
+  'POST /v1/imports/:id/blobs/:digest/parts': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/parts`,
+    body: { parts: [] },
   }),
   'POST /v1/first-admin': () => ({ path: '/v1/first-admin', body: { secret: anyDigest() } }),
   'POST /pks/add': () => ({ path: '/pks/add', body: 'keytext=' }),
@@ -921,6 +968,15 @@ POST /v1/users                             403  403  403    403   admin
 POST /v1/tokens                            403  403  403    403   admin
 DELETE /v1/tokens/:id                      403  403  403    403   admin
 PUT /v1/privacy                            403  403  403    403   admin
+POST /v1/exports                           403  403  403    403   admin
+POST /v1/imports                           403  403  403    403   admin
+POST /v1/imports/:id                       403  403  403    403   admin
+DELETE /v1/imports/:id                     403  403  403    403   admin
+POST /v1/imports/:id/rows                  403  403  403    403   admin
+POST /v1/imports/:id/blobs/:digest         403  403  403    403   admin
+PUT /v1/imports/:id/blobs/:digest          403  403  403    403   admin
+PUT /v1/imports/:id/blobs/:digest/:part    403  403  403    403   admin
+POST /v1/imports/:id/blobs/:digest/parts   403  403  403    403   admin
 `
 const SINGLE: Scope[] = ['pull', 'push', 'delete', 'keys']
 const SCOPED_ROWS = SCOPED.split('\n').flatMap((line) => {

@@ -2,8 +2,10 @@
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
+import { describeMoving } from '../protocol/moving.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
 describeManage('Node', nodeTarget)
+describeMoving('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

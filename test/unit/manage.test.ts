@@ -1,10 +1,11 @@
 /** A refused setup secret: one answer for the caller, the reason for the log line (R19, R34). */
 import { generateKeyPairSync } from 'node:crypto'
 import { expect, test } from 'vitest'
+import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/host/program.ts'
-import { randomIds, systemClock } from '../../adapters/system.ts'
-import { createAdmin, tokenIssuer } from '../../src/admin.ts'
+import { consoleLog, randomIds, systemClock } from '../../adapters/system.ts'
+import { createAdmin, createExports, createImports, tokenIssuer } from '../../src/admin.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
@@ -18,7 +19,24 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   const signingKey = { kty: 'OKP', crv: 'Ed25519', x, d, kid: 'test' }
   const issuer = tokenIssuer({ registryId: randomIds.next(), signingKey })
   const admin = createAdmin({ database, ids: randomIds, clock: systemClock, issuer })
-  const shared = { admin, database, clock: systemClock, transfer: webTransfer }
+  const moving = {
+    database,
+    blobs: memoryBlobs(),
+    clock: systemClock,
+    ids: randomIds,
+    log: consoleLog({ form: 'off' }),
+    registryId: randomIds.next(),
+    keyIds: ['test'],
+    minFree: 0,
+  }
+  const shared = {
+    admin,
+    database,
+    clock: systemClock,
+    transfer: webTransfer,
+    exports: createExports(moving),
+    imports: createImports(moving),
+  }
   async function claim(secret: string, setupSecret: string | null) {
     const app = manageRoutes({
       ...shared,

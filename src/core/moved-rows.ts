@@ -1,0 +1,137 @@
+/** What a row of an export may look like: the same rules as at push (R42). */
+import { RegistryError } from '../errors.ts'
+import type { StagedRow } from '../ports.ts'
+import { SCOPES, type MovedKind, type MovedRow, type Scope } from './model.ts'
+import { checkName, isId, type NameKind } from './names.ts'
+
+/** Longest description, in characters: bodies that set one have at most 64 KiB (R54). */
+const LONGEST_TEXT = 65_536
+
+type Check = (value: unknown) => boolean
+
+const id: Check = (value) => typeof value === 'string' && isId(value)
+const text: Check = (value) => typeof value === 'string' && value.length <= LONGEST_TEXT
+const flag: Check = (value) => typeof value === 'boolean'
+const count: Check = (value) => Number.isSafeInteger(value) && Number(value) >= 0
+const time = count
+const orNull =
+  (check: Check): Check =>
+  (value) =>
+    value === null || check(value)
+const matches =
+  (pattern: RegExp): Check =>
+  (value) =>
+    typeof value === 'string' && pattern.test(value)
+const named =
+  (kind: NameKind): Check =>
+  (value) =>
+    typeof value === 'string' && checkName(kind, value) === value
+
+const arch = matches(/^[a-z0-9_]{1,32}$/)
+const times = { createdAt: time, updatedAt: time }
+
+/** The members of each kind; anything else in a record is not taken over. */
+const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
+  user: {
+    id,
+    name: named('user'),
+    role: matches(/^(admin|user)$/),
+    disabled: flag,
+    createdAt: time,
+  },
+  token: {
+    id,
+    userId: id,
+    name: text,
+    scopes: (value) => Array.isArray(value) && value.every((s) => SCOPES.includes(s as Scope)),
+    createdAt: time,
+    expiresAt: time,
+    revokedAt: orNull(time),
+    lastUsedAt: orNull(time),
+  },
+  entity: {
+    id,
+    ownerId: id,
+    name: named('entity'),
+    description: text,
+    defaultPrivate: flag,
+    ...times,
+  },
+  collection: {
+    id,
+    entityId: id,
+    name: named('collection'),
+    description: text,
+    private: flag,
+    ...times,
+  },
+  container: {
+    id,
+    collectionId: id,
+    name: named('container'),
+    description: text,
+    fullDescription: text,
+    private: flag,
+    downloads: count,
+    ...times,
+  },
+  image: {
+    id,
+    containerId: id,
+    digest: matches(/^[0-9a-f]{64}$/),
+    size: count,
+    arch,
+    description: text,
+    createdBy: id,
+    ...times,
+  },
+  tag: { containerId: id, name: named('tag'), arch, imageId: id, updatedAt: time },
+}
+
+/** The record as a row; `invalid`, naming the member, when it is none that this version knows. */
+export function checkRow(record: Record<string, unknown>): MovedRow {
+  const { type } = record
+  if (typeof type !== 'string' || !Object.hasOwn(SHAPES, type))
+    throw new RegistryError(
+      'invalid',
+      'This export holds records that this version does not know; import it with a newer one. Nothing was imported.',
+    )
+  const row: Record<string, unknown> = { type }
+  for (const [member, check] of Object.entries(SHAPES[type as MovedKind])) {
+    const value = Object.hasOwn(record, member) ? record[member] : undefined
+    if (!check(value))
+      throw new RegistryError(
+        'invalid',
+        `This export holds a ${type} whose ${member} is not allowed. Nothing was imported.`,
+      )
+    row[member] = value
+  }
+  return row as MovedRow
+}
+
+/** The row as it is staged: found by kind and id, with the row that it belongs to. */
+export function stagedRow(row: MovedRow): StagedRow {
+  const of = (id: string, parentId: string, name: string): StagedRow => ({
+    kind: row.type,
+    id,
+    parentId,
+    name,
+    record: JSON.stringify(row),
+  })
+  switch (row.type) {
+    case 'user':
+      return of(row.id, '', row.name)
+    case 'token':
+      return of(row.id, row.userId, row.name)
+    case 'entity':
+      return of(row.id, row.ownerId, row.name)
+    case 'collection':
+      return of(row.id, row.entityId, row.name)
+    case 'container':
+      return of(row.id, row.collectionId, row.name)
+    case 'image':
+      return of(row.id, row.containerId, row.digest)
+    case 'tag':
+      return of(`${row.containerId}/${row.arch}/${row.name}`, row.imageId, row.name)
+  }
+}

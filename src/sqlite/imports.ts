@@ -1,0 +1,707 @@
+/** Rows on their way out, in pages, and on their way in: staged, then made visible in one batch. */
+import { and, asc, eq, gt, sql, type SQL } from 'drizzle-orm'
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
+import type { MovedKind, MovedRow } from '../core/model.ts'
+import { RegistryError } from '../errors.ts'
+import type { ExportsBook, ImportConflict, ImportsBook } from '../ports.ts'
+import { guarded, isDuplicate } from './failure.ts'
+import { dropGuard, indexImages, isLive, p, text } from './fragments.ts'
+import { prepare, type Handle } from './handle.ts'
+import { toScopes } from './rows.ts'
+import * as t from './schema.ts'
+
+export function sqliteExports(handle: Handle): ExportsBook {
+  const { db } = handle
+  const byId = (column: SQLiteColumn) => gt(column, text('after'))
+  const q = {
+    user: prepare(() =>
+      db.select().from(t.users).where(byId(t.users.id)).orderBy(asc(t.users.id)).limit(p('limit')),
+    ),
+    token: prepare(() =>
+      db
+        .select()
+        .from(t.tokens)
+        .where(byId(t.tokens.id))
+        .orderBy(asc(t.tokens.id))
+        .limit(p('limit')),
+    ),
+    entity: prepare(() =>
+      db
+        .select()
+        .from(t.entities)
+        .where(byId(t.entities.id))
+        .orderBy(asc(t.entities.id))
+        .limit(p('limit')),
+    ),
+    collection: prepare(() =>
+      db
+        .select()
+        .from(t.collections)
+        .where(byId(t.collections.id))
+        .orderBy(asc(t.collections.id))
+        .limit(p('limit')),
+    ),
+    container: prepare(() =>
+      db
+        .select({
+          id: t.containers.id,
+          collectionId: t.containers.collectionId,
+          name: t.containers.name,
+          description: t.containers.description,
+          fullDescription: t.containers.fullDescription,
+          private: t.containers.private,
+          downloads: t.containers.downloads,
+          createdAt: t.containers.createdAt,
+          updatedAt: t.containers.updatedAt,
+        })
+        .from(t.containers)
+        .where(byId(t.containers.id))
+        .orderBy(asc(t.containers.id))
+        .limit(p('limit')),
+    ),
+    image: prepare(() =>
+      db
+        .select({
+          seq: t.images.seq,
+          row: {
+            id: t.images.id,
+            containerId: t.images.containerId,
+            digest: t.images.digest,
+            size: t.images.size,
+            arch: t.images.arch,
+            description: t.images.description,
+            createdBy: t.images.createdBy,
+            createdAt: t.images.createdAt,
+            updatedAt: t.images.updatedAt,
+          },
+        })
+        .from(t.images)
+        .innerJoin(t.blobs, and(eq(t.blobs.id, t.images.blobId), isLive))
+        .where(sql`${t.images.seq} > cast(${p('after')} as integer)`)
+        .orderBy(asc(t.images.seq))
+        .limit(p('limit')),
+    ),
+    tag: prepare(() =>
+      db
+        .select()
+        .from(t.tags)
+        .where(
+          sql`(container_id, name, arch) > (${text('container')}, ${text('name')}, ${text('arch')})`,
+        )
+        .orderBy(asc(t.tags.containerId), asc(t.tags.name), asc(t.tags.arch))
+        .limit(p('limit')),
+    ),
+    blob: prepare(() =>
+      db
+        .select({ key: t.blobs.key, size: t.blobs.size, live: sql<number>`state = 'live'` })
+        .from(t.blobs)
+        .where(sql`digest = ${text('digest')} and state in ('live', 'dying')`)
+        .orderBy(sql`state = 'live' desc`)
+        .limit(1),
+    ),
+  }
+
+  /** The page of one kind, and the place after its last row. */
+  async function page(
+    kind: MovedKind,
+    after: string,
+    limit: number,
+  ): Promise<{ rows: MovedRow[]; last: string }> {
+    const at = { after, limit }
+    switch (kind) {
+      case 'token': {
+        const [rows] = await handle.read(q.token(at))
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row, scopes: toScopes(row.scopes) })),
+          last: rows.at(-1)?.id ?? '',
+        }
+      }
+      case 'image': {
+        const [rows] = await handle.read(q.image({ after: after === '' ? '0' : after, limit }))
+        return {
+          rows: rows.map(({ row }) => ({ type: kind, ...row })),
+          last: String(rows.at(-1)?.seq ?? ''),
+        }
+      }
+      case 'tag': {
+        const [container = '', name = '', arch = ''] = after.split('/')
+        const [rows] = await handle.read(q.tag({ container, name, arch, limit }))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.containerId}/${last.name}/${last.arch}`,
+        }
+      }
+      case 'user': {
+        const [rows] = await handle.read(q.user(at))
+        return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
+      }
+      case 'entity': {
+        const [rows] = await handle.read(q.entity(at))
+        return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
+      }
+      case 'collection': {
+        const [rows] = await handle.read(q.collection(at))
+        return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
+      }
+      case 'container': {
+        const [rows] = await handle.read(q.container(at))
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: rows.at(-1)?.id ?? '',
+        }
+      }
+    }
+  }
+
+  return {
+    async rows(kind, after, limit) {
+      const { rows, last } = await page(kind, after, limit)
+      return { rows, next: rows.length < limit ? null : last }
+    },
+    async blob(digest) {
+      const [rows] = await handle.read(q.blob({ digest }))
+      return rows[0] === undefined ? null : { ...rows[0], live: rows[0].live === 1 }
+    },
+  }
+}
+
+/** Kind of the row that a row's parent_id names. */
+const parentKind = (row: string) =>
+  sql.raw(
+    `case ${row}.kind when 'token' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' end`,
+  )
+
+export function sqliteImports(handle: Handle): ImportsBook {
+  const { db } = handle
+  const here = p('importId')
+  /** Staged rows of one kind as `r`, for the end of a select. */
+  const staged = (kind: MovedKind) =>
+    sql.raw(`import_rows r where r.kind = '${kind}' and r.import_id = `).append(sql`${here}`)
+  const field = (name: string, row = 'r') => sql.raw(`json_extract(${row}.record, '$.${name}')`)
+
+  /** The user here of a user there: the one of the same name (rows stand when this is asked). */
+  const userHere = (id: SQL) =>
+    sql`(select hu.id from import_rows hr join users hu on hu.name = hr.name where hr.import_id = ${here} and hr.kind = 'user' and hr.id = ${id})`
+  const entityHere = (id: SQL) =>
+    sql`(select he.id from import_rows hr join entities he on he.name = hr.name where hr.import_id = ${here} and hr.kind = 'entity' and hr.id = ${id})`
+  const liveOf = (digest: SQL) =>
+    sql`(select lb.id from blobs lb where lb.digest = ${digest} and lb.state = 'live')`
+
+  const conflicting = sql`
+    select r.kind as kind, r.name as name, 'holds something' as why from ${staged('entity')} and exists (select 1 from entities e join collections c on c.entity_id = e.id where e.name = r.name)
+    union all
+    select r.kind, r.name, 'other owner' from ${staged('entity')} and exists (select 1 from entities e where e.name = r.name and e.owner_id is not ${userHere(sql`r.parent_id`)})
+    union all
+    select r.kind, r.name, 'id taken' from ${staged('user')} and exists (select 1 from users u where u.id = r.id and u.name <> r.name)
+    union all
+    select r.kind, r.name, 'id taken' from ${staged('entity')} and exists (select 1 from entities e where e.id = r.id and e.name <> r.name)
+    union all
+    select r.kind, r.name, 'id taken' from ${staged('collection')} and exists (select 1 from collections c where c.id = r.id)
+    union all
+    select r.kind, r.name, 'id taken' from ${staged('container')} and exists (select 1 from containers n where n.id = r.id)
+    union all
+    select r.kind, r.name, 'id taken' from ${staged('image')} and exists (select 1 from images i where i.id = r.id)`
+
+  /** Rows whose parent is not in the file, or that do not fit their image or its bytes. */
+  const dangling = sql`
+    select 1 from import_rows r where r.import_id = ${here} and r.kind <> 'user' and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = ${parentKind('r')} and q.id = r.parent_id)
+    union all
+    select 1 from ${staged('tag')} and exists (select 1 from import_rows q join import_blobs b on b.import_id = q.import_id and b.digest = ${field('digest', 'q')} where q.import_id = ${here} and q.kind = 'image' and q.id = r.parent_id and (${field('containerId', 'q')} <> ${field('containerId')} or coalesce(json_extract(b.facts, '$.arch'), 'unknown') not in ('unknown', ${field('arch')})))
+    union all
+    select 1 from ${staged('image')} and exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = ${field('digest')} and b.size <> ${field('size')})`
+
+  const unready = sql`
+    select 1 from ${staged('image')} and not exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = ${field('digest')} and b.facts is not null and (b.key is not null or exists (select 1 from blobs lb where lb.digest = b.digest and lb.state = 'live' and lb.size = b.size)))`
+
+  const isOpen = sql`exists (select 1 from imports where id = ${here} and state = 'open')`
+  const seqs = sql`select si.seq from import_rows r join images si on si.id = r.id where r.kind = 'image' and r.import_id = ${here}`
+
+  const q = {
+    dropGuard: dropGuard(db),
+    openGuard: prepare(() => db.insert(t.guard).values({ claimed: isOpen })),
+    insert: prepare(() =>
+      db.insert(t.imports).select(
+        sql`select ${p('id')} as id, ${p('exportId')} as export_id, 'open' as state, null as sha256, ${p('now')} as created_at, ${p('expiresAt')} as expires_at, null as closed_at
+          where not exists (select 1 from imports where export_id = ${p('exportId')} and state <> 'aborted')`,
+      ),
+    ),
+    /** A file that comes again may be another one of the same name: its rows are sent anew. */
+    forgetOpenRows: prepare(() =>
+      db
+        .delete(t.importRows)
+        .where(
+          sql`import_id in (select id from imports where export_id = ${p('exportId')} and state = 'open')`,
+        ),
+    ),
+    ofExport: prepare(() =>
+      db
+        .select()
+        .from(t.imports)
+        .where(sql`export_id = ${text('exportId')} and state <> 'aborted'`),
+    ),
+    find: prepare(() =>
+      db
+        .select()
+        .from(t.imports)
+        .where(eq(t.imports.id, text('id'))),
+    ),
+    extend: prepare(() =>
+      db
+        .update(t.imports)
+        .set({ expiresAt: sql`${p('expiresAt')}` })
+        .where(sql`id = ${here}`),
+    ),
+    stageRows: prepare(() =>
+      db
+        .insert(t.importRows)
+        .select(
+          sql`select null as seq, ${here} as import_id, json_extract(value, '$.kind') as kind, json_extract(value, '$.id') as id, json_extract(value, '$.parentId') as parent_id, json_extract(value, '$.name') as name, json_extract(value, '$.record') as record from json_each(${p('rows')}) where true`,
+        )
+        .onConflictDoUpdate({
+          target: [t.importRows.importId, t.importRows.kind, t.importRows.id],
+          set: {
+            parentId: sql`excluded.parent_id`,
+            name: sql`excluded.name`,
+            record: sql`excluded.record`,
+          },
+        }),
+    ),
+    stageBlob: prepare(() =>
+      db
+        .insert(t.importBlobs)
+        .values({
+          importId: here,
+          digest: p('digest'),
+          size: p('size'),
+          blobId: p('blobId'),
+          key: p('key'),
+        })
+        .onConflictDoUpdate({
+          target: [t.importBlobs.importId, t.importBlobs.digest],
+          set: {
+            size: sql`excluded.size`,
+            blobId: sql`excluded.blob_id`,
+            key: sql`excluded.key`,
+            handle: null,
+            facts: null,
+          },
+        }),
+    ),
+    setHandle: prepare(() =>
+      db
+        .update(t.importBlobs)
+        .set({ handle: sql`${p('handle')}` })
+        .where(sql`import_id = ${here} and digest = ${p('digest')} and key = ${p('key')}`),
+    ),
+    readyGuard: prepare(() =>
+      db.insert(t.guard).values({
+        claimed: isOpen,
+        found: sql`exists (select 1 from import_blobs where import_id = ${here} and digest = ${p('digest')} and key is ${p('key')})`,
+      }),
+    ),
+    ready: prepare(() =>
+      db
+        .update(t.importBlobs)
+        .set({ facts: sql`${p('facts')}`, handle: null })
+        .where(sql`import_id = ${here} and digest = ${p('digest')}`),
+    ),
+    stagedBlob: prepare(() =>
+      db
+        .select({
+          digest: t.importBlobs.digest,
+          size: t.importBlobs.size,
+          key: t.importBlobs.key,
+          handle: t.importBlobs.handle,
+          ready: sql<number>`facts is not null and (key is not null or exists (select 1 from blobs lb where lb.digest = import_blobs.digest and lb.state = 'live'))`,
+        })
+        .from(t.importBlobs)
+        .where(sql`import_id = ${here} and digest = ${p('digest')}`),
+    ),
+    conflicts: prepare(() =>
+      db
+        .select({
+          kind: sql<MovedKind>`kind`,
+          name: sql<string>`name`,
+          why: sql<ImportConflict['why']>`why`,
+        })
+        .from(sql`(${conflicting})`)
+        .limit(p('limit')),
+    ),
+
+    // The flip. Rows of this import alone are looked at, and all of them or none.
+    flipGuard: prepare(() =>
+      db.insert(t.guard).values({
+        claimed: isOpen,
+        // of an import that has ended the rows are gone, which is not what is wrong with it
+        found: sql`not ${isOpen} or ((select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling}))`,
+        readable: sql`not exists (${unready})`,
+        first: sql`not exists (${conflicting})`,
+      }),
+    ),
+    users: prepare(() =>
+      db
+        .insert(t.users)
+        .select(
+          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 then ${field('role')} else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
+        ),
+    ),
+    /** An entity that waits here for its owner's images takes what was said of it there. */
+    entitiesHere: prepare(() =>
+      db
+        .update(t.entities)
+        .set({
+          description: sql`(select ${field('description')} from ${staged('entity')} and r.name = entities.name)`,
+          defaultPrivate: sql`(select ${field('defaultPrivate')} from ${staged('entity')} and r.name = entities.name)`,
+        })
+        .where(sql`name in (select r.name from ${staged('entity')})`),
+    ),
+    entities: prepare(() =>
+      db
+        .insert(t.entities)
+        .select(
+          sql`select r.id as id, r.name as name, ${field('description')} as description, ${userHere(sql`r.parent_id`)} as owner_id, ${field('defaultPrivate')} as default_private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from ${staged('entity')} and not exists (select 1 from entities e where e.name = r.name) order by r.seq`,
+        ),
+    ),
+    collections: prepare(() =>
+      db
+        .insert(t.collections)
+        .select(
+          sql`select r.id as id, ${entityHere(sql`r.parent_id`)} as entity_id, r.name as name, ${field('description')} as description, ${field('private')} as private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from ${staged('collection')} order by r.seq`,
+        ),
+    ),
+    containers: prepare(() =>
+      db
+        .insert(t.containers)
+        .select(
+          sql`select r.id as id, r.parent_id as collection_id, r.name as name, ${field('description')} as description, ${field('fullDescription')} as full_description, ${field('private')} as private, 0 as size, ${field('downloads')} as downloads, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from ${staged('container')} order by r.seq`,
+        ),
+    ),
+    blobs: prepare(() =>
+      db
+        .insert(t.blobs)
+        .select(
+          sql`select b.blob_id as id, b.key as key, b.digest as digest, b.size as size, 'live' as state, ${p('now')} as created_at, null as dying_at from import_blobs b where b.import_id = ${here} and b.key is not null and b.facts is not null and ${liveOf(sql`b.digest`)} is null`,
+        ),
+    ),
+    /** R60: bytes that were lost here have come back. */
+    heal: prepare(() =>
+      db
+        .update(t.images)
+        .set({ blobId: liveOf(sql`images.digest`) })
+        .where(
+          sql`digest in (select digest from import_blobs where import_id = ${here} and key is not null) and blob_id in (select id from blobs where state = 'lost') and ${liveOf(sql`images.digest`)} is not null`,
+        ),
+    ),
+    images: prepare(() =>
+      db
+        .insert(t.images)
+        .select(
+          sql`select null as seq, r.id as id, r.parent_id as container_id, b.digest as digest, ${field('description')} as description, ${liveOf(sql`b.digest`)} as blob_id, b.size as size, coalesce(nullif(json_extract(b.facts, '$.arch'), 'unknown'), ${field('arch')}) as arch, json_extract(b.facts, '$.signed') as signed, json_extract(b.facts, '$.encrypted') as encrypted, json_extract(b.facts, '$.fingerprints') as fingerprints, coalesce(${userHere(field('createdBy'))}, ${field('createdBy')}) as created_by, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from import_rows r join import_blobs b on b.import_id = r.import_id and b.digest = ${field('digest')} where r.kind = 'image' and r.import_id = ${here} order by r.seq`,
+        ),
+    ),
+    details: prepare(() =>
+      db
+        .insert(t.imageDetails)
+        .select(
+          sql`select r.id as image_id, json_extract(b.facts, '$.definition') as definition, json_extract(b.facts, '$.labels') as labels, json_extract(b.facts, '$.partitions') as partitions, json_extract(b.facts, '$.truncated') as truncated from import_rows r join import_blobs b on b.import_id = r.import_id and b.digest = ${field('digest')} where r.kind = 'image' and r.import_id = ${here}`,
+        ),
+    ),
+    tags: prepare(() =>
+      db
+        .insert(t.tags)
+        .select(
+          sql`select ${field('containerId')} as container_id, r.name as name, ${field('arch')} as arch, r.parent_id as image_id, ${field('updatedAt')} as updated_at from ${staged('tag')} order by r.seq`,
+        ),
+    ),
+    /** Only with the issuer of the source is a token valid, and only for a user of the same id. */
+    tokens: prepare(() =>
+      db
+        .insert(t.tokens)
+        .select(
+          sql`select r.id as id, r.parent_id as user_id, r.name as name, (select coalesce(group_concat(value, ' '), '') from json_each(r.record, '$.scopes') where value <> 'admin' or ${p('keepPower')} = 1) as scopes, ${field('createdAt')} as created_at, ${field('expiresAt')} as expires_at, ${field('revokedAt')} as revoked_at, ${field('lastUsedAt')} as last_used_at from ${staged('token')} and ${p('sameIssuer')} = 1 and ${userHere(sql`r.parent_id`)} = r.parent_id order by r.seq`,
+        )
+        .onConflictDoUpdate({
+          target: t.tokens.id,
+          set: { revokedAt: sql`coalesce(tokens.revoked_at, excluded.revoked_at)` },
+        }),
+    ),
+    sizes: prepare(() =>
+      db
+        .update(t.containers)
+        .set({
+          size: sql`(select coalesce(sum(i.size), 0) from images i where i.container_id = containers.id and i.blob_id is not null)`,
+        })
+        .where(sql`id in (select r.id from ${staged('container')})`),
+    ),
+    /** An image that was deleted here has come back: its new tickets must count (R25). */
+    revive: prepare(() =>
+      db
+        .delete(t.ended)
+        .where(
+          sql`id in (select r.id from ${staged('image')}) or id in (select 'public:' || r.id from ${staged('image')})`,
+        ),
+    ),
+    index: indexImages(db, seqs),
+    done: prepare(() =>
+      db
+        .update(t.imports)
+        .set({ state: 'done', sha256: sql`${p('sha256')}`, closedAt: sql`${p('now')}` })
+        .where(sql`id = ${here}`),
+    ),
+
+    counts: prepare(() =>
+      db
+        .select({ kind: t.importRows.kind, count: sql<number>`count(*)` })
+        .from(t.importRows)
+        .where(sql`import_id = ${here} and (kind <> 'token' or id in (select id from tokens))`)
+        .groupBy(t.importRows.kind),
+    ),
+    bytes: prepare(() =>
+      db
+        .select({ bytes: sql<number>`coalesce(sum(size), 0)` })
+        .from(t.importBlobs)
+        .where(sql`import_id = ${here}`),
+    ),
+    demoted: prepare(() =>
+      db
+        .select({ name: t.importRows.name })
+        .from(t.importRows)
+        .where(
+          sql`import_id = ${here} and kind = 'user' and json_extract(record, '$.role') = 'admin' and exists (select 1 from users u where u.name = import_rows.name and u.role <> 'admin')`,
+        )
+        .orderBy(t.importRows.name)
+        .limit(1000),
+    ),
+    reissue: prepare(() =>
+      db
+        .select({
+          user: sql<string>`(select u.name from import_rows u where u.import_id = ${here} and u.kind = 'user' and u.id = import_rows.parent_id)`,
+          name: t.importRows.name,
+          expiresAt: sql<number>`json_extract(record, '$.expiresAt')`,
+        })
+        .from(t.importRows)
+        .where(
+          sql`import_id = ${here} and kind = 'token' and json_extract(record, '$.revokedAt') is null and json_extract(record, '$.expiresAt') > ${p('now')} and not exists (select 1 from tokens where tokens.id = import_rows.id)`,
+        )
+        .orderBy(sql`1`, t.importRows.seq)
+        .limit(1000),
+    ),
+    abort: prepare(() =>
+      db
+        .update(t.imports)
+        .set({ state: 'aborted', closedAt: sql`${p('now')}` })
+        .where(sql`id = ${p('id')} and state = 'open'`)
+        .returning({ id: t.imports.id }),
+    ),
+    expire: prepare(() =>
+      db
+        .update(t.imports)
+        .set({ state: 'aborted', closedAt: sql`${p('now')}` })
+        .where(sql`state = 'open' and expires_at < ${p('now')}`)
+        .returning({ id: t.imports.id }),
+    ),
+    leftovers: prepare(() =>
+      db
+        .select({
+          importId: t.importBlobs.importId,
+          key: sql<string>`key`,
+          handle: t.importBlobs.handle,
+          kept: sql<number>`exists (select 1 from blobs where blobs.key = import_blobs.key)`,
+        })
+        .from(t.importBlobs)
+        .where(
+          sql`key is not null and import_id in (select id from imports where state <> 'open' and closed_at <= ${p('before')})`,
+        )
+        .limit(p('limit')),
+    ),
+    forgetKey: prepare(() =>
+      db
+        .delete(t.importBlobs)
+        .where(
+          sql`key = ${p('key')} and import_id not in (select id from imports where state = 'open')`,
+        ),
+    ),
+    tidyRows: prepare(() =>
+      db
+        .delete(t.importRows)
+        .where(
+          sql`import_id in (select id from imports where state <> 'open' and closed_at <= ${p('before')})`,
+        ),
+    ),
+    tidyBlobs: prepare(() =>
+      db
+        .delete(t.importBlobs)
+        .where(
+          sql`key is null and import_id in (select id from imports where state <> 'open' and closed_at <= ${p('before')})`,
+        ),
+    ),
+    tidyImports: prepare(() =>
+      db
+        .delete(t.imports)
+        .where(
+          sql`state = 'aborted' and closed_at <= ${p('before')} and not exists (select 1 from import_blobs b where b.import_id = imports.id)`,
+        ),
+    ),
+  }
+
+  const notOpen = () =>
+    new RegistryError('conflict', 'This import has ended (done, aborted or expired); start again.')
+  const reasons = { claimed: notOpen }
+  const toImport = ({ id, exportId, state, sha256 }: typeof t.imports.$inferSelect) => ({
+    id,
+    exportId,
+    state,
+    sha256,
+  })
+
+  return {
+    async open({ id, exportId, now, expiresAt }) {
+      const values = { id, exportId, now: now.getTime(), expiresAt: expiresAt.getTime() }
+      const [, , rows] = await handle.write(
+        q.insert(values),
+        q.forgetOpenRows(values),
+        q.ofExport(values),
+      )
+      if (rows[0] === undefined) throw new RegistryError('internal', 'The import was not stored.')
+      return toImport(rows[0])
+    },
+    async find(id) {
+      const [rows] = await handle.read(q.find({ id }))
+      return rows[0] === undefined ? null : toImport(rows[0])
+    },
+    async stageRows(importId, rows, expiresAt) {
+      const values = { importId, rows: JSON.stringify(rows), expiresAt: expiresAt.getTime() }
+      await guarded(
+        handle.write(q.openGuard(values), q.stageRows(values), q.extend(values), q.dropGuard()),
+        reasons,
+      )
+    },
+    async stageBlob(importId, blob, expiresAt) {
+      const values = { importId, ...blob, expiresAt: expiresAt.getTime() }
+      await guarded(
+        handle.write(q.openGuard(values), q.stageBlob(values), q.extend(values), q.dropGuard()),
+        reasons,
+      )
+    },
+    async setHandle(importId, digest, key, storeHandle) {
+      await handle.write(q.setHandle({ importId, digest, key, handle: storeHandle }))
+    },
+    async readyBlob(importId, digest, key, facts) {
+      const values = { importId, digest, key, facts: JSON.stringify(facts) }
+      await guarded(handle.write(q.readyGuard(values), q.ready(values), q.dropGuard()), {
+        ...reasons,
+        found: () =>
+          new RegistryError(
+            'conflict',
+            'These bytes are being sent by another run of this import; wait for it, or start again.',
+            { subject: 'blob' },
+          ),
+      })
+    },
+    async stagedBlob(importId, digest) {
+      const [rows] = await handle.read(q.stagedBlob({ importId, digest }))
+      return rows[0] === undefined ? null : { ...rows[0], ready: rows[0].ready === 1 }
+    },
+    async conflicts(importId, limit) {
+      const [rows] = await handle.read(q.conflicts({ importId, limit }))
+      return rows
+    },
+    async finish(importId, { sha256, rows, sameIssuer, keepPower, now }) {
+      const values = {
+        importId,
+        sha256,
+        rows,
+        sameIssuer: sameIssuer ? 1 : 0,
+        keepPower: keepPower ? 1 : 0,
+        now: now.getTime(),
+      }
+      const batch = handle.write(
+        q.flipGuard(values),
+        q.users(values),
+        q.entitiesHere(values),
+        q.entities(values),
+        q.collections(values),
+        q.containers(values),
+        q.blobs(values),
+        q.heal(values),
+        q.images(values),
+        q.details(values),
+        q.tags(values),
+        q.tokens(values),
+        q.sizes(values),
+        q.revive(values),
+        q.index(values),
+        q.done(values),
+        q.dropGuard(),
+      )
+      const contradicts = () =>
+        new RegistryError(
+          'invalid',
+          'The rows of this export do not fit together: some are missing, doubled or contradict each other. Nothing was imported; export again.',
+        )
+      try {
+        await guarded(batch, {
+          ...reasons,
+          found: contradicts,
+          readable: () =>
+            new RegistryError(
+              'unavailable',
+              'Bytes of some images are missing, or have gone meanwhile; import again, what has arrived is not sent twice.',
+              { subject: 'blob' },
+            ),
+          first: () =>
+            new RegistryError('conflict', 'Something of this name has been made here meanwhile.'),
+        })
+      } catch (error) {
+        // two rows of one name in one place, which no guard spells out
+        if (isDuplicate(error)) throw contradicts()
+        throw error
+      }
+    },
+    async report(importId, { now }) {
+      const values = { importId, now: now.getTime() }
+      const [counts, bytes, demoted, reissue] = await handle.read(
+        q.counts(values),
+        q.bytes(values),
+        q.demoted(values),
+        q.reissue(values),
+      )
+      const rows = {
+        user: 0,
+        token: 0,
+        entity: 0,
+        collection: 0,
+        container: 0,
+        image: 0,
+        tag: 0,
+      }
+      for (const { kind, count } of counts) rows[kind as MovedKind] = count
+      return {
+        rows,
+        bytes: bytes[0]?.bytes ?? 0,
+        demoted: demoted.map(({ name }) => name),
+        reissue: reissue.map((row) => ({ ...row, expiresAt: new Date(row.expiresAt) })),
+      }
+    },
+    async abort(id, now) {
+      const [rows] = await handle.write(q.abort({ id, now: now.getTime() }))
+      return rows.length > 0
+    },
+    async expire(now) {
+      const [rows] = await handle.write(q.expire({ now: now.getTime() }))
+      return rows.length
+    },
+    async leftovers(before, limit) {
+      const [rows] = await handle.read(q.leftovers({ before: before.getTime(), limit }))
+      return rows.map((row) => ({ ...row, kept: row.kept === 1 }))
+    },
+    async forgetKeys(keys) {
+      if (keys.length > 0) await handle.write(...keys.map((key) => q.forgetKey({ key })))
+    },
+    async tidy(before) {
+      const values = { before: before.getTime() }
+      await handle.write(q.tidyRows(values), q.tidyBlobs(values), q.tidyImports(values))
+    },
+  }
+}
