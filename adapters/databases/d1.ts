@@ -32,7 +32,7 @@ export type D1Options = {
  */
 export function d1Database(binding: D1Binding, options: D1Options = {}): Database {
   const { migrations, onTrip } = options
-  let checked: Promise<void> | undefined
+  let checked = migrations === undefined
 
   async function batch(statements: readonly Statement[]): Promise<unknown[]> {
     try {
@@ -50,22 +50,12 @@ export function d1Database(binding: D1Binding, options: D1Options = {}): Databas
     }
   }
 
-  /** One failed look is not remembered: the migrations may be applied while this isolate lives. */
-  async function ready(): Promise<void> {
-    if (migrations === undefined) return
-    checked ??= checkMigrated(binding, migrations)
-    try {
-      await checked
-    } catch (error) {
-      checked = undefined
-      throw error
-    }
-  }
-
   const run =
     (kind: 'read' | 'write') =>
     async (...statements: readonly Statement[]) => {
-      await ready()
+      // no promise is kept: one that belongs to a cancelled request would never end for the others
+      if (!checked) await checkMigrated(binding, migrations ?? [])
+      checked = true
       onTrip?.(kind, statements.length)
       return batch(statements)
     }

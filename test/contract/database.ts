@@ -2482,6 +2482,15 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await database.ping()
         expect(trips().length).toBe(before + 1)
       })
+
+      test('tells the time by its own clock, to the millisecond (R43)', async ({ database }) => {
+        const times = [await database.now()]
+        for (let i = 0; i < 20; i++) times.push(await database.now())
+        const ms = times.map((time) => time.getTime())
+        expect(ms).toEqual(ms.toSorted((a, b) => a - b))
+        expect(Math.abs((ms[0] ?? 0) - Date.now())).toBeLessThan(60_000)
+        expect(ms.every(Number.isInteger)).toBe(true)
+      })
     })
 
     it('skips no test that is not there', () => {

@@ -9,3 +9,8 @@ declare module 'cloudflare:workers' {
     MIGRATIONS: { name: string; queries: string[] }[]
   }
 }
+
+declare module 'cloudflare:test' {
+  /** Empties everything that is bound. */
+  export function reset(): Promise<void>
+}
