@@ -5,8 +5,8 @@ import * as program from '../host/program.ts'
 export const platform: Platform = {
   name: 'deno',
   openDatabase: async (file, options) =>
-    (await import('../databases/better-sqlite3.ts')).openDatabase(file, options),
-  takeLock: async (file) => (await import('../databases/lock.ts')).takeLock(file),
+    (await import('../databases/node-sqlite.ts')).openDatabase(file, options),
+  takeLock: async (file) => (await import('../databases/node-sqlite.ts')).takeLock(file),
   listen: async (options) => (await import('./server.ts')).listen(options),
   transfer: async () =>
     (await import('../../src/app.ts')).streamTransfer({ minimumRate: MINIMUM_RATE }),

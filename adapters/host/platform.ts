@@ -1,7 +1,7 @@
 /** What differs between the runtimes that serve a data folder: Node, Bun and Deno. */
 import type { Connection, Rate, Transfer } from '../../src/app.ts'
 import type { Log } from '../../src/ports.ts'
-import type { OpenDatabase, OpenOptions } from '../databases/better-sqlite3.ts'
+import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
 
 /** What a peer that is waited for must move (R48). */
 export const MINIMUM_RATE: Rate = { bytesPerSecond: 4096, seconds: 60 }

@@ -8,7 +8,7 @@ import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
 import { bind } from '../bind.ts'
 import { bindBucket } from '../blobs/bind-bucket.ts'
 import { diskBlobs } from '../blobs/disk.ts'
-import type { OpenDatabase, OpenOptions } from '../databases/better-sqlite3.ts'
+import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import {
   lockDataFolder,

@@ -8,7 +8,7 @@ export const platform: Platform = {
   name: 'node',
   openDatabase: async (file, options) =>
     (await import('../databases/better-sqlite3.ts')).openDatabase(file, options),
-  takeLock: async (file) => (await import('../databases/lock.ts')).takeLock(file),
+  takeLock: async (file) => (await import('../databases/better-sqlite3.ts')).takeLock(file),
   listen: async (options) => (await import('./server.ts')).listen(options),
   transfer: async () => (await import('./transfer.ts')).nodeTransfer(),
 }
