@@ -1,9 +1,9 @@
 /**
  * Pushes and pulls one large real SIF with the real client and watches the server's memory:
  *
- *     node test/e2e/large.ts [--gib 5] [--source]
+ *     node test/e2e/large.ts [--gib 5] [--runtime node|bun|deno] [--source]
  *
- * The server is the built one (`npm run build`), or the source with --source. By hand, not part of
+ * The server is the built one (`npm run build`), or, on Node, the source with --source. By hand, not part of
  * `npm test`: takes minutes and two and a half times the size in the temporary folder (TMPDIR).
  * Ends with 1 when a file differs or memory grew by more than it may.
  */
@@ -24,6 +24,7 @@ import {
   sha256File,
   type Outcome,
 } from './apptainer.ts'
+import { RUNTIMES } from '../runtimes/runtime.ts'
 import { builtServer, startServer } from './server.ts'
 
 const MIB = 1024 * 1024
@@ -40,11 +41,17 @@ type Sample = {
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const { values } = parseArgs({
-  options: { gib: { type: 'string', default: '5' }, source: { type: 'boolean', default: false } },
+  options: {
+    gib: { type: 'string', default: '5' },
+    runtime: { type: 'string', default: 'node' },
+    source: { type: 'boolean', default: false },
+  },
 })
 const size = Math.round(Number(values.gib) * 1024) * MIB
-const built = builtServer(root)
-const program = !values.source && existsSync(built[1] ?? '') ? built : [NODE, MAIN]
+const runtime = RUNTIMES.find((name) => name === values.runtime)
+if (runtime === undefined) throw new Error(`--runtime is one of ${RUNTIMES.join(', ')}`)
+const built = builtServer(root, runtime)
+const program = !values.source && existsSync(built.at(-1) ?? '') ? built : [NODE, MAIN]
 process.exitCode = await measure()
 
 /** The whole run; resolves with the exit code. */
@@ -54,7 +61,7 @@ async function measure(): Promise<number> {
     const { bavail, bsize } = await statfs(folder)
     if (bavail * bsize < 2.5 * size + 2048 * MIB) throw new Error(`too little space in ${folder}`)
     const original = await makeLarge(folder)
-    console.log(`server: ${program.slice(1).join(' ')}, image: ${size / MIB} MiB`)
+    console.log(`server: ${program.join(' ')}, image: ${size / MIB} MiB`)
     const client = await makeClient(join(folder, 'client'))
     const ref = 'library://alice/default/large'
     const copy = join(folder, 'copy.sif')

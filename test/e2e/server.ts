@@ -2,6 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { commandOf, type Runtime } from '../runtimes/runtime.ts'
 import { MAIN, NODE, runProgram } from './apptainer.ts'
 
 export type ServerProcess = {
@@ -51,5 +52,8 @@ export async function startServer(
   }
 }
 
-/** The packed program in dist, which `npm run build` makes. */
-export const builtServer = (root: string): string[] => [NODE, join(root, 'dist/launcher.mjs')]
+/** The packed program in dist, which `npm run build` makes, on a runtime. */
+export const builtServer = (root: string, runtime: Runtime = 'node'): string[] => [
+  ...commandOf(runtime),
+  join(root, 'dist/launcher.mjs'),
+]
