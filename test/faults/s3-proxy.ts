@@ -52,6 +52,7 @@ export async function startStoreProxy(
     incoming.pipe(upstream)
     upstream.once('error', breakOff)
     upstream.once('response', (response) => {
+      if (answer.destroyed) return void response.destroy()
       if (fault === 'lost') {
         response.resume().once('end', breakOff)
         return
