@@ -40,6 +40,7 @@ describeWithRadosgw('a failing S3 server', () => {
   /** The fault strikes when this many more requests have passed. */
   let coming: { after: number; fault: Fault } | null = null
   let struck = 0
+  const enough = () => struck >= WANTED
   beforeAll(async () => {
     proxy = await startStoreProxy(await radosgw(), () => {
       if (coming === null || coming.after-- > 0) return null
@@ -66,7 +67,7 @@ describeWithRadosgw('a failing S3 server', () => {
           const counts = { pushed: 0, failed: 0, again: 0 }
           const byFault = Object.fromEntries(FAULTS.map((fault) => [fault, 0]))
           struck = 0
-          for (let number = 0; struck < WANTED; number++) {
+          for (let number = 0; !enough(); number++) {
             const twoParts = form === 'in parts' && number % TWO_PARTS_EVERY === TWO_PARTS_EVERY - 1
             const bytes = buildSif({
               objects: [{ type: 'generic', data: `${form} ${number}`.repeat(1 + roll(5000)) }],
