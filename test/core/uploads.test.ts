@@ -139,6 +139,29 @@ describe('R50: an upload that was left makes way for the next push of its image'
     expect(await code(process(blobs).openParts(image, 80_000, claims))).toBe(null)
   })
 
+  test('where bytes bypass us, an hour after the last part was signed for', async () => {
+    const direct = {
+      get: async () => null,
+      putPart: async (key: string) => `http://127.0.0.1/${key}`,
+      parts: async () => [],
+    }
+    const uploads = process({ ...memoryBlobs({ limit: ROOM, clock }), direct })
+    const image = await newImage()
+    const { id, blobKey: key, handle } = await uploads.openParts(image, 80_000, claims)
+    const sign = () =>
+      uploads.partUrl(
+        { upload: id, key, handle: handle ?? '' },
+        { number: 1, size: 80_000, sha256: null },
+        clock.now(),
+      )
+    seconds(3000)
+    expect(await sign()).toBe(`http://127.0.0.1/${key}`)
+    seconds(3599)
+    expect(await code(uploads.openParts(image, 80_000, claims))).toBe('insufficient_storage')
+    seconds(1)
+    expect(await code(uploads.openParts(image, 80_000, claims))).toBe(null)
+  })
+
   test('at the next sweep when its image was deleted', async () => {
     const uploads = process(memoryBlobs({ limit: ROOM, clock }))
     const image = await newImage()

@@ -8,7 +8,8 @@ import { pipeline } from 'node:stream'
  * middle of its body or before; never answered; done, but the answer lost; answered in half.
  */
 export const FAULTS = ['500', 'slow', 'skewed', 'reset', 'stall', 'lost', 'half'] as const
-export type Fault = (typeof FAULTS)[number]
+/** `accept` is what a lax store does: it takes everything unseen. */
+export type Fault = (typeof FAULTS)[number] | 'accept'
 
 export type Passed = { method: string; path: string; ranged: boolean; fault: Fault | null }
 
@@ -35,6 +36,10 @@ export async function startStoreProxy(
     if (fault === '500') return refuse(incoming, answer, 500, 'InternalError')
     if (fault === 'slow') return refuse(incoming, answer, 503, 'SlowDown')
     if (fault === 'skewed') return refuse(incoming, answer, 403, 'RequestTimeTooSkewed')
+    if (fault === 'accept') {
+      incoming.resume().once('end', () => answer.writeHead(200, { etag: '"lax"' }).end())
+      return
+    }
     if (fault === 'stall') return void incoming.once('data', () => incoming.pause())
     if (fault === 'reset') {
       incoming.once('data', breakOff).once('end', breakOff)
@@ -47,6 +52,7 @@ export async function startStoreProxy(
     incoming.pipe(upstream)
     upstream.once('error', breakOff)
     upstream.once('response', (response) => {
+      if (answer.destroyed) return void response.destroy()
       if (fault === 'lost') {
         response.resume().once('end', breakOff)
         return

@@ -41,7 +41,6 @@ export function describeDirect(
     const read = async (location: string, headers: Record<string, string> = {}) => {
       const answer = await fetch(location, { headers })
       return {
-        ...answer,
         status: answer.status,
         headers: answer.headers,
         bytes: Buffer.from(await answer.arrayBuffer()),
