@@ -1,9 +1,10 @@
 /**
  * Pushes and pulls one large real SIF with the real client and watches the server's memory:
  *
- *     node test/e2e/large.ts [--gib 5] [--source]
+ *     node test/e2e/large.ts [--gib 5] [--source | --workers]
  *
- * The server is the built one (`npm run build`), or the source with --source. By hand, not part of
+ * The server is the built one (`npm run build`), the source with --source, or workerd with D1 and R2
+ * (`npm run start:workers`) with --workers. By hand, not part of
  * `npm test`: takes minutes and two and a half times the size in the temporary folder (TMPDIR).
  * Ends with 1 when a file differs or memory grew by more than it may.
  */
@@ -24,12 +25,13 @@ import {
   sha256File,
   type Outcome,
 } from './apptainer.ts'
+import { workersTarget } from '../runtimes/workers-target.ts'
 import { builtServer, startServer } from './server.ts'
 
 const MIB = 1024 * 1024
 const SAMPLE_MS = 200
 /** What the server's memory may grow by, and by how much of that after half of the bytes (MiB). */
-const GROWTH = { whole: 128, secondHalf: 16 }
+const GROWTH = { whole: 160, secondHalf: 16 }
 
 type Sample = {
   /** Resident memory in MiB. */
@@ -40,7 +42,11 @@ type Sample = {
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const { values } = parseArgs({
-  options: { gib: { type: 'string', default: '5' }, source: { type: 'boolean', default: false } },
+  options: {
+    gib: { type: 'string', default: '5' },
+    source: { type: 'boolean', default: false },
+    workers: { type: 'boolean', default: false },
+  },
 })
 const size = Math.round(Number(values.gib) * 1024) * MIB
 const built = builtServer(root)
@@ -54,7 +60,8 @@ async function measure(): Promise<number> {
     const { bavail, bsize } = await statfs(folder)
     if (bavail * bsize < 2.5 * size + 2048 * MIB) throw new Error(`too little space in ${folder}`)
     const original = await makeLarge(folder)
-    console.log(`server: ${program.slice(1).join(' ')}, image: ${size / MIB} MiB`)
+    const name = values.workers ? 'workerd' : program.slice(1).join(' ')
+    console.log(`server: ${name}, image: ${size / MIB} MiB`)
     const client = await makeClient(join(folder, 'client'))
     const ref = 'library://alice/default/large'
     const copy = join(folder, 'copy.sif')
@@ -64,13 +71,13 @@ async function measure(): Promise<number> {
     const good: boolean[] = []
     for (const [name, work] of Object.entries({ push, pull })) {
       // A fresh server each time: memory that the push took would hide what the pull takes.
-      const server = await startServer(join(folder, 'data'), program)
+      const server = await startOne(join(folder, 'data'))
       try {
         token ??= await server.mint('alice')
         succeed(await client.connect(server.url, token))
-        good.push(await watch(name, server.process.pid ?? 0, async () => succeed(await work())))
+        good.push(await watch(name, server.pid, async () => succeed(await work())))
       } finally {
-        await server.end('SIGTERM')
+        await server.end()
       }
     }
     const same = (await sha256File(original)) === (await sha256File(copy))
@@ -79,6 +86,24 @@ async function measure(): Promise<number> {
   } finally {
     await removeFolder(folder)
   }
+}
+
+type Started = {
+  url: string
+  pid: number
+  mint(user: string): Promise<string>
+  end(): Promise<void>
+}
+
+async function startOne(data: string): Promise<Started> {
+  if (values.workers) {
+    const target = await workersTarget({ data })
+    const { url, workerd: pid } = target
+    const mint = async (user: string) => (await target.mint(user)).jwt
+    return { url, pid, mint, end: () => target.stop({ keep: true }) }
+  }
+  const { url, process: child, mint, end } = await startServer(data, program)
+  return { url, pid: child.pid ?? 0, mint, end: () => end('SIGTERM') }
 }
 
 /** A real SIF, extended: a hole with a MiB of random bytes in every sixteen, and at its end. */
