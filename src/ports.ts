@@ -566,7 +566,7 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export type LogFields = Record<string, string | number | boolean | null | undefined>
 export type Log = { event(level: LogLevel, name: string, fields?: LogFields): void }
 
-/** The set of ended ids (R25). On Workers it is empty: a ticket there outlives revocation. */
+/** The set of ended ids (R25), as old as a second or so. */
 export type Ended = { has(id: string): boolean }
 
 /** Facts about a connection that only the runtime knows. */

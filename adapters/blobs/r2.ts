@@ -77,6 +77,8 @@ export function r2Blobs(bucket: R2Bucket): BlobStore {
   return {
     async put(key, body, size, sha256) {
       checkKeys(key)
+      // R2 looks at the condition last: a taken key should not cost its body
+      if ((await head(key)) !== null) throw keyTaken()
       const options: R2PutOptions = {
         onlyIf: ONLY_NEW,
         ...(sha256 === undefined ? {} : { sha256 }),

@@ -5,10 +5,10 @@
 import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
 import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
-import { createApp, type App, type Connection } from '../../src/app.ts'
+import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { Ended, Log } from '../../src/ports.ts'
+import type { Database, Ended, Log } from '../../src/ports.ts'
 import { bind } from '../bind.ts'
 import { r2Blobs } from '../blobs/r2.ts'
 import { d1Database, type D1Binding } from '../databases/d1.ts'
@@ -19,25 +19,34 @@ import { workerTransfer } from './transfer.ts'
 
 export type Env = { DB?: D1Binding; BLOBS?: R2Bucket } & Record<string, unknown>
 
-/** R25: what ended elsewhere is not known here; a ticket outlives the revocation of its token. */
-const NOTHING_ENDED: Ended = { has: () => false }
+/** A revoked token's downloads end within this time (R25). */
+const ENDED_POLL_MS = 1000
+/** Where tickets are used without a question to the database. */
+const TICKETED = /^https?:\/\/[^/]*\/v1\/(?:blob|part)\b/
+
+type Opened = { app: App; refreshEnded(): Promise<void> }
 
 /** Kept only when it is complete: a promise would tie requests to the one that began it. */
-let opened: App | undefined
+let opened: Opened | undefined
 
 export default {
   async fetch(request: Request, env: Env, context: ExecutionContext): Promise<Response> {
-    const app = await openOnce(env, context)
-    if (app === null) return notConfigured()
+    // Such a Host would begin another path in the URL that routes are looked up by (R33).
+    if (/[^\w.:[\]-]/.test(request.headers.get('host') ?? ''))
+      return refusal(400, 'The Host header of this request is no host name')
+    const registry = await openOnce(env, context)
+    if (registry === null) return notConfigured()
+    if (TICKETED.test(request.url)) await registry.refreshEnded()
     const connection: Connection = {
       peer: {
         // put there by Cloudflare's edge, which lets no client set it
         address: request.headers.get('cf-connecting-ip'),
-        encrypted: new URL(request.url).protocol === 'https:',
+        // not parsed: a Host that is none makes no URL
+        encrypted: request.url.startsWith('https:'),
       },
       waitUntil: (work) => context.waitUntil(work),
     }
-    const answer = Promise.resolve(app.fetch(request, connection))
+    const answer = Promise.resolve(registry.app.fetch(request, connection))
     // A completion goes on when its client has hung up (R20).
     if (request.method !== 'GET' && request.method !== 'HEAD')
       context.waitUntil(answer.catch(() => undefined))
@@ -46,12 +55,12 @@ export default {
 
   /** The cron trigger; runs know of each other by the settings, for no isolate need live so long. */
   async scheduled(_: ScheduledController, env: Env, context: ExecutionContext): Promise<void> {
-    await (await openOnce(env, context))?.sweep()
+    await (await openOnce(env, context))?.app.sweep()
   },
 }
 
 /** The registry of this isolate; null when it cannot be put together, with the reason in the log. */
-async function openOnce(env: Env, context: ExecutionContext): Promise<App | null> {
+async function openOnce(env: Env, context: ExecutionContext): Promise<Opened | null> {
   if (opened !== undefined) return opened
   const opening = open(env)
   // Goes on when the client of this first request leaves.
@@ -69,7 +78,7 @@ async function openOnce(env: Env, context: ExecutionContext): Promise<App | null
 /** Some 25 queries and as many calls to R2 for each run, of the 50 that a free account has. */
 const SWEEP_BUDGET = { pages: 2, aborts: 8 }
 
-async function open(env: Env): Promise<App> {
+async function open(env: Env): Promise<Opened> {
   const strings = Object.entries(env).filter(
     (entry): entry is [string, string] => typeof entry[1] === 'string',
   )
@@ -82,7 +91,8 @@ async function open(env: Env): Promise<App> {
   const blobs = r2Blobs(bound(env.BLOBS, 'BLOBS', 'R2'))
   const registryId = await bind(database, blobs, randomIds, log)
   const keys = [signing.current, ...signing.previous]
-  return createApp({
+  const ended = endedIds(database, log)
+  const app = createApp({
     config,
     version: info.version,
     registryId,
@@ -95,7 +105,7 @@ async function open(env: Env): Promise<App> {
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,
-    ended: NOTHING_ENDED,
+    ended,
     // What is only counted in memory goes with the isolate.
     tallyEveryMs: 0,
     sweep: { budget: SWEEP_BUDGET, persistent: true },
@@ -103,6 +113,29 @@ async function open(env: Env): Promise<App> {
     ids: randomIds,
     log,
   })
+  return { app, refreshEnded: ended.refresh }
+}
+
+/**
+ * The ids whose tickets have ended (R25), asked for anew when a ticket is used and they are older
+ * than a second: isolates tell each other nothing.
+ */
+function endedIds(database: Database, log: Log): Ended & { refresh(): Promise<void> } {
+  let ids = new Set<string>()
+  let askedAt = Number.NEGATIVE_INFINITY
+  return {
+    has: (id) => ids.has(id),
+    async refresh() {
+      const now = systemClock.now().getTime()
+      if (now - askedAt < ENDED_POLL_MS) return
+      try {
+        ids = new Set(await database.ended.since(new Date(now - ENDED_MS)))
+        askedAt = now
+      } catch (error) {
+        log.event('error', 'ended', { reason: String(error) })
+      }
+    },
+  }
 }
 
 function bound<T>(binding: T | undefined, name: string, kind: string): T {
@@ -124,9 +157,16 @@ function readKeys(text: string): SigningKeys {
 
 /** Never 401: a client must not take a broken deployment for a bad token. */
 function notConfigured(): Response {
-  const message = 'This registry is not configured; its administrator finds the reason in its log.'
-  return new Response(JSON.stringify({ error: { code: 500, message } }), {
-    status: 500,
+  return refusal(
+    500,
+    'This registry is not configured; its administrator finds the reason in its log.',
+  )
+}
+
+/** A refusal in the envelope of the app's, for what comes before the app. */
+function refusal(code: number, message: string): Response {
+  return new Response(JSON.stringify({ error: { code, message } }), {
+    status: code,
     headers: { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' },
   })
 }

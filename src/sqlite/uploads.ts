@@ -40,7 +40,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
           ),
         )
         .orderBy(sql`${t.uploads.createdAt} desc`)
-        .limit(16),
+        .limit(128),
     ),
     guard: prepare(() =>
       db.insert(t.guard).values({

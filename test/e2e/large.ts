@@ -1,11 +1,11 @@
 /**
  * Pushes and pulls one large real SIF with the real client and watches the server's memory:
  *
- *     node test/e2e/large.ts [--gib 5] [--runtime node|bun|deno] [--source]
+ *     node test/e2e/large.ts [--gib 5] [--runtime node|bun|deno|workers] [--source]
  *
- * The server is the built one (`npm run build`), or, on Node, the source with --source. By hand, not part of
- * `npm test`: takes minutes and two and a half times the size in the temporary folder (TMPDIR).
- * Ends with 1 when a file differs or memory grew by more than it may.
+ * The server is the built one (`npm run build`), on Node the source with --source, or workerd with
+ * D1 and R2 (`npm run start:workers`). By hand, not part of `npm test`: takes minutes and two
+ * and a half times the size in the temporary folder (TMPDIR). Ends with 1 when a file differs or memory grew by more than it may.
  */
 import { existsSync } from 'node:fs'
 import { mkdtemp, open, readFile, rm, stat, statfs } from 'node:fs/promises'
@@ -25,12 +25,13 @@ import {
   type Outcome,
 } from './apptainer.ts'
 import { RUNTIMES } from '../runtimes/runtime.ts'
+import { workersTarget } from '../runtimes/workers-target.ts'
 import { builtServer, startServer } from './server.ts'
 
 const MIB = 1024 * 1024
 const SAMPLE_MS = 200
 /** What the server's memory may grow by, and by how much of that after half of the bytes (MiB). */
-const GROWTH = { whole: 128, secondHalf: 16 }
+const GROWTH = { whole: 160, secondHalf: 16 }
 
 type Sample = {
   /** Resident memory in MiB. */
@@ -49,8 +50,10 @@ const { values } = parseArgs({
 })
 const size = Math.round(Number(values.gib) * 1024) * MIB
 const runtime = RUNTIMES.find((name) => name === values.runtime)
-if (runtime === undefined) throw new Error(`--runtime is one of ${RUNTIMES.join(', ')}`)
-const built = builtServer(root, runtime)
+const workers = values.runtime === 'workers'
+if (runtime === undefined && !workers)
+  throw new Error(`--runtime is one of ${RUNTIMES.join(', ')}, workers`)
+const built = builtServer(root, runtime ?? 'node')
 const program = !values.source && existsSync(built.at(-1) ?? '') ? built : [NODE, MAIN]
 process.exitCode = await measure()
 
@@ -61,7 +64,8 @@ async function measure(): Promise<number> {
     const { bavail, bsize } = await statfs(folder)
     if (bavail * bsize < 2.5 * size + 2048 * MIB) throw new Error(`too little space in ${folder}`)
     const original = await makeLarge(folder)
-    console.log(`server: ${program.join(' ')}, image: ${size / MIB} MiB`)
+    const name = workers ? 'workerd' : program.join(' ')
+    console.log(`server: ${name}, image: ${size / MIB} MiB`)
     const client = await makeClient(join(folder, 'client'))
     const ref = 'library://alice/default/large'
     const copy = join(folder, 'copy.sif')
@@ -71,13 +75,13 @@ async function measure(): Promise<number> {
     const good: boolean[] = []
     for (const [name, work] of Object.entries({ push, pull })) {
       // A fresh server each time: memory that the push took would hide what the pull takes.
-      const server = await startServer(join(folder, 'data'), program)
+      const server = await startOne(join(folder, 'data'))
       try {
         token ??= await server.mint('alice')
         succeed(await client.connect(server.url, token))
-        good.push(await watch(name, server.process.pid ?? 0, async () => succeed(await work())))
+        good.push(await watch(name, server.pid, async () => succeed(await work())))
       } finally {
-        await server.end('SIGTERM')
+        await server.end()
       }
     }
     const same = (await sha256File(original)) === (await sha256File(copy))
@@ -86,6 +90,24 @@ async function measure(): Promise<number> {
   } finally {
     await removeFolder(folder)
   }
+}
+
+type Started = {
+  url: string
+  pid: number
+  mint(user: string): Promise<string>
+  end(): Promise<void>
+}
+
+async function startOne(data: string): Promise<Started> {
+  if (workers) {
+    const target = await workersTarget({ data })
+    const { url, workerd: pid } = target
+    const mint = async (user: string) => (await target.mint(user)).jwt
+    return { url, pid, mint, end: () => target.stop({ keep: true }) }
+  }
+  const { url, process: child, mint, end } = await startServer(data, program)
+  return { url, pid: child.pid ?? 0, mint, end: () => end('SIGTERM') }
 }
 
 /** A real SIF, extended: a hole with a MiB of random bytes in every sixteen, and at its end. */

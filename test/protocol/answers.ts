@@ -29,7 +29,7 @@ export function expectRefusal(
 
 /**
  * The refusal of a request that is no proper HTTP: as `expectRefusal`, or, where the runtime itself
- * refuses, the status of some refusal and no body.
+ * refuses, the status of some refusal and no JSON.
  */
 export function expectMalformed(
   { bareRefusals }: Target,
@@ -37,8 +37,8 @@ export function expectMalformed(
   status: number,
   says?: RegExp,
 ): void {
-  const text = 'text' in answer ? answer.text : answer.body.toString()
-  if (bareRefusals === undefined || text !== '') return void expectRefusal(answer, status, says)
+  const ours = answer.headers.get('content-type')?.startsWith('application/json') ?? false
+  if (bareRefusals === undefined || ours) return void expectRefusal(answer, status, says)
   expect([400, 431, 505]).toContain(answer.status)
 }
 

@@ -233,7 +233,10 @@ export function describeBadInput(
           expectRefusal(answer, answer.status)
         }
       const climbing = '/v1/images/../../../../etc/passwd'
-      expectRefusal(await rawGet(url, climbing), 404)
+      // not every runtime takes the dots out of a path
+      const climbed = await rawGet(url, climbing)
+      expect([400, 404]).toContain(climbed.status)
+      expectRefusal(climbed, climbed.status)
       const odd = [
         '//evil.example/version',
         '/v1//images//alice/c/x',

@@ -142,6 +142,9 @@ export function describeDownloads(
       expect(answer.status).toBe(303)
       expect(answer.headers.get('cache-control')).toContain('no-store')
       expect(answer.headers.get('location')).toMatch(new RegExp(`^${url}/v1/blob\\?t=`))
+    })
+
+    test('the address follows X-Forwarded-* of a trusted peer (R33)', async () => {
       const forwarded = { 'x-forwarded-host': 'reg.example.org', 'x-forwarded-proto': 'https' }
       const proxied = await nobody.call('GET', LARGE, undefined, forwarded)
       expect(proxied.headers.get('location')).toMatch(/^https:\/\/reg\.example\.org\/v1\/blob\?t=/)

@@ -65,6 +65,7 @@ export async function workersTarget(options: TargetOptions = {}): Promise<Worker
     url,
     data,
     store: r2Files(data),
+    bareRefusals: 'workerd answers what is no HTTP itself, in plain text',
     workerd: childOf(child.pid ?? 0),
     words: () => words,
 
