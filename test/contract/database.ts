@@ -17,6 +17,7 @@ import {
 } from '../../src/core/model.ts'
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, Seen, Viewer, Writer } from '../../src/ports.ts'
+import { describeImports } from './moving.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -44,15 +45,15 @@ export type DatabaseBackend = {
 // A small world: people, places, pushes
 
 /** Minutes after the moment at which every test starts. */
-const at = (minutes = 0) => new Date(Date.UTC(2030, 0, 1) + minutes * 60_000)
+export const at = (minutes = 0) => new Date(Date.UTC(2030, 0, 1) + minutes * 60_000)
 /** Later than everything that any test does. */
 const LATER = at(1_000_000)
 
 let ids = 0
-const newId = () => (ids += 1).toString(16).padStart(24, '0')
-const digestOf = (word: string) => createHash('sha256').update(word).digest('hex')
+export const newId = () => (ids += 1).toString(16).padStart(24, '0')
+export const digestOf = (word: string) => createHash('sha256').update(word).digest('hex')
 
-const factsOf = (facts: Partial<SifFacts> = {}): SifFacts => ({
+export const factsOf = (facts: Partial<SifFacts> = {}): SifFacts => ({
   arch: 'amd64',
   signed: false,
   fingerprints: [],
@@ -78,7 +79,7 @@ type Push = {
   tag?: string
 }
 
-type World = Awaited<ReturnType<typeof worldOf>>
+export type World = Awaited<ReturnType<typeof worldOf>>
 type Attachment = Parameters<Database['catalog']['attach']>[0]
 
 async function worldOf(made: MadeDatabase) {
@@ -290,7 +291,7 @@ async function worldOf(made: MadeDatabase) {
 }
 
 /** `ok`, or the code of the RegistryError; any other failure is thrown on. */
-async function outcome(work: Promise<unknown>): Promise<'ok' | ErrorCode> {
+export async function outcome(work: Promise<unknown>): Promise<'ok' | ErrorCode> {
   try {
     await work
     return 'ok'
@@ -301,7 +302,7 @@ async function outcome(work: Promise<unknown>): Promise<'ok' | ErrorCode> {
 }
 
 /** The work fails with that code and changes nothing that anybody can see. */
-async function expectRefused(world: World, code: ErrorCode, work: () => Promise<unknown>) {
+export async function expectRefused(world: World, code: ErrorCode, work: () => Promise<unknown>) {
   const before = await world.dump()
   expect(await outcome(work())).toBe(code)
   expect(await world.dump()).toEqual(before)
@@ -2492,6 +2493,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(ms.every(Number.isInteger)).toBe(true)
       })
     })
+
+    describeImports(test)
 
     it('skips no test that is not there', () => {
       expect([...skip.keys()]).toEqual([])

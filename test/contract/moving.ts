@@ -1,0 +1,500 @@
+/** What every Database must do when a registry moves: pages out, staging, and one flip (R41, R42). */
+import { describe, expect } from 'vitest'
+import type { MovedKind, MovedRow } from '../../src/core/model.ts'
+import { stagedRow } from '../../src/core/moved-rows.ts'
+import type { Database } from '../../src/ports.ts'
+import { at, digestOf, expectRefused, factsOf, newId, outcome, type World } from './database.ts'
+
+type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
+
+const KINDS: MovedKind[] = ['user', 'token', 'entity', 'collection', 'container', 'image', 'tag']
+// no `at` yet: database.ts imports this file before it has one
+const START = Date.UTC(2030, 0, 1)
+const times = { createdAt: START, updatedAt: START + 60_000 }
+const FINISH = {
+  sha256: 'f'.repeat(64),
+  sameIssuer: false,
+  keepPower: false,
+  now: new Date(START + 300_000),
+}
+
+async function everything(database: Database, kind: MovedKind, limit: number) {
+  const rows: MovedRow[] = []
+  for (let after: string | null = ''; after !== null;) {
+    const page: Awaited<ReturnType<Database['exports']['rows']>> = await database.exports.rows(
+      kind,
+      after,
+      limit,
+    )
+    expect(page.rows.length).toBeLessThanOrEqual(limit)
+    rows.push(...page.rows)
+    after = page.next
+  }
+  return rows
+}
+
+let named = 0
+
+/** The rows of a file: one user with a place, and an image of it that has a tag. */
+function fileOf(change: Partial<Record<MovedKind, object>> = {}) {
+  const name = `mover${(named += 1)}`
+  const [user, token, entity, collection, container, image] = Array.from({ length: 6 }, newId)
+  const digest = digestOf(name)
+  const rows = [
+    { type: 'user', id: user, name, role: 'admin', disabled: false, createdAt: times.createdAt },
+    {
+      type: 'token',
+      id: token,
+      userId: user,
+      name: 'ci',
+      scopes: ['pull', 'admin'],
+      createdAt: times.createdAt,
+      expiresAt: at(600).getTime(),
+      revokedAt: null,
+      lastUsedAt: null,
+    },
+    {
+      type: 'entity',
+      id: entity,
+      ownerId: user,
+      name,
+      description: 'd',
+      defaultPrivate: true,
+      ...times,
+    },
+    {
+      type: 'collection',
+      id: collection,
+      entityId: entity,
+      name: 'c',
+      description: '',
+      private: true,
+      ...times,
+    },
+    {
+      type: 'container',
+      id: container,
+      collectionId: collection,
+      name: 'n',
+      description: '',
+      fullDescription: 'all of it',
+      private: false,
+      downloads: 7,
+      ...times,
+    },
+    {
+      type: 'image',
+      id: image,
+      containerId: container,
+      digest,
+      size: 100,
+      arch: 'arm64',
+      description: 'needle',
+      createdBy: user,
+      ...times,
+    },
+    {
+      type: 'tag',
+      containerId: container,
+      name: 'v1',
+      arch: 'arm64',
+      imageId: image,
+      updatedAt: 1,
+    },
+  ].map((row) => ({ ...row, ...change[row.type as MovedKind] }) as MovedRow)
+  const ids = { user, token, entity, collection, container, image } as Record<MovedKind, string>
+  return { name, digest, rows, ids }
+}
+
+/** An import with everything staged that its file needs. */
+async function staged(
+  world: World,
+  file: { rows: MovedRow[]; digest: string },
+  facts: Parameters<typeof factsOf>[0] = { arch: 'arm64' },
+) {
+  const { imports } = world.database
+  const { id } = await imports.open({
+    id: newId(),
+    exportId: newId(),
+    now: at(),
+    expiresAt: at(60),
+  })
+  await imports.stageRows(id, file.rows.map(stagedRow), at(60))
+  const key = newId()
+  world.touched.keys.add(key)
+  const blob = { digest: file.digest, size: 100, blobId: newId(), key }
+  await imports.stageBlob(id, blob, at(60))
+  await imports.readyBlob(id, file.digest, key, factsOf(facts))
+  const finish = (more: Partial<typeof FINISH & { rows: number }> = {}) =>
+    imports.finish(id, { ...FINISH, rows: file.rows.length, ...more })
+  return { id, key, blob, finish }
+}
+
+export function describeImports(test: Test): void {
+  describe('exports: all there is, in pages (R41)', () => {
+    test('every row of every kind once, whatever the size of the pages', async (world) => {
+      const { database, root } = world
+      const alice = await world.person('alice')
+      const one = await world.container(alice, 'alice/c/one', { private: true })
+      const two = await world.container(alice, 'alice/c/two', { collectionPrivate: false })
+      const pushes = []
+      for (const n of [1, 2, 3, 4, 5])
+        pushes.push(await world.push(alice, (n % 2 ? one : two).id, `image ${n}`, { tag: `v${n}` }))
+      await world.record(alice, one.id, 'never sent')
+      const lost = await world.push(alice, one.id, 'lost', { tag: 'gone' })
+      await database.catalog.markLost(lost.upload.blobKey)
+      await database.tokens.revoke(alice.tokenId, at(3))
+
+      for (const kind of KINDS) {
+        const all = await everything(database, kind, 1000)
+        for (const limit of [1, 2, 3])
+          expect([kind, limit, await everything(database, kind, limit)]).toEqual([kind, limit, all])
+      }
+      const images = await everything(database, 'image', 2)
+      // in the order they were made, without what has no bytes
+      expect(images).toMatchObject(
+        pushes.map(({ id, digest, containerId }) => ({ type: 'image', id, digest, containerId })),
+      )
+      expect((await everything(database, 'user', 2)).map((row) => row)).toHaveLength(2)
+      expect(await everything(database, 'token', 9)).toContainEqual({
+        type: 'token',
+        id: alice.tokenId,
+        userId: alice.user.id,
+        name: 'laptop',
+        scopes: [...alice.viewer.scopes],
+        createdAt: at().getTime(),
+        expiresAt: at(60 * 24).getTime(),
+        revokedAt: at(3).getTime(),
+        lastUsedAt: null,
+      })
+      const containers = await everything(database, 'container', 1)
+      expect(containers).toContainEqual(expect.objectContaining({ id: one.id, private: true }))
+      expect(containers[0]).not.toHaveProperty('size')
+      expect(root.user.role).toBe('admin')
+    })
+
+    test('bytes are found while they wait to be deleted, and not when they are lost', async (world) => {
+      const { database, root } = world
+      const place = await world.container(root, 'root/c/n')
+      const first = await world.push(root, place.id, 'same')
+      const find = () => database.exports.blob(first.digest)
+      const { blobKey: key } = first.upload
+      expect(await find()).toEqual({ key, size: 100, live: true })
+      await database.catalog.deleteImage({ imageId: first.id, containerId: place.id }, root.writer)
+      await database.blobs.markDying(at(1), '', 100)
+      expect(await find()).toEqual({ key, size: 100, live: false })
+      const second = await world.push(root, place.id, 'same')
+      expect(await find()).toEqual({ key: second.upload.blobKey, size: 100, live: true })
+      expect(await database.exports.blob(digestOf('nothing'))).toBeNull()
+    })
+  })
+
+  describe('imports: invisible until one flip (R42)', () => {
+    test('what is staged is seen by nobody, and its keys are known to the sweep', async (world) => {
+      const before = await world.dump()
+      const file = fileOf()
+      const { id, key } = await staged(world, file)
+      const known = await world.database.blobs.known([key])
+      expect([...known]).toEqual([key])
+      world.touched.keys.delete(key)
+      expect(await world.dump()).toEqual(before)
+      expect(await world.database.imports.report(id, { now: at() })).toMatchObject({
+        rows: { image: 1 },
+      })
+    })
+
+    test('the flip makes everything visible: names, bytes, tags, privacy, search', async (world) => {
+      const { database, root } = world
+      const file = fileOf()
+      const { key, finish } = await staged(world, file, {
+        arch: 'arm64',
+        signed: true,
+        fingerprints: ['A'.repeat(40)],
+        labels: { 'a"b': 'thread' },
+        definition: 'from: scratch',
+      })
+      await finish()
+      const { ids, name, digest } = file
+      expect(await world.image(ids.image)).toMatchObject({
+        digest,
+        uploaded: true,
+        blob: { key, size: 100 },
+        facts: { arch: 'arm64', signed: true, encrypted: false, fingerprints: ['A'.repeat(40)] },
+        tags: ['v1'],
+        createdBy: ids.user,
+        createdAt: at(),
+        collectionPrivate: true,
+        containerDownloads: 7,
+      })
+      const path = { entity: name, collection: 'c', container: 'n' }
+      const found = await database.catalog.findContainer(path, root.viewer, at())
+      expect(found.value).toMatchObject({
+        below: { ids: [ids.image], size: 100 },
+        container: { fullDescription: 'all of it', ownerId: ids.user },
+      })
+      for (const word of ['needle', 'thread', name])
+        expect([word, await world.search(root.viewer, word)]).toEqual([word, [ids.image]])
+      // private to everybody else, and to nobody
+      expect(await world.search(null, 'needle')).toEqual([])
+      const user = await database.users.byName(name)
+      const owner = await world.token(user ?? root.user)
+      expect(await world.search(owner.viewer, 'needle')).toEqual([ids.image])
+      expect(await database.tokens.listFor(ids.user)).toHaveLength(1)
+    })
+
+    test('nobody becomes administrator; a token counts with its own issuer only', async (world) => {
+      const { tokens, users } = world.database
+      const scopes = async (id: string) =>
+        (await tokens.listFor(id)).map((token) => [token.id, token.scopes])
+      const strange = fileOf()
+      const one = await staged(world, strange)
+      await one.finish()
+      expect((await users.byName(strange.name))?.role).toBe('user')
+      expect(await scopes(strange.ids.user)).toEqual([])
+      expect(await world.database.imports.report(one.id, { now: at(6) })).toMatchObject({
+        demoted: [strange.name],
+        reissue: [{ user: strange.name, name: 'ci', expiresAt: at(600) }],
+        rows: { token: 0, user: 1 },
+      })
+      const own = fileOf()
+      await (await staged(world, own)).finish({ sameIssuer: true })
+      expect(await scopes(own.ids.user)).toEqual([[own.ids.token, ['pull']]])
+      const kept = fileOf()
+      await (await staged(world, kept)).finish({ sameIssuer: true, keepPower: true })
+      expect(await scopes(kept.ids.user)).toEqual([[kept.ids.token, ['pull', 'admin']]])
+      expect((await users.byName(kept.name))?.role).toBe('admin')
+    })
+
+    test('a token that was revoked on either side is revoked', async (world) => {
+      const file = fileOf({ token: { revokedAt: at(2).getTime() } })
+      await (await staged(world, file)).finish({ sameIssuer: true })
+      const [token] = await world.database.tokens.listFor(file.ids.user)
+      expect(token?.revokedAt).toEqual(at(2))
+    })
+
+    test('a user of that name is that user; their empty entity is filled', async (world) => {
+      const { database, root } = world
+      const file = fileOf()
+      const here = await world.person(file.name)
+      await (await staged(world, file)).finish({ sameIssuer: true })
+      const image = await world.image(file.ids.image)
+      expect(image).toMatchObject({ ownerId: here.user.id, createdBy: here.user.id })
+      expect(image?.entityId).not.toBe(file.ids.entity)
+      const entity = await database.catalog.findEntity(file.name, root.viewer, at())
+      expect(entity.value?.entity).toMatchObject({ description: 'd', defaultPrivate: true })
+      // their token there named another user id
+      expect(await database.tokens.listFor(here.user.id)).toHaveLength(1)
+    })
+
+    test('bytes that are here are used, and the copy that came is left over', async (world) => {
+      const { database, root } = world
+      const file = fileOf()
+      const place = await world.container(root, 'root/c/n')
+      const { id, key, finish } = await staged(world, file)
+      const pushed = await world.push(root, place.id, file.name)
+      await finish()
+      expect((await world.image(file.ids.image))?.blob?.key).toBe(pushed.upload.blobKey)
+      expect(await database.imports.leftovers(at(9), 10)).toEqual([
+        { importId: id, key, handle: null, kept: false },
+      ])
+      await database.imports.forgetKeys([key])
+      expect(await database.imports.leftovers(at(9), 10)).toEqual([])
+    })
+
+    test('lost bytes that come back heal the images that had them (R60)', async (world) => {
+      const { database, root } = world
+      const file = fileOf()
+      const place = await world.container(root, 'root/c/n')
+      const pushed = await world.push(root, place.id, file.name)
+      await database.catalog.markLost(pushed.upload.blobKey)
+      const { key, finish } = await staged(world, file)
+      await finish()
+      for (const id of [pushed.id, file.ids.image])
+        expect((await world.image(id))?.blob).toEqual({ key, size: 100 })
+    })
+
+    test('an arch that the bytes do not tell is the one that a tag has told', async (world) => {
+      const file = fileOf()
+      await (await staged(world, file, { arch: 'unknown' })).finish()
+      expect((await world.image(file.ids.image))?.facts.arch).toBe('arm64')
+    })
+
+    /** Each condition of the flip, made false after everything was staged (R6). */
+    const FALSE: Record<
+      string,
+      {
+        code: 'conflict' | 'invalid' | 'unavailable'
+        file?: Partial<Record<MovedKind, object>>
+        make?: (world: World, file: ReturnType<typeof fileOf>, id: string) => Promise<unknown>
+        finish?: Partial<typeof FINISH & { rows: number }>
+      }
+    > = {
+      'the import was aborted': {
+        code: 'conflict',
+        make: ({ database }, _, id) => database.imports.abort(id, at(1)),
+      },
+      'the import has expired': {
+        code: 'conflict',
+        make: ({ database }) => database.imports.expire(at(1000)),
+      },
+      'rows are missing': { code: 'invalid', finish: { rows: 8 } },
+      'a row has no parent': { code: 'invalid', file: { collection: { entityId: newId() } } },
+      'a tag is of another container': { code: 'invalid', file: { tag: { containerId: newId() } } },
+      'a tag is of another arch': { code: 'invalid', file: { tag: { arch: 'amd64' } } },
+      'an image has another size': { code: 'invalid', file: { image: { size: 101 } } },
+      'the bytes have not come': {
+        code: 'unavailable',
+        make: ({ database }, { digest }, id) =>
+          database.imports.stageBlob(
+            id,
+            { digest, size: 100, blobId: newId(), key: newId() },
+            at(60),
+          ),
+      },
+      'the bytes that were here have gone': {
+        code: 'unavailable',
+        make: async ({ database }, { digest }, id) => {
+          const blob = { digest, size: 100, blobId: newId(), key: null }
+          await database.imports.stageBlob(id, blob, at(60))
+          await database.imports.readyBlob(id, digest, null, factsOf({ arch: 'arm64' }))
+        },
+      },
+      'the entity holds something': {
+        code: 'conflict',
+        make: async (world, { name }) => {
+          const owner = await world.person(name)
+          await world.container(owner, `${name}/own/n`)
+        },
+      },
+      'the entity is of somebody else': {
+        code: 'conflict',
+        make: async ({ database, root }, { name }) =>
+          database.catalog.createEntity({
+            id: newId(),
+            name,
+            description: '',
+            ownerId: root.user.id,
+            writer: root.writer,
+          }),
+      },
+      'an id is taken': {
+        code: 'conflict',
+        make: async (world, { ids }) => {
+          const place = await world.container(world.root, 'root/c/n')
+          await world.database.catalog.createImage({
+            id: ids.image,
+            digest: digestOf('other'),
+            description: '',
+            containerId: place.id,
+            writer: world.root.writer,
+          })
+        },
+      },
+    }
+    for (const [what, { code, file: change, make, finish: options }] of Object.entries(FALSE))
+      test(`nothing changes when ${what}`, async (world) => {
+        const file = fileOf(change)
+        const { id, finish } = await staged(world, file)
+        world.touched.images.add(file.ids.image)
+        await make?.(world, file, id)
+        await expectRefused(world, code, () => finish(options))
+        const conflicts = await world.database.imports.conflicts(id, 10)
+        if (code === 'conflict' && !what.startsWith('the import'))
+          expect(conflicts.length).toBeGreaterThan(0)
+      })
+
+    test('nothing changes when a later statement of the flip fails', async (world) => {
+      const file = fileOf()
+      const twin = fileOf({ collection: { entityId: file.ids.entity, name: 'c' } })
+      // two collections of one name in one entity
+      const second = twin.rows.filter(({ type }) => type === 'collection')
+      const { finish } = await staged(world, { ...file, rows: [...file.rows, ...second] })
+      await expectRefused(world, 'invalid', () => finish())
+      expect(await world.database.users.byName(file.name)).toBeNull()
+    })
+
+    test('an import that has ended takes nothing more', async (world) => {
+      const { imports } = world.database
+      const file = fileOf()
+      const { id, blob, finish } = await staged(world, file)
+      await finish()
+      const open = (exportId: string) =>
+        imports.open({ id: newId(), exportId, now: at(), expiresAt: at(60) })
+      const found = await imports.find(id)
+      expect(found).toMatchObject({ state: 'done', sha256: FINISH.sha256 })
+      expect(await open(found?.exportId ?? '')).toEqual(found)
+      expect(await imports.abort(id, at(9))).toBe(false)
+      for (const work of [
+        finish(),
+        imports.stageRows(id, file.rows.map(stagedRow), at(60)),
+        imports.stageBlob(id, blob, at(60)),
+        imports.readyBlob(id, blob.digest, blob.key, factsOf()),
+      ])
+        expect(await outcome(work)).toBe('conflict')
+    })
+
+    test('the same export again takes up the open import: blobs stay, rows do not', async (world) => {
+      const { imports } = world.database
+      const file = fileOf()
+      const { id, key } = await staged(world, file)
+      const exportId = (await imports.find(id))?.exportId ?? ''
+      const draft = { id: newId(), exportId, now: at(), expiresAt: at(60) }
+      const opened = await Promise.all([
+        imports.open(draft),
+        imports.open({ ...draft, id: newId() }),
+      ])
+      expect(opened.map((found) => found.id)).toEqual([id, id])
+      expect(await imports.stagedBlob(id, file.digest)).toEqual({
+        digest: file.digest,
+        size: 100,
+        key,
+        handle: null,
+        ready: true,
+      })
+      const options = { ...FINISH, rows: file.rows.length }
+      expect(await outcome(imports.finish(id, options))).toBe('invalid')
+      await imports.stageRows(id, file.rows.map(stagedRow), at(60))
+      expect(await outcome(imports.finish(id, options))).toBe('ok')
+      // one that was aborted makes way for a new one
+      const other = await imports.open({ ...draft, id: newId(), exportId: newId() })
+      await imports.abort(other.id, at(1))
+      const after = await imports.open({ ...draft, id: newId(), exportId: other.exportId })
+      expect(after.id).not.toBe(other.id)
+    })
+
+    test('bytes of another run do not count as ready', async (world) => {
+      const { imports } = world.database
+      const { id, blob } = await staged(world, fileOf())
+      const key = newId()
+      await imports.stageBlob(id, { ...blob, key }, at(60))
+      await imports.setHandle(id, blob.digest, key, 'handle')
+      expect(await outcome(imports.readyBlob(id, blob.digest, blob.key, factsOf()))).toBe(
+        'conflict',
+      )
+      expect(await imports.stagedBlob(id, blob.digest)).toMatchObject({
+        key,
+        handle: 'handle',
+        ready: false,
+      })
+    })
+
+    test('what an expired import has left is found, forgotten and tidied', async (world) => {
+      const { imports, blobs } = world.database
+      const { id, key } = await staged(world, fileOf())
+      expect(await imports.expire(at(59))).toBe(0)
+      expect(await imports.leftovers(at(2000), 10)).toEqual([])
+      expect(await imports.expire(at(61))).toBe(1)
+      expect(await imports.leftovers(at(60), 10)).toEqual([])
+      expect(await imports.leftovers(at(62), 10)).toEqual([
+        { importId: id, key, handle: null, kept: false },
+      ])
+      // not before its keys are gone
+      await imports.tidy(at(62))
+      expect(await imports.find(id)).not.toBeNull()
+      await imports.forgetKeys([key])
+      expect((await blobs.known([key])).size).toBe(0)
+      await imports.tidy(at(62))
+      expect(await imports.find(id)).toBeNull()
+    })
+  })
+}
