@@ -63,17 +63,15 @@ export function sqliteExports(handle: Handle): ExportsBook {
       db
         .select({
           seq: t.images.seq,
-          row: {
-            id: t.images.id,
-            containerId: t.images.containerId,
-            digest: t.images.digest,
-            size: t.images.size,
-            arch: t.images.arch,
-            description: t.images.description,
-            createdBy: t.images.createdBy,
-            createdAt: t.images.createdAt,
-            updatedAt: t.images.updatedAt,
-          },
+          id: t.images.id,
+          containerId: t.images.containerId,
+          digest: t.images.digest,
+          size: t.images.size,
+          arch: t.images.arch,
+          description: t.images.description,
+          createdBy: t.images.createdBy,
+          createdAt: t.images.createdAt,
+          updatedAt: t.images.updatedAt,
         })
         .from(t.images)
         .innerJoin(t.blobs, and(eq(t.blobs.id, t.images.blobId), isLive))
@@ -119,7 +117,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
       case 'image': {
         const [rows] = await handle.read(q.image({ after: after === '' ? '0' : after, limit }))
         return {
-          rows: rows.map(({ row }) => ({ type: kind, ...row })),
+          rows: rows.map(({ seq: _, ...row }) => ({ type: kind, ...row })),
           last: String(rows.at(-1)?.seq ?? ''),
         }
       }
