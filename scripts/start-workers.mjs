@@ -93,13 +93,14 @@ async function start() {
     await healthy(url)
     if (await lacksAdmin(database)) await claim(url, settings.SREG_SETUP_SECRET, folder)
     const worker = await workerd.getWorker()
-    const sweep = () =>
+    const sweep = () => {
       worker.scheduled({ cron: '*/15 * * * *' }).catch((error) => say(`sweep: ${error}`))
+    }
     cron = setInterval(sweep, Number(env.SREG_SWEEP_INTERVAL || 900) * 1000)
     for (const signal of ['SIGINT', 'SIGTERM']) {
       // Miniflare's own listener would end the process before workerd has.
       process.removeAllListeners(signal)
-      process.once(signal, () => end(signal).then(() => process.exit(0)))
+      process.once(signal, () => void end(signal).then(() => process.exit(0)))
     }
     process.stdout.write(`listening on ${url}\n`)
     say(`sreg-lite in workerd serves ${url} with its data in ${folder.root}`)
@@ -136,7 +137,7 @@ async function migrate(database) {
     .run()
   const { results } = await database.prepare('SELECT name FROM d1_migrations').all()
   const applied = new Set(results.map(({ name }) => name))
-  const names = (await readdir(join(root, 'migrations'))).filter((name) => /\.sql$/.test(name))
+  const names = (await readdir(join(root, 'migrations'))).filter((name) => name.endsWith('.sql'))
   for (const name of names.toSorted()) {
     if (applied.has(name)) continue
     const sql = await readFile(join(root, 'migrations', name), 'utf8')

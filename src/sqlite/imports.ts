@@ -117,7 +117,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
       case 'image': {
         const [rows] = await handle.read(q.image({ after: after === '' ? '0' : after, limit }))
         return {
-          rows: rows.map(({ seq: _, ...row }) => ({ type: kind, ...row })),
+          rows: rows.map(({ seq: _seq, ...row }) => ({ type: kind, ...row })),
           last: String(rows.at(-1)?.seq ?? ''),
         }
       }
@@ -186,20 +186,19 @@ export function sqliteImports(handle: Handle): ImportsBook {
   const liveOf = (digest: SQL) =>
     sql`(select lb.id from blobs lb where lb.digest = ${digest} and lb.state = 'live')`
 
+  // D1 takes at most five SELECTs in one compound
   const conflicting = sql`
     select r.kind as kind, r.name as name, 'holds something' as why from ${staged('entity')} and exists (select 1 from entities e join collections c on c.entity_id = e.id where e.name = r.name)
     union all
     select r.kind, r.name, 'other owner' from ${staged('entity')} and exists (select 1 from entities e where e.name = r.name and e.owner_id is not ${userHere(sql`r.parent_id`)})
     union all
-    select r.kind, r.name, 'id taken' from ${staged('user')} and exists (select 1 from users u where u.id = r.id and u.name <> r.name)
-    union all
-    select r.kind, r.name, 'id taken' from ${staged('entity')} and exists (select 1 from entities e where e.id = r.id and e.name <> r.name)
-    union all
-    select r.kind, r.name, 'id taken' from ${staged('collection')} and exists (select 1 from collections c where c.id = r.id)
-    union all
-    select r.kind, r.name, 'id taken' from ${staged('container')} and exists (select 1 from containers n where n.id = r.id)
-    union all
-    select r.kind, r.name, 'id taken' from ${staged('image')} and exists (select 1 from images i where i.id = r.id)`
+    select r.kind, r.name, 'id taken' from import_rows r where r.import_id = ${here} and case r.kind
+      when 'user' then exists (select 1 from users u where u.id = r.id and u.name <> r.name)
+      when 'entity' then exists (select 1 from entities e where e.id = r.id and e.name <> r.name)
+      when 'collection' then exists (select 1 from collections c where c.id = r.id)
+      when 'container' then exists (select 1 from containers n where n.id = r.id)
+      when 'image' then exists (select 1 from images i where i.id = r.id)
+    end`
 
   /** Rows whose parent is not in the file, or that do not fit their image or its bytes. */
   const dangling = sql`

@@ -275,14 +275,15 @@ describe('beside a running server', () => {
     const other = await target()
     const zoe = await other.mint('zoe')
     const client = libraryClient(other.url, zoe.jwt)
-    let running = true
+    const importing = { still: true }
     const pushes = (async () => {
       let n = 0
-      for (; running; n += 1) await client.push(`zoe/c/n${n}`, sampleSif({ content: `zoe ${n}` }))
+      for (; importing.still; n += 1)
+        await client.push(`zoe/c/n${n}`, sampleSif({ content: `zoe ${n}` }))
       return n
     })()
     const { code } = await sreg(['import', file, '--data', other.data])
-    running = false
+    importing.still = false
     const pushed = await pushes
     expect(code).toBe(0)
     expect(pushed).toBeGreaterThan(0)
