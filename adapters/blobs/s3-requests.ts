@@ -42,6 +42,12 @@ export function faultOf(error: unknown): unknown {
   const [status, name] = [statusOf(error), nameOf(error)]
   if (status === 507 || /QuotaExceeded|StorageFull|InsufficientStorage/.test(name))
     return noSpace(error)
+  if (name === 'EntityTooLarge')
+    return new RegistryError(
+      'too_large',
+      'The storage of this registry does not take so much in one piece; use a client that pushes in parts.',
+      { subject: 'blob', cause: error },
+    )
   if (name === 'RequestTimeTooSkewed')
     return unavailable(
       'The clocks of this registry and of its storage differ too much; tell the administrator.',

@@ -47,6 +47,7 @@ import { ask, faultOf, isPassing, nameOf, sendBody, statusOf } from './s3-reques
 const MOST_SKEW_MS = 60_000
 const CONNECT_MS = 5000
 const IDLE_MS = 60_000
+const PING_MS = 5000
 const DELETES_AT_ONCE = 8
 /** Downloads hold a connection each, however slow their readers. */
 const MOST_SOCKETS = 1024
@@ -449,15 +450,13 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
 
     async ping() {
       const object = { Bucket: bucket.name, Key: `${bucket.prefix}registry-id` }
-      await request(
-        ({ signal }) =>
-          client
-            .send(new HeadObjectCommand(object), { abortSignal: signal })
-            .catch((error: unknown) => {
-              if (statusOf(error) !== 404) throw error
-            }),
-        1,
-      )
+      const once = { idleMs: Math.min(idleMs, PING_MS), tries: 1 }
+      await ask(
+        ({ signal }) => client.send(new HeadObjectCommand(object), { abortSignal: signal }),
+        once,
+      ).catch((error: unknown) => {
+        if (statusOf(error) !== 404) throw faultOf(error)
+      })
       const skew = bucket.skewMs() ?? 0
       if (Math.abs(skew) > MOST_SKEW_MS)
         throw new RegistryError(
@@ -585,11 +584,7 @@ async function* readBody(
   let left = length
   try {
     for (;;) {
-      let stalled = false
-      const timer = setTimeout(() => {
-        stalled = true
-        void close()
-      }, idleMs)
+      const timer = setTimeout(() => void close(), idleMs)
       const step = await source
         .next()
         .catch((error: unknown) => {
@@ -599,7 +594,6 @@ async function* readBody(
       if (step.done === true) break
       left -= step.value.length
       yield step.value
-      if (stalled) break
     }
     if (left !== 0) throw faultOf(new Error(`The store gave ${left} bytes too few`))
   } finally {
