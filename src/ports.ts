@@ -347,7 +347,7 @@ export type UploadsBook = {
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
   find(id: string, viewer: Viewer, now: Date): Promise<Seen<Upload | null>>
-  /** Uploads of an image by a user that are open, finishing or done, newest first. */
+  /** Uploads of an image by a user: those that are done, then open or finishing ones, newest first. */
   forImage(imageId: string, viewer: Viewer, now: Date): Promise<Seen<Upload[]>>
   /** open → finishing, or takes over a finishing upload whose lease ended; false if somebody else holds it. */
   claim(id: string, claim: string, now: Date, leaseUntil: Date): Promise<boolean>

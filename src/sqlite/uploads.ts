@@ -39,7 +39,8 @@ export function sqliteUploads(handle: Handle): UploadsBook {
             sql`${t.uploads.state} in ('open', 'finishing', 'done')`,
           ),
         )
-        .orderBy(sql`${t.uploads.createdAt} desc`)
+        // one that is done says all there is to know; many equal pushes may run at once (R20)
+        .orderBy(sql`${t.uploads.state} = 'done' desc, ${t.uploads.createdAt} desc`)
         .limit(128),
     ),
     guard: prepare(() =>

@@ -1400,7 +1400,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect((await find(newId())).value).toBeNull()
       })
 
-      test('of an image are listed for their user only, newest first, without dead ones', async (world) => {
+      test('of an image are listed for their user only, done and newest first, without dead ones', async (world) => {
         const { uploads } = world.database
         const alice = await world.person('alice')
         const place = await world.container(alice, 'alice/c/n')
@@ -1421,6 +1421,12 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           (await uploads.forImage(record.id, viewer, at())).value.map(({ id }) => id)
         expect(await list(alice.viewer)).toEqual([newest, newer, older])
         expect(await list(world.root.viewer)).toEqual([foreign])
+        // fifty equal pushes at once find the one that is done, and their own (R20)
+        await uploads.close(older, { state: 'finishing', claim: 'claim' }, 'done', at())
+        for (let i = 0; i < 50; i++) await open(alice, 5 + i)
+        const many = await list(alice.viewer)
+        expect(many).toHaveLength(53)
+        expect([many[0], ...many.slice(-2)]).toEqual([older, newest, newer])
         expect(await list(null)).toEqual([])
       })
 

@@ -295,8 +295,8 @@ export function describeSqliteFile(
     )
   })
 
-  describe(`${name}: a file`, () => {
-    for (const [title, other] of Object.entries(others))
+  for (const [title, other] of Object.entries(others))
+    describe(`${name}: a file`, () => {
       withDatabase(`goes to ${title} and back, with all that is in it`, async (made) => {
         const file = join(made.folder, 'shared.db')
         const names: string[] = []
@@ -314,5 +314,5 @@ export function describeSqliteFile(
           }
         }
       })
-  })
+    })
 }
