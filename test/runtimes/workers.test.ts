@@ -2,6 +2,7 @@
 import { beforeEach, describe } from 'vitest'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeLibrary } from '../protocol/library.ts'
+import { describeMoving } from '../protocol/moving.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -29,6 +30,7 @@ describe('Workers', () => {
     if (reason !== undefined) skip(reason)
   })
   describeLibrary('Workers', workersTarget)
+  describeMoving('Workers', workersTarget)
 
   describeBadInput(
     'Workers',
