@@ -87,6 +87,9 @@ const RULES: { files: RegExp; may: string[] }[] = [
       'node:',
       'bun:',
       'cloudflare:',
+      ...types('@cloudflare/workers-types'),
+      // its version, for the Worker's bundle
+      'package.json',
       // Own libraries.
       'hono',
       '@hono/node-server',

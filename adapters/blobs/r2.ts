@@ -276,8 +276,8 @@ async function store<T>(
 ): Promise<T> {
   checkSize(size)
   const { sha256, onChunk } = options
-  const native = sha256 === undefined && onChunk === undefined && size > 0 ? body.native : undefined
-  if (native !== undefined)
+  const native = size > 0 ? body.native : undefined
+  if (native !== undefined && sha256 === undefined && onChunk === undefined)
     return take(native).catch((error: unknown) => {
       // a failure of R2 bears its code; what has none is the body's
       throw codeOf(error) === null ? endedEarly(error) : asRegistryError(error)
@@ -297,7 +297,7 @@ async function store<T>(
   let held: Uint8Array | null = null
   try {
     await receive(
-      body,
+      native === undefined ? body : piecesOf(native),
       size,
       async (chunk) => {
         if (held !== null) await writer.write(held)
@@ -318,6 +318,23 @@ async function store<T>(
   return taking.catch((error: unknown) => {
     throw asRegistryError(error)
   })
+}
+
+/** The pieces of a native body, for `store`, which keeps one while it asks for the next. */
+async function* piecesOf(native: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  // not cancelled: the answer is still to be sent on the same connection
+  const pieces = chunksOf(native, { cancel: false, reuse: true })
+  try {
+    for (;;) {
+      const { done, value } = await pieces.next().catch((error: unknown) => {
+        throw endedEarly(error)
+      })
+      if (done === true) return
+      yield value
+    }
+  } finally {
+    await pieces.return()
+  }
 }
 
 function asRegistryError(error: unknown): unknown {

@@ -47,6 +47,40 @@ describe('parseConfig', () => {
   })
 })
 
+describe('parseConfig on Workers', () => {
+  const needed = { SREG_SECRET: 'x'.repeat(40), SREG_SIGNING_KEYS: '{"current":{}}' }
+  const problems = (env: Record<string, string>, surroundings: 'host' | 'workers') => {
+    try {
+      parseConfig(env, surroundings)
+      return ''
+    } catch (error) {
+      return (error as Error).message
+    }
+  }
+
+  test('needs what a host keeps in its data folder', () => {
+    const message = problems({}, 'workers')
+    expect(message).toMatch(/SREG_SECRET: is required/)
+    expect(message).toMatch(/SREG_SIGNING_KEYS: is required/)
+    expect(problems(needed, 'workers')).toBe('')
+    expect(problems({ ...needed, SREG_SIGNING_KEYS: 'not json' }, 'workers')).toMatch(
+      /SREG_SIGNING_KEYS: must be JSON/,
+    )
+  })
+
+  test('refuses what means something elsewhere only, and shows no key', () => {
+    const settings = { ...needed, SREG_PORT: '80', SREG_TRUSTED_PROXIES: '10.0.0.1' }
+    const message = problems(settings, 'workers')
+    expect(message).toMatch(/SREG_PORT: means something on a host/)
+    expect(message).toMatch(/SREG_TRUSTED_PROXIES: means something on a host/)
+    const here = problems({ SREG_SIGNING_KEYS: '{"d":"hidden"' }, 'host')
+    expect(here).toMatch(/SREG_SIGNING_KEYS: means something on Cloudflare Workers only/)
+    expect(here).not.toContain('hidden')
+    const config = parseConfig(needed, 'workers')
+    expect(JSON.stringify(describeConfig(config))).not.toContain('current')
+  })
+})
+
 test("README's table is the schema's, line by line", () => {
   const rows = Object.entries(SETTINGS).map(([name, setting]) => {
     const shown = setting.default === '' ? '' : `\`${setting.default}\``
