@@ -20,6 +20,7 @@ declare const Bun: {
     idleTimeout: number
     maxRequestBodySize: number
     development: false
+    reusePort: false
     fetch(request: Request, server: BunServer): Response | Promise<Response>
     error(error?: Error): Response
   }): BunServer
@@ -43,6 +44,8 @@ export async function listen(options: ListenOptions): Promise<Listening> {
       // Not 1 << 40: sizes are not 32-bit numbers.
       maxRequestBodySize: 2 ** 40,
       development: false,
+      // Unless told, Bun shares the port with other processes outside of development.
+      reusePort: false,
       fetch(request, server) {
         // A server at work is silent, too; peers are watched by the transfer.
         server.timeout(request, 0)

@@ -1,0 +1,5 @@
+/** The server of Bun, in Bun itself. */
+import { listen } from '../../adapters/bun/server.ts'
+import { describeWebServer } from '../runtimes/web-server.ts'
+
+describeWebServer('Bun', listen)
