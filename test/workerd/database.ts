@@ -30,17 +30,20 @@ const TABLES =
   'search guard import_blobs import_rows imports ended uploads tags image_details images blobs containers collections entities tokens users settings'.split(
     ' ',
   )
-const everyTable = (statement: string) =>
+const everyOf = (statement: string, tables: string[]) =>
   env.DB.batch<Record<string, unknown>>(
-    TABLES.map((table) => env.DB.prepare(`${statement} ${table}`)),
+    tables.map((table) => env.DB.prepare(`${statement} ${table}`)),
   )
 
-/** Every row of every table. */
-export const dump = async () => (await everyTable('SELECT * FROM')).map(({ results }) => results)
+/** Every row that the port may tell of: what an import has staged is not among them (R42). */
+export const dump = async () => {
+  const told = TABLES.filter((table) => !table.startsWith('import'))
+  return (await everyOf('SELECT * FROM', told)).map(({ results }) => results)
+}
 
 /** Drops every row: one D1 serves all tests of a file, one after the other. */
 export async function empty(): Promise<void> {
-  await everyTable('DELETE FROM')
+  await everyOf('DELETE FROM', TABLES)
 }
 
 /** A fresh database; `sent` gets every statement with the number of its values. */
