@@ -11,8 +11,6 @@ declare const Deno: {
       port: number
       cert?: string
       key?: string
-      /** Aborting it destroys what `shutdown` still waits for. */
-      signal: AbortSignal
       onListen(): void
       onError(error?: Error): Response
     },
@@ -28,7 +26,6 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   const { host, tls } = options
   const encrypted = tls !== undefined
   const { answer, failed } = webListener(options)
-  const abort = new AbortController()
   let server: ReturnType<typeof Deno.serve>
   try {
     server = Deno.serve(
@@ -36,7 +33,6 @@ export async function listen(options: ListenOptions): Promise<Listening> {
         hostname: host,
         port: options.port,
         ...tls,
-        signal: abort.signal,
         // Otherwise it prints the address.
         onListen: () => {},
         onError: failed,
@@ -52,8 +48,10 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     url: listeningUrl(host, port, encrypted),
     port,
     async close() {
-      const end = setTimeout(() => abort.abort(), options.graceSeconds * 1000)
-      await server.shutdown()
+      // Deno cannot end what is left: its abort signal throws past everybody. The process does.
+      const late = Promise.withResolvers<void>()
+      const end = setTimeout(late.resolve, options.graceSeconds * 1000)
+      await Promise.race([server.shutdown(), late.promise])
       clearTimeout(end)
     },
   }
