@@ -21,11 +21,14 @@ declare const Deno: {
   ): { addr: { port: number }; shutdown(): Promise<void> }
 }
 
+/** Time for what shutting down breaks to clean up after itself. */
+const FAILING_MS = 1000
+
 /** As `listen` on Node, but for what docs/runtimes.md names. */
 export async function listen(options: ListenOptions): Promise<Listening> {
   const { host, tls } = options
   const encrypted = tls !== undefined
-  const { answer, failed } = webListener(options)
+  const { answer, failed, drain } = webListener(options)
   let server: ReturnType<typeof Deno.serve>
   try {
     server = Deno.serve(
@@ -48,11 +51,20 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     url: listeningUrl(host, port, encrypted),
     port,
     async close() {
-      // Deno cannot end what is left: its abort signal throws past everybody. The process does.
-      const late = Promise.withResolvers<void>()
-      const end = setTimeout(late.resolve, options.graceSeconds * 1000)
-      await Promise.race([server.shutdown(), late.promise])
-      clearTimeout(end)
+      // Shutting down breaks bodies that are on their way, so what runs gets its grace before, and
+      // its failures get a moment after. What is left then ends with the process: Deno's abort
+      // signal would throw past everybody.
+      const drained = drain()
+      await within(drained, options.graceSeconds * 1000)
+      await within(Promise.all([server.shutdown(), drained]), FAILING_MS)
     },
   }
+}
+
+/** Waits for the work, but no longer than this. */
+async function within(work: Promise<unknown>, milliseconds: number): Promise<void> {
+  const late = Promise.withResolvers<void>()
+  const timer = setTimeout(late.resolve, milliseconds)
+  await Promise.race([work, late.promise])
+  clearTimeout(timer)
 }
