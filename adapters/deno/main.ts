@@ -12,5 +12,7 @@ export const platform: Platform = {
     (await import('../../src/app.ts')).streamTransfer({ minimumRate: MINIMUM_RATE }),
 }
 
-/** Runs the command line; resolves with the exit code when the command, or the server, has ended. */
-export const run = (argv: string[]) => program.run(platform, argv)
+/** Runs the command line, and ends the process: connections past their grace would keep it. */
+export async function run(argv: string[]): Promise<never> {
+  return process.exit(await program.run(platform, argv))
+}

@@ -11,8 +11,6 @@ declare const Deno: {
       port: number
       cert?: string
       key?: string
-      /** Aborting it destroys what `shutdown` still waits for. */
-      signal: AbortSignal
       onListen(): void
       onError(error?: Error): Response
     },
@@ -23,12 +21,14 @@ declare const Deno: {
   ): { addr: { port: number }; shutdown(): Promise<void> }
 }
 
+/** Time for what shutting down breaks to clean up after itself. */
+const FAILING_MS = 1000
+
 /** As `listen` on Node, but for what docs/runtimes.md names. */
 export async function listen(options: ListenOptions): Promise<Listening> {
   const { host, tls } = options
   const encrypted = tls !== undefined
-  const { answer, failed } = webListener(options)
-  const abort = new AbortController()
+  const { answer, failed, drain } = webListener(options)
   let server: ReturnType<typeof Deno.serve>
   try {
     server = Deno.serve(
@@ -36,7 +36,6 @@ export async function listen(options: ListenOptions): Promise<Listening> {
         hostname: host,
         port: options.port,
         ...tls,
-        signal: abort.signal,
         // Otherwise it prints the address.
         onListen: () => {},
         onError: failed,
@@ -52,9 +51,20 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     url: listeningUrl(host, port, encrypted),
     port,
     async close() {
-      const end = setTimeout(() => abort.abort(), options.graceSeconds * 1000)
-      await server.shutdown()
-      clearTimeout(end)
+      // Shutting down breaks bodies that are on their way, so what runs gets its grace before, and
+      // its failures get a moment after. What is left then ends with the process: Deno's abort
+      // signal would throw past everybody.
+      const drained = drain()
+      await within(drained, options.graceSeconds * 1000)
+      await within(Promise.all([server.shutdown(), drained]), FAILING_MS)
     },
   }
+}
+
+/** Waits for the work, but no longer than this. */
+async function within(work: Promise<unknown>, milliseconds: number): Promise<void> {
+  const late = Promise.withResolvers<void>()
+  const timer = setTimeout(late.resolve, milliseconds)
+  await Promise.race([work, late.promise])
+  clearTimeout(timer)
 }

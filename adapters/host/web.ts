@@ -12,6 +12,8 @@ export type WebListener = {
   answer(request: Request, peer: Peer): Response | Promise<Response>
   /** The answer to a failure of the runtime or of ours; it is logged. */
   failed(error?: Error): Response
+  /** Refuses what comes from now on; resolves when everything has been answered. */
+  drain(): Promise<void>
 }
 
 /**
@@ -21,10 +23,17 @@ export type WebListener = {
 export function webListener(options: ListenOptions): WebListener {
   const { fetch, log } = options
   const inFlight = limitRequests(options)
+  let running = 0
+  let drained: (() => void) | null = null
 
   async function ask(request: Request, peer: Peer): Promise<Response> {
     const flight = inFlight(peer.address)
     if (flight === null) return broken(503, 'Too many requests at once from your address')
+    running++
+    const end = () => {
+      flight.end()
+      if (--running === 0) drained?.()
+    }
     let hungUp = false
     let sent: Promise<void> | null = null
     try {
@@ -37,13 +46,14 @@ export function webListener(options: ListenOptions): WebListener {
       const { status, headers } = response
       return new Response(brokenBody(await response.text()), { status, headers })
     } finally {
-      if (sent === null) flight.end()
-      else void (sent as Promise<void>).then(flight.end)
+      if (sent === null) end()
+      else void (sent as Promise<void>).then(end)
     }
   }
 
   return {
     answer(request, peer) {
+      if (drained !== null) return broken(503, 'The registry is stopping; try again in a moment')
       if (headerBytes(request) > HEADER_BYTES)
         return refusal(431, 'The headers are larger than 16 KiB')
       const url = URL.parse(request.url)
@@ -59,6 +69,11 @@ export function webListener(options: ListenOptions): WebListener {
       if (error !== undefined) log.event('error', 'refused', { reason: String(error) })
       return refusal(500, 'internal error')
     },
+    drain: () =>
+      new Promise((resolve) => {
+        drained = resolve
+        if (running === 0) resolve()
+      }),
   }
 }
 

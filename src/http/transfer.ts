@@ -65,25 +65,26 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
       const length = c.req.header('content-length')
       const { entry } = c.env
       let received = 0
-      let slow = false
+      const cut = Promise.withResolvers<never>()
+      cut.promise.catch(() => {})
+      // Cancelling the body would not settle a read on Deno.
       const peer = watch?.(() => {
-        slow = true
         c.env.hangUp?.()
-        void reader.cancel().catch(() => {})
+        cut.reject(tooSlow())
       })
       try {
         for (;;) {
           peer?.wait()
-          const { done, value } = await reader.read().catch((error: unknown) => {
+          const reading = reader.read().catch((error: unknown) => {
             throw endedEarly(error)
           })
+          const { done, value } = await (peer ? Promise.race([reading, cut.promise]) : reading)
           peer?.moved(value?.length ?? 0)
           if (done) break
           received += value.length
           entry.bytesIn = received
           yield value
         }
-        if (slow) throw tooSlow()
         // Some runtimes end the stream of a body that was cut like that of a whole one.
         if (length !== undefined && received < Number(length)) throw endedEarly()
       } finally {
