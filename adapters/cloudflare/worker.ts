@@ -6,10 +6,11 @@ import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflar
 import info from '../../package.json' with { type: 'json' }
 import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
-import { parseConfig } from '../../src/config.ts'
+import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { Database, Ended, Log } from '../../src/ports.ts'
+import type { BlobStore, Database, Ended, Log } from '../../src/ports.ts'
 import { bind } from '../bind.ts'
+import { bindBucket } from '../blobs/bind-bucket.ts'
 import { r2Blobs } from '../blobs/r2.ts'
 import { d1Database, type D1Binding } from '../databases/d1.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
@@ -88,8 +89,11 @@ async function open(env: Env): Promise<Opened> {
   const signing = readKeys(signingKeys?.reveal() ?? '')
   if (secret === null) throw new Error('parseConfig lets no Worker go without a secret')
   const database = d1Database(bound(env.DB, 'DB', 'D1'), { migrations: MIGRATIONS })
-  const blobs = r2Blobs(bound(env.BLOBS, 'BLOBS', 'R2'))
-  const registryId = await bind(database, blobs, randomIds, log)
+  const blobs = await openBlobs(config, env, log)
+  const registryId =
+    config.s3 === null
+      ? await bind(database, blobs, randomIds, log)
+      : await bindBucket(database, blobs, randomIds)
   const keys = [signing.current, ...signing.previous]
   const ended = endedIds(database, log)
   const app = createApp({
@@ -114,6 +118,34 @@ async function open(env: Env): Promise<Opened> {
     log,
   })
   return { app, refreshEnded: ended.refresh }
+}
+
+/** R2 by its binding, or the bucket that the settings name: R2 by its S3 keys, for example. */
+async function openBlobs(config: Config, env: Env, log: Log): Promise<BlobStore> {
+  if (config.s3 === null) return r2Blobs(bound(env.BLOBS, 'BLOBS', 'R2'))
+  // The SDK takes its time to start, so only those pay who use it.
+  const { s3Blobs } = await import('../blobs/s3.ts')
+  return s3Blobs(config.s3, {
+    clock: systemClock,
+    log,
+    // Isolates start all the time; a bucket is tried out by a host, or by nobody.
+    check: false,
+    body: (chunks, size) => {
+      const fixed = new FixedLengthStream(size)
+      const writer = fixed.writable.getWriter()
+      const pump = async () => {
+        try {
+          for await (const chunk of chunks) await writer.write(chunk)
+          await writer.close()
+        } catch (error) {
+          await writer.abort(error)
+        }
+      }
+      pump().catch(() => undefined)
+      // the types of Node and of the DOM name the same streams
+      return fixed.readable as never
+    },
+  })
 }
 
 /**
