@@ -88,12 +88,13 @@ describe('migrate', () => {
 
   withFolder('records names as wrangler does', async ({ folder, target }) => {
     await migrate(target, folder)
-    expect(target.all('SELECT id, name FROM d1_migrations')).toEqual([
-      { id: 1, name: '0001_init.sql' },
-    ])
+    const names = await migrationNames(OURS)
+    expect(target.all('SELECT id, name FROM d1_migrations')).toEqual(
+      names.map((name, at) => ({ id: at + 1, name })),
+    )
     const [row] = target.all('SELECT applied_at FROM d1_migrations')
     expect(row?.applied_at).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/)
-    expect(appliedMigrations(target)).toEqual(['0001_init.sql'])
+    expect(appliedMigrations(target)).toEqual(names)
   })
 
   withFolder('refuses a database from a newer version, and touches nothing', async (at) => {
@@ -119,7 +120,7 @@ describe('migrate', () => {
     await at.add('9003_never.sql', 'CREATE TABLE never (a)')
     await expect(migrate(at.target, at.folder)).rejects.toThrow(/nowhere/)
     expect(at.sqlite.inTransaction).toBe(false)
-    expect(appliedMigrations(at.target)).toEqual(['0001_init.sql', '9001_good.sql'])
+    expect(appliedMigrations(at.target)).toEqual([...(await migrationNames(OURS)), '9001_good.sql'])
     const tables = at.target
       .all("SELECT name FROM sqlite_master WHERE name IN ('good', 'half', 'never')")
       .map(({ name }) => name)
