@@ -1,7 +1,10 @@
 /**
- * Runs vitest under Node, then under Bun and Deno for what only they have, and ends with one line
- * counted from their JSON reports: `N passed, N failed, N skipped`. Arguments are passed on:
- * `npm test -- test/unit/range.test.ts`. Exits non-zero when anything failed or nothing ran.
+ * Runs vitest and ends with one line counted from its JSON reports: `N passed, N failed, N skipped`.
+ * Exits non-zero when anything failed or nothing ran.
+ *
+ *   npm test                  Node with SQLite and disk, workerd with D1 and R2, the real client
+ *   npm run test:others       Bun, Deno, S3: the same suites again, and what only they have
+ *   npm test -- FILES OPTIONS whatever is named
  */
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -40,7 +43,7 @@ async function run(start, ...settings) {
         `--reporter=${join(root, 'scripts/skipped.mjs')}`,
         '--reporter=json',
         `--outputFile.json=${report}`,
-        ...process.argv.slice(2),
+        ...args,
       ],
       {
         cwd: root,
@@ -76,14 +79,24 @@ async function run(start, ...settings) {
   }
 }
 
-const others = ['--config', join(root, 'vitest.runtimes.config.ts')]
+/** What the names of the others' files hold. */
+const OTHERS = ['bun', 'deno', 's3']
+const given = process.argv.slice(2)
+const others = given.includes('--others')
+const named = given.some((argument) => !argument.startsWith('-'))
+const args = given.filter((argument) => argument !== '--others')
+if (others) args.push(...OTHERS)
+else if (!named) args.push(...OTHERS.map((name) => `--exclude=test/**/*${name}*.test.ts`))
+
 await run([node])
-// Half of their time is waiting for locks, so they can go at once. Another Node is none of theirs.
-if (process.env.SREG_TEST_NODE === undefined)
+// Run by Bun and Deno themselves. Half of their time is waiting for locks, so they can go at once.
+if ((others || named) && process.env.SREG_TEST_NODE === undefined) {
+  const config = ['--config', join(root, 'vitest.runtimes.config.ts')]
   await Promise.all([
-    run([bin('bun'), '--bun', '--no-install'], ...others),
-    run([bin('deno'), 'run', '--no-lock', '--allow-all'], ...others),
+    run([bin('bun'), '--bun', '--no-install'], ...config),
+    run([bin('deno'), 'run', '--no-lock', '--allow-all'], ...config),
   ])
+}
 rmSync(folder, { recursive: true, force: true })
 if (passed + failed === 0) console.log('no test ran')
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1
