@@ -34,6 +34,7 @@ export type ErrorSubject =
   | 'upload'
   | 'key'
   | 'token'
+  | 'policy'
   | 'user'
   | 'request'
   | 'route'

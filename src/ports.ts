@@ -13,9 +13,13 @@ import type {
   Image,
   Import,
   ImportReport,
+  Judged,
   MovedKind,
   MovedRow,
+  Policy,
+  PolicyStanding,
   SifFacts,
+  SignatureFacts,
   Standing,
   Tag,
   Token,
@@ -271,7 +275,8 @@ export type CatalogBook = {
    * becomes live, or the live blob of the same digest is used and the upload's own key is surplus.
    * From an existing blob: the writer's grant to read it is a condition of the batch. False
    * conditions are `conflict` (the image, the claim, the stored copy or the grant to read it has gone) or
-   * `denied` (the right to write has gone). Repeating it with the same claim is success.
+   * `denied` (the right to write has gone, or the collection's policy is not met, of which the
+   * subject is `policy`). Repeating it with the same claim is success.
    */
   attach(attachment: {
     imageId: string
@@ -279,6 +284,8 @@ export type CatalogBook = {
     size: number
     /** Null with a stored blob: the facts are copied from an image that has it. */
     facts: SifFacts | null
+    /** What `facts.signatures` are worth; null where there are none. */
+    judged?: Judged | null
     writer: Writer
     source:
       | { kind: 'upload'; uploadId: string; claim: string; blobId: string; key: string }
@@ -302,7 +309,8 @@ export type CatalogBook = {
   /**
    * Points a tag of one arch at an uploaded image of the same container. `arch` must be the
    * image's own unless that is unknown. `not_found` when the image is not in this container or
-   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right.
+   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, or when
+   * the collection's policy is not met (then its subject is `policy`).
    */
   setTag(change: {
     containerId: string
@@ -332,6 +340,51 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<{ images: Image[]; cut: boolean }>>
+}
+
+/** A key of the keystore that a signature names. */
+export type SigningKey = {
+  /** As the signature names it: a fingerprint or key id of the key or of a subkey that signs. */
+  issuer: string
+  /** Of the primary key. */
+  fingerprint: string
+  armor: string
+  /** Changes whenever the key does. */
+  mark: string
+}
+
+/** Verdicts about signatures, by the digest of the image (docs/signatures.md), and policies. */
+export type SignaturesBook = {
+  /** Keys that can be found now by one of the issuers, at most a few of each. */
+  keysOf(issuers: string[]): Promise<SigningKey[]>
+  /**
+   * Stored signatures whose verdict was made of other keys than there are now, of these digests or
+   * naming these keys (primary fingerprints), at most `limit`.
+   */
+  stale(
+    of: ({ digests: string[] } | { keys: string[] }) & { limit: number },
+  ): Promise<{ digest: string; facts: SignatureFacts }[]>
+  /** Replaces the verdicts of these digests. */
+  settle(judged: { digest: string; judged: Judged }[]): Promise<void>
+  /**
+   * Looks at `limit` verdicts in the order of digests after `after`: forgets those that no image
+   * has, and names those that are outdated. `last` is null when there were no more.
+   */
+  window(after: string, limit: number): Promise<{ last: string | null; outdated: string[] }>
+  /** Signed images of which nothing is known: stored before this was asked, or too large to compare. */
+  unexamined(after: string, limit: number): Promise<{ digest: string; key: string; size: number }[]>
+  /** Stores facts and verdict of a digest that had none. */
+  record(digest: string, facts: SignatureFacts, judged: Judged): Promise<void>
+  /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */
+  standing(imageId: string, judged: Judged | null): Promise<PolicyStanding | null>
+  /** Sets a collection's policy; `denied` or `not_found` when the writer may not, or it has gone. */
+  setPolicy(change: {
+    collectionId: string
+    policy: Policy
+    /** Null for who needs no token. */
+    writer: Writer | null
+    now: Date
+  }): Promise<void>
 }
 
 export type UploadsBook = {
@@ -537,6 +590,7 @@ export type Database = {
   catalog: CatalogBook
   uploads: UploadsBook
   blobs: BlobsBook
+  signatures: SignaturesBook
   users: UsersBook
   tokens: TokensBook
   ended: EndedBook

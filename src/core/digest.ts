@@ -8,18 +8,20 @@ import {
   type Hash,
 } from 'node:crypto'
 
-/** A running SHA-256. */
+export type Algorithm = 'sha256' | 'sha384' | 'sha512'
+
+/** A running hash. */
 export type Hasher = {
   update(chunk: Uint8Array): void
-  /** 64 hex digits of everything so far. The hasher goes on: `hex` may be asked again later. */
+  /** Hex digits (64 for SHA-256) of everything so far. The hasher goes on: `hex` may be asked again later. */
   hex(): string
   /** A hasher with the same past and a future of its own (R3). */
   copy(): Hasher
 }
 
-/** Starts a SHA-256 over bytes that come in pieces. */
-export function hasher(): Hasher {
-  return over(createHash('sha256'))
+/** Starts a hash, SHA-256 unless said otherwise, over bytes that come in pieces. */
+export function hasher(algorithm: Algorithm = 'sha256'): Hasher {
+  return over(createHash(algorithm))
 }
 
 function over(hash: Hash): Hasher {

@@ -81,6 +81,7 @@ export type Collection = {
   entityId: string
   entityName: string
   ownerId: string
+  policy: Policy
   createdAt: Date
   updatedAt: Date
 }
@@ -117,6 +118,75 @@ export type SifFacts = {
   partitions: { name: string; type: string; filesystem: string; arch: string; size: number }[]
   /** Names of the fields that were cut to fit their limit (R51). */
   truncated: string[]
+  /** What its signatures say; null: there are none, or the file was too large to be compared (R52). */
+  signatures?: SignatureFacts | null
+}
+
+/** What the signatures of a SIF say and whether its bytes agree: no key changes that (R52). */
+export type SignatureFacts = {
+  /** What makes every one of them worthless, as the end of a sentence; null for nothing. */
+  flaw: string | null
+  /** Ids of the objects that must be signed: all that are used, but the signatures. */
+  objects: number[]
+  signatures: SignatureFact[]
+  /** How many more there are than are looked at. */
+  more: number
+}
+
+export type SignatureFact = {
+  /** Of the signature object. */
+  id: number
+  /** `dsse` is of X.509 and raw keys; `unchecked` is beyond a limit, `unreadable` is no signature. */
+  form: 'current' | 'legacy' | 'dsse' | 'unchecked' | 'unreadable'
+  /** Fingerprint (40 upper-case hex digits) in its descriptor, which proves nothing (R18). */
+  claimed: string | null
+  /** The clear-signed text; empty for a form that no key of ours can check. */
+  text: string
+  /** Fingerprints or key ids of the keys that the text says it was signed with. */
+  issuers: string[]
+  /** Ids of the objects whose bytes and descriptors it names, and which are so. */
+  covers: number[]
+  /** What is not as it was signed, or why nothing can be said, as the end of a sentence. */
+  problem: string | null
+}
+
+/** What the signatures of an image are worth (docs/signatures.md). */
+export const VERDICTS = ['verified', 'unknown key', 'bad', 'unsigned', 'pending'] as const
+export type Verdict = (typeof VERDICTS)[number]
+
+export type Judgement = {
+  verdict: Verdict
+  /** Why it is no better, as the end of a sentence. */
+  why: string | null
+  /** Fingerprints of the keys each of which has signed the whole image. */
+  signers: string[]
+}
+
+/** A judgement, and of what: `keys` are those that were found for its signatures. */
+export type Judged = Judgement & {
+  /** Places of the signers in the keystore, for the guards of a batch. */
+  marks: string[]
+  /** What was found for each issuer: it says when the judgement is out of date. */
+  seen: { issuer: string; keys: string }[]
+}
+
+/** What a collection asks of the signatures of what is pushed to it. */
+export type Policy = {
+  mode: 'off' | 'warn' | 'require'
+  /** Upper-case fingerprints of the keys that count; empty: those claimed by who may write (R17). */
+  fingerprints: string[]
+}
+
+/** What is known of an image that a policy is asked about. */
+export type PolicyStanding = {
+  digest: string
+  /** entity/collection. */
+  collection: string
+  policy: Policy
+  signed: boolean
+  judgement: Judgement
+  /** The policy is met. */
+  accepted: boolean
 }
 
 export type Image = {
@@ -143,6 +213,9 @@ export type Image = {
   blob: { key: string; size: number } | null
   /** What inspection found when the bytes were attached; `unknown` and false before. */
   facts: Pick<SifFacts, 'arch' | 'signed' | 'encrypted' | 'fingerprints'>
+  judgement: Judgement
+  /** Of its collection. */
+  policy: Policy['mode']
   tags: string[]
 }
 

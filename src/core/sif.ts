@@ -6,7 +6,7 @@ import type { SifFacts } from './model.ts'
 export type ReadRange = (start: number, length: number) => Promise<Uint8Array>
 
 // The budget of R51.
-const FIRST_READ = 32_768
+export const FIRST_READ = 32_768
 const MAX_READS = 16
 const MAX_USED = 512
 const MAX_TABLE = 1024 * 1024
@@ -58,7 +58,27 @@ const ARCHES = [
   'loong64',
 ]
 
-type Descriptor = { id: number; type: number; offset: number; size: number; bytes: DataView }
+/** A used descriptor: numbers are known to lie within the file, `bytes` are all 585 of it. */
+export type Descriptor = {
+  id: number
+  type: number
+  /** Number of the object group; 0 is none. */
+  group: number
+  /** Raw linked id: `0xf0000000 | group`, or the id of an object; 0 is none. */
+  link: number
+  offset: number
+  size: number
+  bytes: DataView
+}
+
+/** What stands before the objects. */
+export type SifTable = {
+  /** The first 128 bytes. */
+  header: Uint8Array
+  /** GOARCH word of the header; null when it names none. */
+  arch: string | null
+  descriptors: Descriptor[]
+}
 
 /**
  * Inspects a SIF file of `size` bytes (protocol.md §10) in at most 16 reads, the first one of at
@@ -70,17 +90,14 @@ type Descriptor = { id: number; type: number; offset: number; size: number; byte
  */
 export async function inspectSif(read: ReadRange, size: number): Promise<SifFacts> {
   const source = await openSource(read, size)
-  const header = readHeader(source.first, size)
-  const table = await source.read(header.tableOffset, header.total * DESCRIPTOR_SIZE)
-  const descriptors = table === null ? [] : readDescriptors(table, header, size)
-
+  const { arch, descriptors } = await readTable(source, size)
   const partitions = descriptors.filter((d) => d.type === TYPE.partition)
-  const primary = partitions.find((d) => d.bytes.getInt32(205, true) === PRIMARY)
-  const signatures = descriptors.filter((d) => d.type === TYPE.signature)
+  const primary = partitions.find(isPrimary)
+  const signatures = descriptors.filter(isSignature)
   const truncated: string[] = []
   const definition = descriptors.find((d) => d.type === TYPE.definition)
   return {
-    arch: header.arch ?? (primary && partitionArch(primary)) ?? 'unknown',
+    arch: arch ?? (primary && partitionArch(primary)) ?? 'unknown',
     signed: signatures.length > 0,
     fingerprints: fingerprintsOf(signatures),
     encrypted: primary !== undefined && ENCRYPTED.includes(primary.bytes.getInt32(201, true)),
@@ -100,13 +117,15 @@ export async function inspectSif(read: ReadRange, size: number): Promise<SifFact
 // ---------------------------------------------------------------------------------------------
 // Reading within the budget
 
-type Source = {
+export type Source = {
+  /** The beginning of the file, at most 32 KiB. */
   first: Uint8Array
   /** Bytes of a range inside the file, or null once the reads are used up. */
   read(start: number, length: number): Promise<Uint8Array | null>
 }
 
-async function openSource(read: ReadRange, size: number): Promise<Source> {
+/** The file of `size` bytes, to be read in at most 16 ranges, the first of which is read here. */
+export async function openSource(read: ReadRange, size: number): Promise<Source> {
   if (!Number.isSafeInteger(size) || size < HEADER_SIZE) {
     throw noSif(`it has ${size} bytes, fewer than a SIF header's ${HEADER_SIZE}.`)
   }
@@ -130,6 +149,36 @@ async function openSource(read: ReadRange, size: number): Promise<Source> {
     },
   }
 }
+
+/** Header and descriptors of a whole file; `invalid`, naming the field, as for `inspectSif`. */
+export async function readTable(source: Source, size: number): Promise<SifTable> {
+  const header = readHeader(source.first, size)
+  const table = await source.read(header.tableOffset, header.total * DESCRIPTOR_SIZE)
+  return tableOf(source.first, table ?? new Uint8Array(), header, size)
+}
+
+/**
+ * Header and descriptors from the first bytes of a file of `size`, as they pass; null when those do
+ * not hold all of the table.
+ */
+export function passingTable(first: Uint8Array, size: number): SifTable | null {
+  const header = readHeader(first, size)
+  const end = header.tableOffset + header.total * DESCRIPTOR_SIZE
+  if (end > first.length) return null
+  return tableOf(first, first.subarray(header.tableOffset, end), header, size)
+}
+
+function tableOf(first: Uint8Array, table: Uint8Array, header: Header, size: number): SifTable {
+  return {
+    header: first.subarray(0, HEADER_SIZE),
+    arch: header.arch,
+    descriptors: table.length === 0 ? [] : readDescriptors(table, header, size),
+  }
+}
+
+export const isSignature = (d: Descriptor): boolean => d.type === TYPE.signature
+export const isPrimary = (d: Descriptor): boolean =>
+  d.type === TYPE.partition && d.bytes.getInt32(205, true) === PRIMARY
 
 // ---------------------------------------------------------------------------------------------
 // Header and descriptors. Numbers stay BigInt until they are known to lie within the file.
@@ -189,6 +238,9 @@ function readDescriptors(table: Uint8Array, header: Header, size: number): Descr
     descriptors.push({
       id,
       type: bytes.getInt32(0, true),
+      // the upper four bits only say that it is a group
+      group: bytes.getUint32(9, true) & 0x0fffffff,
+      link: bytes.getUint32(13, true),
       offset: Number(offset),
       size: Number(length),
       bytes,
@@ -215,7 +267,7 @@ function refuseOverlap(descriptors: Descriptor[], { tableOffset, tableSize }: He
 }
 
 /** A text field of fixed width, cut at its first NUL. */
-function nameOf(descriptor: Descriptor): string {
+export function nameOf(descriptor: Descriptor): string {
   const { buffer, byteOffset } = descriptor.bytes
   const field = new Uint8Array(buffer, byteOffset + 73, 128)
   const end = field.indexOf(0)
@@ -226,22 +278,19 @@ function archOf(code: string): string | null {
   return /^\d\d\0$/.test(code) ? (ARCHES[Number(code.slice(0, 2)) - 1] ?? null) : null
 }
 
-function partitionArch({ bytes }: Descriptor): string | null {
+export function partitionArch({ bytes }: Descriptor): string | null {
   return archOf(ascii(new Uint8Array(bytes.buffer, bytes.byteOffset, DESCRIPTOR_SIZE), 209, 3))
 }
 
 function fingerprintsOf(signatures: Descriptor[]): string[] {
-  const found = signatures.map(({ bytes }) =>
-    Array.from({ length: 20 }, (_, i) =>
-      bytes
-        .getUint8(205 + i)
-        .toString(16)
-        .padStart(2, '0'),
-    )
-      .join('')
-      .toUpperCase(),
-  )
-  return [...new Set(found)].filter((fingerprint) => /[^0]/.test(fingerprint))
+  return [...new Set(signatures.map(claimedBy))].filter((fingerprint) => fingerprint !== null)
+}
+
+/** The fingerprint (40 upper-case hex digits) that a signature's descriptor names, if any. */
+export function claimedBy({ bytes }: Descriptor): string | null {
+  const field = new Uint8Array(bytes.buffer, bytes.byteOffset + 205, 20)
+  const hex = Array.from(field, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  return /[^0]/.test(hex) ? hex.toUpperCase() : null
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -310,14 +359,15 @@ async function readLabels(
   return Object.fromEntries(labels)
 }
 
-function member(value: unknown, key: string): unknown {
+/** An own member of a JSON object; undefined where there is none. */
+export function member(value: unknown, key: string): unknown {
   return typeof value === 'object' && value !== null && Object.hasOwn(value, key)
     ? (value as Record<string, unknown>)[key]
     : undefined
 }
 
 /** The parsed text, or null when it is no JSON or nested too deeply to be parsed safely. */
-function parseJson(text: string): { value: unknown } | null {
+export function parseJson(text: string): { value: unknown } | null {
   if (depthOf(text) > MAX_JSON_DEPTH) return null
   try {
     return { value: JSON.parse(text) as unknown }

@@ -12,6 +12,7 @@ import {
   isLive,
   mayWrite,
   p,
+  policyMet,
   text,
   recountContainer,
   standingQuery,
@@ -36,6 +37,7 @@ import {
   toUser,
 } from './rows.ts'
 import * as t from './schema.ts'
+import { storeVerdict, verdictValues } from './signatures.ts'
 
 /** Lists given out below a name never hold more ids than this (R54). */
 const LIST_LIMIT = 1000
@@ -44,6 +46,10 @@ const CANDIDATES = 10_000
 
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
+const unmet = () =>
+  new RegistryError('denied', 'The signature policy of this collection is not met.', {
+    subject: 'policy',
+  })
 const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
   new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
 
@@ -259,6 +265,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   }
 
   const w = {
+    verdict: storeVerdict(db),
     dropGuard: dropGuard(db),
     entityGuard: prepare(() =>
       db.insert(t.guard).values({
@@ -363,6 +370,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
+        policyMet: policyMet(p('imageId').getSQL()),
       }),
     ),
     attachGuardBlob: prepare(() =>
@@ -370,6 +378,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         mayWrite: mayWrite(entityOfImage),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or (${p('writerAdmin')} = 1 and exists (select 1 from users ru where ru.id = ${p('writerId')} and ru.role = 'admin'))))`,
+        policyMet: policyMet(p('imageId').getSQL()),
       }),
     ),
     newBlob: prepare(() =>
@@ -463,6 +472,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         mayWrite: mayWrite(entityOfContainer),
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
+        policyMet: policyMet(p('imageId').getSQL()),
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
       }),
     ),
@@ -797,7 +807,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return rows[0] ?? null
     },
 
-    async attach({ imageId, digest, size, facts, writer, source }) {
+    async attach({ imageId, digest, size, facts, judged, writer, source }) {
       const values: Record<string, unknown> = {
         ...writerValues(writer),
         imageId,
@@ -816,6 +826,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
               truncated: facts.truncated,
             }),
       }
+      // ahead of the guard, which looks at it
+      const verdict =
+        facts?.signatures != null && judged !== null
+          ? w.verdict(verdictValues(digest, facts.signatures, judged))
+          : []
       const after = [
         w.heal(values),
         ...(facts === null
@@ -827,6 +842,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       ]
       const reasons = {
         may_write: lostRight,
+        policy_met: unmet,
         found: () =>
           new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
             subject: 'image',
@@ -844,6 +860,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         Object.assign(values, source)
         await guarded(
           handle.write(
+            ...verdict,
             w.attachGuardUpload(values),
             w.newBlob(values),
             ...after,
@@ -900,6 +917,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         ),
         {
           may_write: lostRight,
+          policy_met: unmet,
           found: gone('image'),
           arch_agrees: () =>
             new RegistryError(

@@ -79,6 +79,28 @@ export function writerValues(writer: Writer): Record<string, string | number> {
 export const mayWrite = (entityId: SQL): SQL =>
   sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or coalesce((select we.owner_id = wu.id from entities we where we.id = ${entityId}), 1)))`
 
+/**
+ * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of
+ * encryption subkeys (rank 2) mean nobody (R46).
+ */
+export const keysThatFit = (issuer: SQL): SQL =>
+  sql`select fk.seq || ':' || fk.revision as mark from key_names fn join keys fk on fk.seq = fn.key_seq where fn.name = ${issuer} and fn.rank < 2 and fk.removed_at is null order by fk.seq`
+
+/**
+ * The policy of a collection is met by a verdict whose signers have these `marks` (JSON): one of them
+ * is still the key that it was, and in the collection's list; or, where there is none, claimed by
+ * somebody who may write there (R17).
+ */
+export const acceptedBy = (collectionId: SQL, marks: SQL): SQL =>
+  sql`coalesce((select pc.policy <> 'require' or exists (select 1 from json_each(${marks}) pm join keys pk on pk.seq = cast(pm.value as integer) where pk.seq || ':' || pk.revision = pm.value and pk.removed_at is null and case when pc.policy_keys = '[]' then exists (select 1 from users pu where pu.id = pk.owner_id and pu.disabled = 0 and (pu.id = pe.owner_id or pu.role = 'admin')) else pk.fingerprint in (select value from json_each(pc.policy_keys)) end) from collections pc join entities pe on pe.id = pc.entity_id where pc.id = ${collectionId}), 1)`
+
+/** Condition of a guard: the policy of the collection is met by the stored verdict of an image (R8). */
+export const policyMet = (imageId: SQL): SQL =>
+  acceptedBy(
+    sql`(select pn.collection_id from images pi join containers pn on pn.id = pi.container_id where pi.id = ${imageId})`,
+    sql`coalesce((select pv.marks from images pi join verdicts pv on pv.digest = pi.digest where pi.id = ${imageId}), '[]')`,
+  )
+
 export const entityOfCollection = sql`(select entity_id from collections where id = ${p('collectionId')})`
 export const entityOfContainer = sql`(select gc.entity_id from containers gn join collections gc on gc.id = gn.collection_id where gn.id = ${p('containerId')})`
 export const entityOfImage = sql`(select gc.entity_id from images gi join containers gn on gn.id = gi.container_id join collections gc on gc.id = gn.collection_id where gi.id = ${p('imageId')})`

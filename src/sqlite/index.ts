@@ -4,6 +4,7 @@ import type { Database } from '../ports.ts'
 import { sqliteCatalog } from './catalog.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
+import { sqliteSignatures } from './signatures.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -23,6 +24,7 @@ export function sqliteDatabase(handle: Handle): Database {
     catalog: sqliteCatalog(handle),
     uploads: sqliteUploads(handle),
     blobs: sqliteBlobs(handle),
+    signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
     ended: sqliteEnded(handle),

@@ -5,11 +5,14 @@ import type {
   Container,
   Entity,
   Image,
+  Judgement,
+  Policy,
   Scope,
   Standing,
   Token,
   Upload,
   User,
+  Verdict,
 } from '../core/model.ts'
 import * as t from './schema.ts'
 
@@ -51,6 +54,8 @@ export const collectionColumns = named({
   entityId: t.collections.entityId,
   entityName: t.entities.name,
   ownerId: t.entities.ownerId,
+  policy: t.collections.policy,
+  policyKeys: t.collections.policyKeys,
   createdAt: t.collections.createdAt,
   updatedAt: t.collections.updatedAt,
 })
@@ -99,6 +104,11 @@ export const imageColumns = named({
   encrypted: t.images.encrypted,
   fingerprints: t.images.fingerprints,
   blobKey: t.blobs.key,
+  policy: t.collections.policy,
+  /** Verdict, reason and signers as JSON; null for an image without signatures or not looked at. */
+  judgement: sql<
+    string | null
+  >`case when ${t.images.signed} = 1 then (select json_array(v.verdict, v.why, json(v.signers)) from verdicts v where v.digest = ${t.images.digest}) end`,
   /** Tag names, one per line and arch: names hold no line breaks. */
   tags: sql<
     string | null
@@ -124,8 +134,9 @@ export const toEntity = (row: EntityRow): Entity => ({
   updatedAt: new Date(row.updatedAt),
 })
 
-export const toCollection = (row: CollectionRow): Collection => ({
+export const toCollection = ({ policy, policyKeys, ...row }: CollectionRow): Collection => ({
   ...row,
+  policy: { mode: policy, fingerprints: policyKeys },
   createdAt: new Date(row.createdAt),
   updatedAt: new Date(row.updatedAt),
 })
@@ -136,6 +147,20 @@ export const toContainer = (row: ContainerRow): Container => ({
   updatedAt: new Date(row.updatedAt),
 })
 
+/** Of an image whose signatures nobody has looked at. */
+export const NOT_EXAMINED: Judgement = {
+  verdict: 'pending',
+  why: 'its signatures have not been checked here',
+  signers: [],
+}
+
+function toJudgement(signed: boolean, json: string | null): Judgement {
+  if (!signed) return { verdict: 'unsigned', why: null, signers: [] }
+  if (json === null) return NOT_EXAMINED
+  const [verdict, why, signers] = JSON.parse(json) as [Verdict, string | null, string[]]
+  return { verdict, why, signers }
+}
+
 export function toImage(row: ImageRow): Image {
   const {
     size,
@@ -144,6 +169,7 @@ export function toImage(row: ImageRow): Image {
     encrypted,
     fingerprints,
     blobKey,
+    judgement,
     tags,
     createdAt,
     updatedAt,
@@ -156,6 +182,7 @@ export function toImage(row: ImageRow): Image {
     uploaded: blobKey !== null,
     blob: blobKey === null ? null : { key: blobKey, size },
     facts: { arch, signed, encrypted, fingerprints },
+    judgement: toJudgement(signed, judgement),
     tags: tags === null ? [] : [...new Set(tags.split('\n'))].sort(),
   }
 }
@@ -209,6 +236,8 @@ export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId'> & {
   entityName: string
   ownerId: string
   blobKey: string | null
+  policy: Policy['mode']
+  judgement: string | null
   tags: string | null
 }
 export type UploadRow = typeof t.uploads.$inferSelect

@@ -74,6 +74,11 @@ export const collections = sqliteTable(
     private: flag('private').notNull(),
     createdAt: time('created_at').notNull(),
     updatedAt: time('updated_at').notNull(),
+    policy: text('policy', { enum: ['off', 'warn', 'require'] })
+      .notNull()
+      .default('off'),
+    /** Upper-case fingerprints. */
+    policyKeys: text('policy_keys', { mode: 'json' }).$type<string[]>().notNull().default([]),
   },
   (t) => [
     uniqueIndex('collections_entity_name').on(t.entityId, t.name),
@@ -146,6 +151,9 @@ export const images = sqliteTable(
     uniqueIndex('images_container_digest').on(t.containerId, t.digest),
     index('images_digest').on(t.digest),
     index('images_blob').on(t.blobId),
+    index('images_signed')
+      .on(t.digest)
+      .where(sql`signed = 1`),
   ],
 )
 
@@ -274,7 +282,36 @@ export const guard = sqliteTable('guard', {
   spaceLeft: integer('space_left').notNull().default(1),
   first: integer('first').notNull().default(1),
   note: text('note'),
+  policyMet: integer('policy_met').notNull().default(1),
 })
+
+export const verdicts = sqliteTable('verdicts', {
+  digest: text('digest').primaryKey(),
+  verdict: text('verdict').notNull(),
+  why: text('why'),
+  /** Fingerprints. */
+  signers: text('signers', { mode: 'json' }).$type<string[]>().notNull(),
+  /** Place and revision of each signer's key, as JSON. */
+  marks: text('marks').notNull(),
+  /** SignatureFacts as JSON. */
+  facts: text('facts').notNull(),
+})
+
+export const signatureIssuers = sqliteTable(
+  'signature_issuers',
+  {
+    issuer: text('issuer').notNull(),
+    digest: text('digest')
+      .notNull()
+      .references(() => verdicts.digest, { onDelete: 'cascade' }),
+    /** Place and revision of the keys that there were for it. */
+    marks: text('marks').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.issuer, t.digest] }),
+    index('signature_issuers_digest').on(t.digest),
+  ],
+)
 
 /** The full-text index; `rowid` is `images.seq`. */
 export const search = sqliteTable('search', {
