@@ -277,6 +277,8 @@ export function parseConfig(
   if (surroundings === 'workers')
     for (const name of ['SREG_SECRET', 'SREG_SIGNING_KEYS'] as const)
       if (!env[name]) problems.push(`${name}: is required on Workers; see docs/workers.md`)
+  if (surroundings === 'workers' && v.SREG_S3_BUCKET && !v.SREG_S3_ACCESS_KEY)
+    problems.push('SREG_S3_ACCESS_KEY: is required on Workers, which have no other credentials')
   if (Boolean(v.SREG_TLS_CERT) !== Boolean(v.SREG_TLS_KEY))
     problems.push('SREG_TLS_CERT and SREG_TLS_KEY: give both or neither')
   if (Boolean(v.SREG_S3_ACCESS_KEY) !== Boolean(v.SREG_S3_SECRET_KEY))
