@@ -4,6 +4,7 @@ import type { Database } from '../ports.ts'
 import { sqliteCatalog } from './catalog.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
+import { sqliteKeys } from './keys.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -25,6 +26,7 @@ export function sqliteDatabase(handle: Handle): Database {
     blobs: sqliteBlobs(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
+    keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),
