@@ -8,7 +8,10 @@
  * Needs no network. SREG_* variables are the Worker's settings; SREG_SWEEP_INTERVAL is how often the
  * cron trigger fires.
  */
+import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { subscribe } from 'node:diagnostics_channel'
+import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -35,12 +38,14 @@ const { values: options } = parseArgs({
 })
 /** What this script does itself; the Worker would refuse the settings. */
 const OURS = ['SREG_HOST', 'SREG_PORT', 'SREG_DATA', 'SREG_SWEEP_INTERVAL', 'SREG_GRACE']
+/** As in wrangler.toml. */
+const ALIAS = { '@aws-sdk/xml-builder': './node_modules/@aws-sdk/xml-builder/dist-cjs/index.js' }
 const say = (line) => process.stderr.write(`${line}\n`)
 
 try {
   await start()
 } catch (error) {
-  say(error?.code === undefined ? (error?.stack ?? String(error)) : error.message)
+  say(error?.code === undefined && error?.cause === undefined ? (error?.stack ?? String(error)) : error.message)
   process.exit(1)
 }
 
@@ -56,6 +61,15 @@ async function start() {
   settings.SREG_SETUP_SECRET ||= randomBytes(32).toString('hex')
   for (const warning of folder.warnings) say(`Warning: ${warning}`)
 
+  // Miniflare shows workerd to nobody, and begins another one when it crashes.
+  let runtime
+  subscribe('child_process', ({ process: child }) =>
+    child.once('spawn', () => {
+      if (!/workerd/.test(child.spawnfile)) return
+      runtime = child
+      endWithUs(child)
+    }),
+  )
   // Without it the emulator of R2 lets garbage pile up to 200 MB in a large push.
   env.MINIFLARE_WORKERD_V8_FLAGS ||= '--max-semi-space-size=2 --optimize-for-size'
   const workerd = new Miniflare(
@@ -81,13 +95,16 @@ async function start() {
       },
     }),
   )
+  let cron
   const end = async (signal) => {
-    if (signal !== undefined) say(`${signal}: stopping`)
     clearInterval(cron)
+    if (signal !== undefined) {
+      say(`${signal}: stopping`)
+      await drain(runtime)
+    }
     await workerd.dispose()
     unlock()
   }
-  let cron
   try {
     await workerd.ready
     const database = await workerd.getD1Database('DB')
@@ -110,20 +127,42 @@ async function start() {
     say(`Connect Apptainer:  npx sreg-lite connect ${url} --token-file FILE`)
   } catch (error) {
     await end()
-    throw error
+    if (!/already in use/i.test(error.message)) throw error
+    throw new Error(`Port ${options.port} on ${options.host} is taken.`, { cause: error })
   }
+}
+
+/** A process that outlives us however we end, and then ends workerd, whose ports would stay taken. */
+function endWithUs(child) {
+  const script = 'read -r _ || kill -9 "$1"'
+  const watch = spawn('/bin/sh', ['-c', script, 'sh', String(child.pid)], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  })
+  watch.stdin.on('error', () => undefined)
+  child.once('exit', () => watch.stdin.end('\n'))
+}
+
+/** Lets running requests end; workerd takes no new connection meanwhile. */
+async function drain(child) {
+  const grace = Number(env.SREG_GRACE || 30) * 1000
+  const ended = once(child, 'exit')
+  const late = new Promise((resolve) => setTimeout(resolve, grace).unref())
+  child.kill('SIGTERM')
+  await Promise.race([ended, late])
 }
 
 /** The Worker as one module, as `wrangler deploy` makes it. */
 async function bundle() {
   const { outputFiles } = await build({
+    absWorkingDir: root,
     entryPoints: [join(root, 'adapters/cloudflare/worker.ts')],
     bundle: true,
     format: 'esm',
     target: 'es2024',
-    platform: 'neutral',
-    mainFields: ['module', 'main'],
+    platform: 'browser',
     conditions: ['workerd', 'worker', 'browser'],
+    alias: ALIAS,
     external: ['node:*', 'cloudflare:*'],
     write: false,
     logLevel: 'warning',

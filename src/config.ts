@@ -137,6 +137,16 @@ export const SETTINGS = {
     schema: whole(0),
     help: 'bytes of the largest image that may be pushed; 0 is no limit',
   },
+  SREG_KEYS_ADD: {
+    default: 'token',
+    schema: z.enum(['token', 'anyone']),
+    help: 'who may add public keys: whoever has a token with the scope keys, or anyone (gpg sends no token)',
+  },
+  SREG_KEYS_READ: {
+    default: 'public',
+    schema: z.enum(['public', 'token']),
+    help: 'who may look public keys up: everybody, or whoever has a token',
+  },
   SREG_S3_BUCKET: {
     default: '',
     schema: z.string(),
@@ -210,6 +220,8 @@ export type Config = Readonly<{
   /** Bytes; null is no limit. */
   maxImage: number | null
   maxConnections: number
+  /** Who may add keys, and look them up. */
+  keys: Readonly<{ add: 'token' | 'anyone'; read: 'public' | 'token' }>
   /** Null keeps blobs on disk. */
   s3: S3Config | null
 }>
@@ -277,6 +289,8 @@ export function parseConfig(
   if (surroundings === 'workers')
     for (const name of ['SREG_SECRET', 'SREG_SIGNING_KEYS'] as const)
       if (!env[name]) problems.push(`${name}: is required on Workers; see docs/workers.md`)
+  if (surroundings === 'workers' && v.SREG_S3_BUCKET && !v.SREG_S3_ACCESS_KEY)
+    problems.push('SREG_S3_ACCESS_KEY: is required on Workers, which have no other credentials')
   if (Boolean(v.SREG_TLS_CERT) !== Boolean(v.SREG_TLS_KEY))
     problems.push('SREG_TLS_CERT and SREG_TLS_KEY: give both or neither')
   if (Boolean(v.SREG_S3_ACCESS_KEY) !== Boolean(v.SREG_S3_SECRET_KEY))
@@ -316,6 +330,7 @@ export function parseConfig(
     minFree: v.SREG_MIN_FREE,
     maxImage: v.SREG_MAX_IMAGE === 0 ? null : v.SREG_MAX_IMAGE,
     maxConnections: v.SREG_MAX_CONNECTIONS,
+    keys: Object.freeze({ add: v.SREG_KEYS_ADD, read: v.SREG_KEYS_READ }),
     s3:
       v.SREG_S3_BUCKET === ''
         ? null

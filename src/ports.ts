@@ -14,6 +14,7 @@ import type {
   Import,
   ImportReport,
   Judged,
+  KeyFacts,
   MovedKind,
   MovedRow,
   Policy,
@@ -21,6 +22,7 @@ import type {
   SifFacts,
   SignatureFacts,
   Standing,
+  StoredKey,
   Tag,
   Token,
   Upload,
@@ -471,6 +473,60 @@ export type TokensBook = {
   touch(ids: string[], now: Date): Promise<void>
 }
 
+/** Some keys; `next` is the `after` of the following page, null on the last one. */
+export type KeyPage = { keys: StoredKey[]; next: string | null }
+/** `after` null is the first page; `limit` is at most 1,000; without `armor` the keys have none. */
+export type KeyPlace = { after: string | null; limit: number; armor: boolean }
+/** Who changes a key: a writer with the scope `keys`, or null for who needs no token. */
+export type KeyWriter = Writer | null
+
+/** Public keys. `named` and `containing` know nothing of keys that their owners have removed. */
+export type KeysBook = {
+  /**
+   * Keys that one of `names` is a name of, in the order they came: upper-case hex digits (8 or 16 of
+   * the key id, the whole fingerprint) or e-mail addresses in lower case. A subkey's digits find its
+   * key, but only where no key has them itself: an encryption subkey may be anybody's (R46).
+   */
+  named(names: string[], place: KeyPlace, viewer: Viewer, now: Date): Promise<Seen<KeyPage>>
+  /**
+   * Keys with a user id that contains `text` (at least 3 characters), without regard to case;
+   * `whole`: that is `text`.
+   */
+  containing(
+    query: { text: string; whole: boolean },
+    place: KeyPlace,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<KeyPage>>
+  /** The key of that fingerprint with its armor, removed or not. */
+  find(fingerprint: string, viewer: Viewer, now: Date): Promise<Seen<StoredKey | null>>
+  /** The keys of those fingerprints that there are, with their armors, removed ones too. */
+  several(fingerprints: string[]): Promise<StoredKey[]>
+  /** Keys of a user, removed ones too; of everybody for null. */
+  list(ownerId: string | null, place: KeyPlace, viewer: Viewer, now: Date): Promise<Seen<KeyPage>>
+  /**
+   * Stores a key, or its merged form, by compare-and-set: false when its revision is not `expected`
+   * (0: there is none). `show` makes a removed key found again; `ownerId` gives it to that user.
+   * `denied` when the writer's token has ended meanwhile.
+   */
+  put(change: {
+    facts: KeyFacts
+    expected: number
+    show: boolean
+    ownerId?: string
+    by: KeyWriter
+    now: Date
+  }): Promise<boolean>
+  /**
+   * Hides a key, or forgets it when `forGood`; false when nobody could find it. `denied` when the
+   * writer is neither its owner nor an administrator (any more).
+   */
+  remove(
+    fingerprint: string,
+    options: { forGood: boolean; by: KeyWriter; now: Date },
+  ): Promise<boolean>
+}
+
 /**
  * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images, and
  * `public:` with the id of an image that was public and is now private.
@@ -509,7 +565,7 @@ export type StagedRow = {
   id: string
   parentId: string
   name: string
-  /** The MovedRow as JSON. */
+  /** The MovedRow as JSON; of a key also its facts, and the revision that it was merged with. */
   record: string
 }
 
@@ -593,6 +649,7 @@ export type Database = {
   signatures: SignaturesBook
   users: UsersBook
   tokens: TokensBook
+  keys: KeysBook
   ended: EndedBook
   settings: SettingsBook
   exports: ExportsBook

@@ -57,8 +57,11 @@ export type S3Options = {
   log: Log
   /** Milliseconds in which the store must take a chunk or answer; 60,000 unless given. */
   idleMs?: number
-  /** False trusts the bucket without trying it out, for runtimes that start all the time. */
-  check?: boolean
+  /**
+   * What an earlier start has found out about this configuration, for runtimes that start all the
+   * time: whether signed URLs may be trusted. Without it the bucket is tried out.
+   */
+  proven?: boolean
   /**
    * What the SDK of this runtime sends as a body of known length. On Node, Bun and Deno the default
    * serves; where the SDK sends by `fetch` (Workers), the readable side of a FixedLengthStream.
@@ -89,7 +92,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
   const bucket = openBucket(config, options.clock, idleMs)
   const { client, at } = bucket
   const signed = signWith(bucket, config, options.clock)
-  const proven = options.check === false || (await checkBucket(bucket, signed, config, options))
+  const proven = options.proven ?? (await checkBucket(bucket, signed, config, options))
 
   /** Runs a request that may be repeated; failures are sentences. */
   const request: Bucket['ask'] = (work, tries) =>

@@ -2,4 +2,9 @@
  * The migrations this program was built with, in order: a Worker has no folder to look into. A test
  * compares the list with migrations/.
  */
-export const MIGRATIONS = ['0001_init.sql', '0002_imports.sql'] as const
+export const MIGRATIONS = [
+  '0001_init.sql',
+  '0002_imports.sql',
+  '0003_keys.sql',
+  '0004_signatures.sql',
+] as const

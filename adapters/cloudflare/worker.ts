@@ -7,6 +7,7 @@ import info from '../../package.json' with { type: 'json' }
 import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
+import { sha256Hex } from '../../src/core/digest.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Database, Ended, Log } from '../../src/ports.ts'
 import { bind } from '../bind.ts'
@@ -67,7 +68,9 @@ async function openOnce(env: Env, context: ExecutionContext): Promise<Opened | n
   // Goes on when the client of this first request leaves.
   context.waitUntil(opening.catch(() => undefined))
   try {
-    return (opened = await opening)
+    const made = await opening
+    // Another request may have been first: what is known of running uploads is kept in one place.
+    return (opened ??= made)
   } catch (error) {
     collectedLog().event('error', 'not configured', {
       reason: error instanceof RegistryError ? error.message : String(error),
@@ -76,6 +79,8 @@ async function openOnce(env: Env, context: ExecutionContext): Promise<Opened | n
   }
 }
 
+/** A bucket that failed the test of signed addresses is tested again after this time. */
+const RETRY_MS = 3_600_000
 /** Some 25 queries and as many calls to R2 for each run, of the 50 that a free account has. */
 const SWEEP_BUDGET = { pages: 2, aborts: 8 }
 
@@ -89,7 +94,7 @@ async function open(env: Env): Promise<Opened> {
   const signing = readKeys(signingKeys?.reveal() ?? '')
   if (secret === null) throw new Error('parseConfig lets no Worker go without a secret')
   const database = d1Database(bound(env.DB, 'DB', 'D1'), { migrations: MIGRATIONS })
-  const blobs = await openBlobs(config, env, log)
+  const blobs = await openBlobs(config, env, database, log)
   const registryId =
     config.s3 === null
       ? await bind(database, blobs, randomIds, log)
@@ -121,31 +126,48 @@ async function open(env: Env): Promise<Opened> {
 }
 
 /** R2 by its binding, or the bucket that the settings name: R2 by its S3 keys, for example. */
-async function openBlobs(config: Config, env: Env, log: Log): Promise<BlobStore> {
-  if (config.s3 === null) return r2Blobs(bound(env.BLOBS, 'BLOBS', 'R2'))
+async function openBlobs(
+  { s3 }: Config,
+  env: Env,
+  { settings }: Pick<Database, 'settings'>,
+  log: Log,
+): Promise<BlobStore> {
+  if (s3 === null) return r2Blobs(bound(env.BLOBS, 'BLOBS', 'R2'))
   // The SDK takes its time to start, so only those pay who use it.
   const { s3Blobs } = await import('../blobs/s3.ts')
-  return s3Blobs(config.s3, {
-    clock: systemClock,
-    log,
-    // Isolates start all the time; a bucket is tried out by a host, or by nobody.
-    check: false,
-    body: (chunks, size) => {
-      const fixed = new FixedLengthStream(size)
-      const writer = fixed.writable.getWriter()
-      const pump = async () => {
-        try {
-          for await (const chunk of chunks) await writer.write(chunk)
-          await writer.close()
-        } catch (error) {
-          await writer.abort(error)
-        }
-      }
-      pump().catch(() => undefined)
-      // the types of Node and of the DOM name the same streams
-      return fixed.readable as never
-    },
-  })
+  const options = { clock: systemClock, log, body: fixedBody }
+  // Isolates start all the time: a bucket is tried out once for each configuration (R62).
+  const noted = `s3_check.${sha256Hex(JSON.stringify(s3))}`
+  const known = await settings.get(noted)
+  const now = systemClock.now().getTime()
+  if (known === 'trusted') return s3Blobs(s3, { ...options, proven: true })
+  if (known !== null && now - Number(known) < RETRY_MS) {
+    log.event('warn', 's3.redirect-off', {
+      note: 'the bucket failed the test of signed addresses; image bytes go through this Worker until it is tested again',
+    })
+    return s3Blobs(s3, { ...options, proven: false })
+  }
+  const blobs = await s3Blobs(s3, options)
+  const failed = s3.redirect && blobs.direct === undefined
+  await settings.set(noted, failed ? String(now) : 'trusted')
+  return blobs
+}
+
+/** A body as `fetch` of workerd sends it, with its length. */
+function fixedBody(chunks: AsyncIterable<Uint8Array>, size: number) {
+  const fixed = new FixedLengthStream(size)
+  const writer = fixed.writable.getWriter()
+  const pump = async () => {
+    try {
+      for await (const chunk of chunks) await writer.write(chunk)
+      await writer.close()
+    } catch (error) {
+      await writer.abort(error)
+    }
+  }
+  pump().catch(() => undefined)
+  // the types of Node and of the DOM name the same streams
+  return fixed.readable as never
 }
 
 /**

@@ -16,6 +16,8 @@ const CODES: Record<number, ErrorCode> = {
   403: 'denied',
   404: 'not_found',
   409: 'conflict',
+  413: 'too_large',
+  507: 'insufficient_storage',
 }
 /** Characters of an answer that could turn a terminal's text around. */
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu

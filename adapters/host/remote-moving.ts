@@ -7,6 +7,8 @@ import { answerOf } from './remote-admin.ts'
 
 /** Bytes asked for at a time: what breaks off is asked for again from where it broke. */
 const RANGE = 64 * 1024 * 1024
+/** Bytes handed to a connection at a time. */
+const STEP = 1024 * 1024
 /** Waits before trying again what a bad connection or a busy server refused, in ms. */
 const WAITS = [500, 2000, 5000]
 
@@ -20,14 +22,16 @@ export function remoteMoving(
     path: string,
     init: { body?: BodyInit; headers?: Record<string, string> } = {},
   ): Promise<Response> {
+    const request: RequestInit & { duplex: 'half' } = {
+      ...init,
+      method,
+      headers: { ...init.headers, authorization: `Bearer ${token}` },
+      // A redirect could take the token elsewhere.
+      redirect: 'manual',
+      duplex: 'half',
+    }
     try {
-      return await fetch(`${url}${path}`, {
-        ...init,
-        method,
-        headers: { ...init.headers, authorization: `Bearer ${token}` },
-        // A redirect could take the token elsewhere.
-        redirect: 'manual',
-      })
+      return await fetch(`${url}${path}`, request)
     } catch (cause) {
       const reason = (cause as Error).cause instanceof Error ? (cause as Error).cause : cause
       throw new RegistryError(
@@ -51,11 +55,22 @@ export function remoteMoving(
     return work()
   }
 
-  const call = <T>(method: string, path: string, body?: object | Uint8Array<ArrayBuffer>) =>
+  const call = <T>(method: string, path: string, body?: object) =>
     patiently(async () => {
-      const payload = body instanceof Uint8Array ? body : JSON.stringify(body)
-      const init = body === undefined ? {} : { body: payload }
+      const init = body === undefined ? {} : { body: JSON.stringify(body) }
       return answerOf<T>(url, await send(method, path, init))
+    })
+
+  const put = <T>(path: string, piece: Uint8Array<ArrayBuffer>) =>
+    patiently(async () => {
+      const streamed = await send('PUT', path, {
+        body: streamOf(piece),
+        headers: { 'content-length': String(piece.length) },
+      })
+      if (streamed.status !== 411) return answerOf<T>(url, streamed)
+      // Deno drops the length of a stream
+      await streamed.body?.cancel()
+      return answerOf<T>(url, await send('PUT', path, { body: piece }))
     })
 
   async function* range(digest: string, start: number, end: number): AsyncGenerator<Uint8Array> {
@@ -112,13 +127,13 @@ export function remoteMoving(
         if (!wanted) return
         const pieces = gather(bytes, partSize ?? size)
         if (partSize === null) {
-          for await (const piece of pieces) await call('PUT', path, piece)
+          for await (const piece of pieces) await put(path, piece)
           return
         }
         const parts: { number: number; etag: string }[] = []
         for await (const piece of pieces) {
           const number = parts.length + 1
-          const { etag } = await call<{ etag: string }>('PUT', `${path}/${number}`, piece)
+          const { etag } = await put<{ etag: string }>(`${path}/${number}`, piece)
           parts.push({ number, etag })
         }
         await call('POST', `${path}/parts`, { parts })
@@ -137,6 +152,21 @@ export function remoteMoving(
       },
     },
   }
+}
+
+/** The same bytes bit by bit: fetch copies a whole body first, and several copies stay for a while. */
+function streamOf(bytes: Uint8Array<ArrayBuffer>): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let at = 0
+  return new ReadableStream(
+    {
+      pull(controller) {
+        if (at >= bytes.length) return controller.close()
+        controller.enqueue(bytes.subarray(at, at + STEP))
+        at += STEP
+      },
+    },
+    { highWaterMark: 0 },
+  )
 }
 
 /** Pieces of exactly `size` bytes, the last one shorter, each in one buffer that is used again. */

@@ -110,6 +110,47 @@ export function authorise(
   )
 }
 
+/** What the operator says of the keystore: who may look keys up, and who may add them. */
+export type KeystorePolicy = { read: 'public' | 'token'; add: 'token' | 'anyone' }
+
+export type KeyAction = 'look up' | 'add' | 'claim' | 'remove'
+
+/**
+ * The one decision in front of the keystore; throws what is not allowed, with a sentence for the
+ * terminal. `ownerId` is that of the key that is meant, null when it is nobody's: adding one proves
+ * nothing, so who has added it may not remove it (R46).
+ */
+export function authoriseKey(
+  identity: Identity,
+  action: KeyAction,
+  policy: KeystorePolicy,
+  ownerId: string | null = null,
+): void {
+  if (action === 'look up' && policy.read === 'public') return
+  if (action === 'add' && policy.add === 'anyone') return
+  if (identity.kind === 'anonymous')
+    throw new RegistryError(
+      'unauthenticated',
+      action === 'look up'
+        ? 'This keystore answers to tokens only: log in first, for example with apptainer remote login.'
+        : 'Keys are changed with a token only: log in first, for example with apptainer remote login.',
+      { subject: 'token' },
+    )
+  if (action === 'look up' || (action === 'remove' && identity.admin)) return
+  if (!hasScope(identity, 'keys'))
+    throw new RegistryError(
+      'denied',
+      'Your token lacks the scope "keys"; create one that has it with sreg-lite token create.',
+      { subject: 'key' },
+    )
+  if (action === 'remove' && ownerId !== identity.userId)
+    throw new RegistryError(
+      'denied',
+      'Only its owner and administrators may remove this key; it is yours when you sign for it (sreg-lite key claim).',
+      { subject: 'key' },
+    )
+}
+
 /**
  * R14: a token that is made with another one has no more scopes and no longer a life. Throws
  * `denied`, saying which.

@@ -1,10 +1,11 @@
 /** Entities to tags: find, create, tag, delete, search. Every method asks `authorise` first. */
-import { RegistryError } from '../errors.ts'
+import { isRegistryError, RegistryError } from '../errors.ts'
 import type { Below, BlobStore, Clock, Database, Ids, LookupPath, Seen, Writer } from '../ports.ts'
 import { absent, authorise, identify } from './access.ts'
 import type { Claims, Collection, Container, Entity, Identity, Image, Tag } from './model.ts'
 import { checkName } from './names.ts'
 import { parseHash, type Ref } from './ref.ts'
+import { createVerdicts, isPending } from './verdicts.ts'
 
 /** The arch that a request without one means: clients before 3.3 send none. */
 export const DEFAULT_ARCH = 'amd64'
@@ -43,6 +44,7 @@ const described = (text: string) => (/^no description$/i.test(text.trim()) ? '' 
 
 export function createCatalog({ database, blobs, clock, ids }: Deps) {
   const { catalog } = database
+  const verdicts = createVerdicts({ database, clock })
 
   /** Reads with the claims as viewer and turns claims and standing into the identity. */
   async function look<T>(
@@ -247,17 +249,20 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       const known = await catalog.readableBlob(digest, claims, writer.now)
       if (known === null || !(await holds(known))) return row
       try {
-        await catalog.attach({
-          imageId: row.id,
-          digest,
-          size: known.size,
-          facts: null,
-          writer,
-          source: { kind: 'blob', blobId: known.id },
-        })
+        await verdicts.admitted(row.id, () =>
+          catalog.attach({
+            imageId: row.id,
+            digest,
+            size: known.size,
+            facts: null,
+            writer,
+            source: { kind: 'blob', blobId: known.id },
+          }),
+        )
       } catch (error) {
-        // the copy went in this very moment: the client uploads, as if it had never been there
-        if (error instanceof RegistryError && error.code === 'conflict') return row
+        // the copy went in this very moment, or nobody has looked at its signatures: the client
+        // uploads, as if it had never been there
+        if (isRegistryError(error, 'conflict') || isPending(error)) return row
         throw error
       }
       return { ...row, uploaded: true, blob: { key: known.key, size: known.size } }
@@ -299,7 +304,9 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
           `The image file was built for ${arch}, so it cannot be tagged "${tag}" for ${change.arch}.`,
           { subject: 'tag' },
         )
-      await catalog.setTag({ ...change, containerId, tag, writer: writerOf(identity, clock) })
+      await verdicts.admitted(change.imageId, () =>
+        catalog.setTag({ ...change, containerId, tag, writer: writerOf(identity, clock) }),
+      )
     },
 
     /** By tag: that tag of that arch, and the image with its last tag. By hash: all of it. */

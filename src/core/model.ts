@@ -219,6 +219,54 @@ export type Image = {
   tags: string[]
 }
 
+/** What a public key says, of packets that its own key has signed; parsed by openpgp.ts alone. */
+export type KeyFacts = {
+  /** Upper-case hex digits: 40 (v4) or 64 (v6). */
+  fingerprint: string
+  /** 16 upper-case hex digits. */
+  keyId: string
+  version: number
+  /** Number of the public-key algorithm (RFC 9580 §9.1). */
+  algorithm: number
+  /** Size of the key in bits, where its algorithm has one. */
+  bits: number | null
+  createdAt: Date
+  expiresAt: Date | null
+  revoked: boolean
+  userIds: {
+    text: string
+    email: string | null
+    createdAt: Date | null
+    expiresAt: Date | null
+    revoked: boolean
+  }[]
+  subkeys: {
+    fingerprint: string
+    keyId: string
+    canSign: boolean
+    revoked: boolean
+    expiresAt: Date | null
+  }[]
+  /** The key with these packets only. */
+  armor: string
+}
+
+/** A key in the keystore. */
+export type StoredKey = {
+  /** `armor` is empty where it was not asked for. */
+  facts: KeyFacts
+  /** Whose account signed a challenge with the key (R46); null: nobody's yet. */
+  owner: { id: string; name: string } | null
+  /** Id of the user who sent it first; null: nobody that is known. */
+  addedBy: string | null
+  addedAt: Date
+  updatedAt: Date
+  /** When its owner removed it: nobody finds it since then. */
+  removedAt: Date | null
+  /** Counts changes, from 1. */
+  revision: number
+}
+
 /** A tag of one container: name → image, per arch. */
 export type Tag = { arch: string; name: string; imageId: string }
 
@@ -314,6 +362,16 @@ export type MovedRow =
       arch: string
       imageId: string
       updatedAt: number
+    }
+  | {
+      type: 'key'
+      fingerprint: string
+      armor: string
+      ownerId: string | null
+      addedBy: string | null
+      addedAt: number
+      updatedAt: number
+      removedAt: number | null
     }
 export type MovedKind = MovedRow['type']
 

@@ -3,12 +3,14 @@
  * through in docs/uploads.md; nothing here makes an image visible but `attach` (R8).
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
-import type { BlobInfo, BlobPart, BlobStore, Bytes, Clock, Database, Ids } from '../ports.ts'
+import type { BlobInfo, BlobPart, BlobStore, Bytes, Clock, Database, Ids, Log } from '../ports.ts'
 import { absent, authorise, identify } from './access.ts'
 import { containerFacts, writerOf } from './catalog.ts'
 import { hasher, type Hasher } from './digest.ts'
 import type { Claims, Identity, Image, SifFacts, Upload } from './model.ts'
 import { inspectSif } from './sif.ts'
+import { examineSignatures, objectHasher, type ObjectDigests } from './signatures.ts'
+import { createVerdicts, PENDING, UNSIGNED } from './verdicts.ts'
 
 /** Bytes of a part: fits a Worker's request limit, and is the client's own threshold. */
 export const PART_SIZE = 64 * 1024 * 1024
@@ -40,10 +42,62 @@ type Deps = {
   minFree: number
   /** Bytes of the largest image that may be pushed; null is no limit. */
   maxImage?: number | null
+  /** Bytes that a completion may read again to compare signatures with them; null is no limit (R52). */
+  verifyLimit?: number | null
+  log?: Log
+}
+
+/** A running SHA-256 of a whole image, and of what is signed in it. */
+export type ImageHasher = {
+  update(chunk: Uint8Array): void
+  hex(): string
+  copy(): ImageHasher
+  objects(): ObjectDigests
 }
 
 /** R3: a hash bound to exactly the parts whose etags it names. */
-type RunningHash = { hash: Hasher; etags: string[] }
+type RunningHash = { hash: ImageHasher; etags: string[] }
+
+/** What is known of a whole blob without reading it again. */
+type Known = { digest: string; objects: ObjectDigests | null }
+
+/** Starts the hashes of an image of `size` bytes; one without signatures costs one hash. */
+export function imageHasher(size: number): ImageHasher {
+  return both(hasher(), objectHasher(size))
+}
+
+const both = (hash: Hasher, objects: ReturnType<typeof objectHasher>): ImageHasher => ({
+  update(chunk) {
+    hash.update(chunk)
+    objects.update(chunk)
+  },
+  hex: () => hash.hex(),
+  copy: () => both(hash.copy(), objects.copy()),
+  objects: () => objects.digests(),
+})
+
+/**
+ * The body, shown to `see` on its way until that says false. One that the runtime moves by itself
+ * is left alone.
+ */
+export function watched(body: Bytes, see: (chunk: Uint8Array) => boolean): Bytes {
+  if (body.native !== undefined) return body
+  return {
+    [Symbol.asyncIterator]() {
+      const chunks = body[Symbol.asyncIterator]()
+      let looking = true
+      const look = (result: IteratorResult<Uint8Array>) => {
+        if (looking && result.done !== true) looking = see(result.value)
+        return result
+      }
+      return {
+        next: () => (looking ? chunks.next().then(look) : chunks.next()),
+        return: async (value?: unknown) =>
+          (await chunks.return?.(value)) ?? { done: true, value: undefined },
+      }
+    },
+  }
+}
 
 export type Uploads = ReturnType<typeof createUploads>
 
@@ -60,36 +114,57 @@ export function uploadDeadline(now: Date, size: number): Date {
 export const isOnePart = ({ size, partSize }: { size: number; partSize: number }) =>
   size <= partSize
 
-/** SHA-256 of a stored blob, read once from end to end. */
-export async function hashBlob(blobs: BlobStore, key: string): Promise<string> {
+/** Hashes of a stored blob, read once from end to end. */
+export async function hashBlob(blobs: BlobStore, key: string): Promise<ImageHasher> {
   const blob = await blobs.get(key)
   if (blob === null) throw new Error('the blob went while it was being checked')
-  const hash = hasher()
+  const hash = imageHasher(blob.size)
   for await (const chunk of blob.stream()) hash.update(chunk)
-  return hash.hex()
+  return hash
 }
 
-/** What a stored blob of `size` bytes says about itself; `invalid` when it is no SIF image. */
-export async function inspectBlob(blobs: BlobStore, key: string, size: number): Promise<SifFacts> {
-  return inspectSif(async (start, length) => {
-    const blob = await blobs.get(key, { start, end: start + length - 1 })
+/**
+ * What a stored blob of `size` bytes says about itself; `invalid` when it is no SIF image. Signed
+ * objects whose digests are not `known` are read once more, up to `limit` bytes.
+ */
+export async function inspectBlob(
+  blobs: BlobStore,
+  key: string,
+  size: number,
+  {
+    known = null,
+    limit = null,
+  }: { known?: ObjectDigests | null; limit?: number | null | undefined } = {},
+): Promise<SifFacts> {
+  async function* stream(start: number, end: number) {
+    const blob = await blobs.get(key, { start, end })
     if (blob === null) throw new Error('the blob went while it was being inspected')
-    const bytes = new Uint8Array(blob.range.end - blob.range.start + 1)
+    yield* blob.stream()
+  }
+  async function read(start: number, length: number) {
+    const bytes = new Uint8Array(length)
     let at = 0
-    for await (const chunk of blob.stream()) {
+    for await (const chunk of stream(start, start + length - 1)) {
+      if (at + chunk.length > length) return new Uint8Array()
       bytes.set(chunk, at)
       at += chunk.length
     }
-    return bytes
-  }, size)
+    return bytes.subarray(0, at)
+  }
+  const facts = await inspectSif(read, size)
+  if (!facts.signed) return facts
+  const options = { known, limit: limit ?? Infinity }
+  return { ...facts, signatures: await examineSignatures({ read, stream }, size, options) }
 }
 
-export function createUploads({ database, blobs, clock, ids, minFree, maxImage = null }: Deps) {
+export function createUploads(deps: Deps) {
+  const { database, blobs, clock, ids, minFree, maxImage = null } = deps
   const { catalog, uploads } = database
+  const verdicts = createVerdicts(deps)
   /** By upload id, oldest first; an absent entry means: read the finished blob again. */
   const running = new Map<string, RunningHash>()
-  /** Keys whose whole-blob SHA-256 the store checked while this process received them. */
-  const checked = new Map<string, string>()
+  /** By key: what the store checked of a whole blob while this process received it. */
+  const checked = new Map<string, Known>()
   /** By upload id: bodies being received in this process, and when the last one ended or was signed for. */
   const activity = new Map<string, { bodies: number; at: number }>()
   /** Ids of uploads that a full disk ended and whose rows do not say so yet. */
@@ -241,20 +316,44 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
     upload: Upload,
     parts: BlobPart[] | null,
     stored: BlobInfo,
-  ): Promise<string> {
+  ): Promise<Known> {
     const state = running.get(upload.id)
+    const unread = (digest: string) => ({ digest, objects: null })
+    const read = (hash: ImageHasher) => ({ digest: hash.hex(), objects: hash.objects() })
     if (parts === null) {
-      const known = checked.get(upload.blobKey) ?? stored.sha256
+      const known = checked.get(upload.blobKey)
       if (known !== undefined) return known
+      if (stored.sha256 !== undefined) return unread(stored.sha256)
     } else if (
       state !== undefined &&
       state.etags.length === parts.length &&
       state.etags.every((etag, index) => etag === parts[index]?.etag)
     )
-      return state.hash.hex()
+      return read(state.hash)
     // R4: nobody could write the one part but under the image's own hash, which the store checks.
-    else if (blobs.direct !== undefined && isOnePart(upload)) return upload.digest
-    return hashBlob(blobs, upload.blobKey)
+    else if (blobs.direct !== undefined && isOnePart(upload)) return unread(upload.digest)
+    return read(await hashBlob(blobs, upload.blobKey))
+  }
+
+  /**
+   * Stores a whole body under its key. The digests of what is signed in it are those of the image,
+   * for the store has checked that all of it is (R3).
+   */
+  async function putWhole(
+    key: string,
+    body: Bytes,
+    { size, sha256 }: { size: number; sha256: string },
+  ): Promise<BlobInfo> {
+    const objects = objectHasher(size)
+    const info = await blobs.put(
+      key,
+      watched(body, (chunk) => objects.update(chunk)),
+      size,
+      sha256,
+    )
+    const seen = body.native === undefined
+    remember(checked, key, { digest: sha256, objects: seen ? objects.digests() : null })
+    return info
   }
 
   /**
@@ -268,12 +367,13 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
   }
 
   async function finish(
+    image: Image,
     upload: Upload,
     claim: string,
     parts: BlobPart[] | null,
     identity: Identity,
   ): Promise<void> {
-    const { id, blobKey, handle, size, digest, imageId } = upload
+    const { id, blobKey, handle, size, digest } = upload
     const renewal = setInterval(() => {
       // a lost lease shows in the guard of attach
       uploads.renew(id, claim, new Date(clock.now().getTime() + LEASE_MS)).catch(() => undefined)
@@ -292,7 +392,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
           { subject: 'upload' },
         )
       }
-      const found = await digestOf(upload, parts, info)
+      const { digest: found, objects } = await digestOf(upload, parts, info)
       if (found !== digest) {
         await refuse(upload, claim)
         throw new RegistryError(
@@ -301,27 +401,52 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
           { subject: 'upload' },
         )
       }
-      const facts = await inspectBlob(blobs, blobKey, size).catch(async (error: unknown) => {
-        if (isRegistryError(error, 'invalid')) await refuse(upload, claim)
+      const refused = async (error: unknown): Promise<never> => {
+        await refuse(upload, claim)
+        throw error
+      }
+      const facts = await inspectBlob(blobs, blobKey, size, {
+        known: objects,
+        limit: deps.verifyLimit,
+      }).catch((error: unknown) => {
+        if (isRegistryError(error, 'invalid')) return refused(error)
         throw error
       })
+      // asked ahead of attach, whose guard decides: what was never attached may go at once (R7)
+      if (image.policy === 'require') {
+        const judged = facts.signatures ? await verdicts.judge(facts.signatures) : null
+        await verdicts.admit(image.id, judged ?? (facts.signed ? PENDING : UNSIGNED)).catch(refused)
+      }
       const attach = () =>
-        catalog.attach({
-          imageId: imageId ?? '',
-          digest,
-          size,
-          facts,
-          writer: writerOf(identity, clock),
-          source: { kind: 'upload', uploadId: id, claim, blobId: ids.next(), key: blobKey },
-        })
+        verdicts.admitted(
+          image.id,
+          (judged) =>
+            catalog.attach({
+              imageId: image.id,
+              digest,
+              size,
+              facts,
+              judged,
+              writer: writerOf(identity, clock),
+              source: { kind: 'upload', uploadId: id, claim, blobId: ids.next(), key: blobKey },
+            }),
+          facts.signatures,
+        )
       await attach()
       // R60: equal bytes stored before are used, unless they have gone; then these take their place
-      const { value: image } = await catalog.imageById(imageId ?? '', null, clock.now())
-      const used = image?.blob?.key ?? blobKey
+      const { value: attached } = await catalog.imageById(image.id, null, clock.now())
+      const used = attached?.blob?.key ?? blobKey
       if (used !== blobKey && (await blobs.head(used)) === null) {
         await catalog.markLost(used)
         await attach()
       }
+      if (attached?.policy === 'warn' && attached.judgement.verdict !== 'verified')
+        deps.log?.event('warn', 'policy.unmet', {
+          image: image.id,
+          container: `${image.entityName}/${image.collectionName}/${image.containerName}`,
+          verdict: attached.judgement.verdict,
+          why: attached.judgement.why,
+        })
     } catch (error) {
       // a wrong list of parts, or a store that failed, is no reason to lose what has arrived
       await uploads
@@ -347,6 +472,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
 
   /** R20: one claim wins; the work goes on when the client has hung up; others wait for it. */
   async function complete(
+    image: Image,
     upload: Upload,
     parts: BlobPart[] | null,
     identity: Identity,
@@ -365,7 +491,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
         const claim = ids.next()
         const lease = new Date(now.getTime() + LEASE_MS)
         if (await uploads.claim(upload.id, claim, now, lease)) {
-          const work = finish(upload, claim, parts, identity).finally(() => {
+          const work = finish(image, upload, claim, parts, identity).finally(() => {
             if (finishing.get(upload.id) === work) finishing.delete(upload.id)
           })
           finishing.set(upload.id, work)
@@ -411,7 +537,8 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
     async openParts(imageId: string, size: number, claims: Claims | null): Promise<Upload> {
       const { image, identity } = await pushable(imageId, claims)
       const upload = await begin(await open(image, identity, size, PART_SIZE))
-      if (blobs.direct === undefined) remember(running, upload.id, { hash: hasher(), etags: [] })
+      if (blobs.direct === undefined)
+        remember(running, upload.id, { hash: imageHasher(size), etags: [] })
       return upload
     },
 
@@ -436,9 +563,8 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
       body: Bytes,
     ): Promise<{ etag: string }> {
       const { etag } = await receiving(ticket.upload, () =>
-        blobs.put(ticket.key, body, ticket.size, ticket.sha256),
+        putWhole(ticket.key, body, ticket),
       ).catch((error: unknown) => endIfFull({ ...ticket, handle: null }, error))
-      remember(checked, ticket.key, ticket.sha256)
       return { etag }
     },
 
@@ -487,13 +613,12 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
       const upload = await open(image, identity, size, size)
       const { blobKey, digest } = upload
       try {
-        await receiving(upload.id, () => blobs.put(blobKey, body, size, digest))
+        await receiving(upload.id, () => putWhole(blobKey, body, { size, sha256: digest }))
       } catch (error) {
         await drop(upload).catch(() => undefined)
         return await endIfFull({ upload: upload.id, key: blobKey, handle: null }, error)
       }
-      remember(checked, blobKey, digest)
-      await complete(upload, null, identity)
+      await complete(image, upload, null, identity)
       return image
     },
 
@@ -508,7 +633,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
         if (upload.state === 'done') continue
         const parts = await arrived(upload)
         if (parts === undefined) continue
-        await complete(upload, parts, identity)
+        await complete(image, upload, parts, identity)
         return image
       }
       if (image.uploaded || value.some(({ state }) => state === 'done')) return image
@@ -528,7 +653,7 @@ export function createUploads({ database, blobs, clock, ids, minFree, maxImage =
       const upload = await own(imageId, uploadId, claims)
       if (upload.state === 'done') return image
       if (upload.state !== 'open' && upload.state !== 'finishing') throw ended()
-      await complete(upload, parts, identity)
+      await complete(image, upload, parts, identity)
       return image
     },
 

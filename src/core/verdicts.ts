@@ -258,5 +258,15 @@ function refusal(found: PolicyStanding, cause?: unknown): RegistryError {
         : 'a key that nobody who may write there has claimed (sreg-lite key claim)'
     }.`,
   }[verdict]
-  return new RegistryError('denied', sentence, { subject: 'policy', cause })
+  return new RegistryError('denied', sentence, {
+    subject: 'policy',
+    detail: { verdict },
+    cause,
+  })
 }
+
+/** A policy has refused what nobody has looked at. */
+export const isPending = (error: unknown): boolean =>
+  isRegistryError(error, 'denied') &&
+  error.subject === 'policy' &&
+  error.detail?.verdict === 'pending'

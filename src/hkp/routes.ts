@@ -1,30 +1,35 @@
-/** The keystore's addresses. Until it lands, clients get answers they understand (protocol.md §7). */
+/** The keystore's addresses, those of every OpenPGP keyserver (protocol.md §7). */
+import type { KeystorePolicy } from '../core/access.ts'
+import type { Keyring } from '../core/keyring.ts'
 import type { Claims } from '../core/model.ts'
-import { RegistryError } from '../errors.ts'
+import type { RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'
+import type { Transfer } from '../http/transfer.ts'
+import type { Clock } from '../ports.ts'
+import { addHandler } from './add.ts'
+import { CORS, lookupHandler } from './lookup.ts'
 
-export function hkpRoutes(deps: { authenticate: (c: Ctx) => Promise<Claims | null> }) {
+export function hkpRoutes(deps: {
+  keyring: Keyring
+  policy: KeystorePolicy
+  clock: Clock
+  transfer: Transfer
+  authenticate: (c: Ctx) => Promise<Claims | null>
+}) {
+  // before the body is read; the keyring looks at the token's row
+  const adding = deps.policy.add === 'anyone' ? 'read' : 'keys'
+  // prettier-ignore
   const routes: Route[] = [
-    {
-      method: 'GET',
-      path: '/pks/lookup',
-      access: 'open',
-      handler: () => {
-        throw new RegistryError('not_found', 'No key found.', { subject: 'key' })
-      },
-    },
-    {
-      method: 'POST',
-      path: '/pks/add',
-      access: 'open',
-      handler: () => {
-        throw new RegistryError('unimplemented', 'This registry does not store keys yet.', {
-          subject: 'key',
-        })
-      },
-    },
+    { method: 'GET', path: '/pks/lookup', access: 'read', handler: lookupHandler(deps) },
+    { method: 'POST', path: '/pks/add', access: adding, handler: addHandler(deps) },
   ]
-  return defineRoutes({ routes, owns: ['/pks/*'], onError, deps })
+  return defineRoutes({ routes, owns: ['/pks/*'], onError: refuse, deps })
+}
+
+function refuse(error: RegistryError, c: Ctx): Response {
+  const response = onError(error, c)
+  for (const [name, value] of Object.entries(CORS)) response.headers.set(name, value)
+  return response
 }

@@ -828,7 +828,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       }
       // ahead of the guard, which looks at it
       const verdict =
-        facts?.signatures != null && judged !== null
+        facts?.signatures != null && judged != null
           ? w.verdict(verdictValues(digest, facts.signatures, judged))
           : []
       const after = [

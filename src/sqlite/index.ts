@@ -5,6 +5,7 @@ import { sqliteCatalog } from './catalog.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
+import { sqliteKeys } from './keys.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -27,6 +28,7 @@ export function sqliteDatabase(handle: Handle): Database {
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
+    keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),

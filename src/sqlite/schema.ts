@@ -271,6 +271,36 @@ export const importBlobs = sqliteTable(
   (t) => [primaryKey({ columns: [t.importId, t.digest] })],
 )
 
+export const keys = sqliteTable(
+  'keys',
+  {
+    seq: integer('seq').primaryKey({ autoIncrement: true }),
+    fingerprint: text('fingerprint').notNull().unique(),
+    revision: integer('revision').notNull(),
+    ownerId: text('owner_id').references(() => users.id, { onDelete: 'set null' }),
+    addedBy: text('added_by'),
+    addedAt: time('added_at').notNull(),
+    updatedAt: time('updated_at').notNull(),
+    removedAt: time('removed_at'),
+    /** KeyFacts without the armor as JSON, times as text. */
+    facts: text('facts').notNull(),
+    armor: text('armor').notNull(),
+  },
+  (t) => [index('keys_owner').on(t.ownerId, t.seq)],
+)
+
+export const keyNames = sqliteTable(
+  'key_names',
+  {
+    name: text('name').notNull(),
+    rank: integer('rank').notNull(),
+    keySeq: integer('key_seq')
+      .notNull()
+      .references(() => keys.seq, { onDelete: 'cascade' }),
+  },
+  (t) => [primaryKey({ columns: [t.name, t.rank, t.keySeq] }), index('key_names_key').on(t.keySeq)],
+)
+
 /** R6: preconditions of a batch; a false one raises with its own name. */
 export const guard = sqliteTable('guard', {
   mayWrite: integer('may_write').notNull().default(1),
@@ -321,4 +351,10 @@ export const search = sqliteTable('search', {
   tags: text('tags'),
   description: text('description'),
   labels: text('labels'),
+})
+
+/** The full-text index of user ids; `rowid` is `keys.seq`. */
+export const searchKeys = sqliteTable('search_keys', {
+  rowid: integer('rowid'),
+  userIds: text('user_ids'),
 })

@@ -292,7 +292,7 @@ describeWithRadosgw('BlobStore: s3', () => {
     const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
     const config = { ...(await makeBucket()).config, endpoint }
     const log = { event: () => {} }
-    const store = await s3Blobs(config, { clock: systemClock, log, check: false })
+    const store = await s3Blobs(config, { clock: systemClock, log, proven: false })
     expect(await outcome(store.ping())).toBe('unavailable')
     expect(await outcome(store.head(newKey()))).toBe('unavailable')
     await new Promise((resolve) => server.close(resolve))

@@ -28,11 +28,11 @@ const plain = (sql: string) =>
     .replaceAll(/["\s]+/g, ' ')
     .trim()
 
-/** Every ordinary table in drizzle's words; the full-text one has no columns with types. */
+/** Every ordinary table in drizzle's words; the full-text ones have no columns with types. */
 const tables = Object.values(schema)
   .filter((table) => is(table, SQLiteTable))
   .map(getTableConfig)
-  .filter(({ name }) => name !== 'search')
+  .filter(({ name }) => !name.startsWith('search'))
 
 type Described = {
   columns: Record<string, unknown>[]
@@ -133,11 +133,13 @@ describe('schema.ts and migrations/*.sql', () => {
       expect(inDrizzle(table)).toEqual(inFile(table.name))
     })
 
-  it('have the same columns in the full-text index', () => {
-    const { columns } = getTableConfig(schema.search)
-    const found = all('PRAGMA table_info(search)').map(({ name }) => name)
-    expect(columns.map(({ name }) => name)).toEqual(['rowid', ...found])
-  })
+  for (const table of [schema.search, schema.searchKeys]) {
+    const { name, columns } = getTableConfig(table)
+    it(`have the same columns in the full-text index ${name}`, () => {
+      const found = all(`PRAGMA table_info(${name})`).map((column) => column.name)
+      expect(columns.map((column) => column.name)).toEqual(['rowid', ...found])
+    })
+  }
 })
 
 describe('query plans', () => {

@@ -14,7 +14,7 @@ export type HostTarget = Target & { process: ServerProcess }
 /** A registry on the runtime, with a fresh data folder unless one is given. */
 export async function hostTarget(
   runtime: Runtime,
-  { env = {}, data }: TargetOptions = {},
+  { env = {}, data, store }: TargetOptions = {},
 ): Promise<HostTarget> {
   build()
   data ??= await mkdtemp(join(tmpdir(), `sreg-${runtime}-`))
@@ -22,7 +22,7 @@ export async function hostTarget(
   return {
     url: server.url,
     data,
-    store: diskStore(data),
+    store: store ?? diskStore(data),
     ...booksOf(data),
     process: server,
     ...(runtime === 'node' ? {} : { bareRefusals: BARE }),

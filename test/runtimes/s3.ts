@@ -1,16 +1,25 @@
-/** Registries on Node with the blobs in a bucket of the run's radosgw. */
+/** Registries with the blobs in a bucket of the run's radosgw. */
 import { startStoreProxy } from '../faults/s3-proxy.ts'
 import { makeBucket, radosgw, type TestBucket } from '../fixtures/radosgw.ts'
 import type { DirectTarget } from '../protocol/library-direct.ts'
+import { hostTarget } from './host-target.ts'
+import type { Runtime } from './runtime.ts'
 import { nodeTarget, type Target, type TargetOptions } from './target.ts'
 
 /** Makes targets with a bucket each; one that opens a data folder again gets that folder's bucket. */
-export function s3Target({ redirect }: { redirect: boolean }) {
+export function s3Target({
+  redirect,
+  runtime = 'node',
+}: {
+  redirect: boolean
+  runtime?: Runtime
+}) {
   const buckets = new Map<string, TestBucket>()
   return async (options: TargetOptions = {}): Promise<Target & { bucket: TestBucket }> => {
     const bucket = buckets.get(options.data ?? '') ?? (await makeBucket({ redirect }))
     const env = { ...bucket.env, ...options.env }
-    const target = await nodeTarget({ ...options, env, store: bucket })
+    const how = { ...options, env, store: bucket }
+    const target = await (runtime === 'node' ? nodeTarget(how) : hostTarget(runtime, how))
     buckets.set(target.data, bucket)
     return { ...target, bucket }
   }

@@ -64,7 +64,7 @@ export async function workersTarget(options: TargetOptions = {}): Promise<Worker
   return {
     url,
     data,
-    store: r2Files(data),
+    store: options.store ?? r2Files(data),
     bareRefusals: 'workerd answers what is no HTTP itself, in plain text',
     workerd: childOf(child.pid ?? 0),
     words: () => words,

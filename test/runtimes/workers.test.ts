@@ -30,7 +30,7 @@ describe('Workers', () => {
     if (reason !== undefined) skip(reason)
   })
   describeLibrary('Workers', workersTarget)
-  describeMoving('Workers', workersTarget)
+  describeMoving('Workers', workersTarget, { images: 50 })
 
   describeBadInput(
     'Workers',
