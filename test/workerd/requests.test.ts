@@ -51,7 +51,12 @@ it('no request asks D1 or R2 more than 50 times', async () => {
     filesize: parts.body.length,
   })
   const { uploadID } = expectData(began)
-  const part = { uploadID, partNumber: 1, partSize: parts.body.length, sha256sum: sha256(parts.body) }
+  const part = {
+    uploadID,
+    partNumber: 1,
+    partSize: parts.body.length,
+    sha256sum: sha256(parts.body),
+  }
   const signed = await alice.call('PUT', `/v2/${parts.path}/_multipart`, part)
   const sent = await putBytes(expectData(signed).presignedURL, parts.body)
   const completedParts = [{ partNumber: 1, token: sent.headers.get('etag') }]
@@ -81,7 +86,14 @@ it('no request asks D1 or R2 more than 50 times', async () => {
     `/v2/tags/${container}`,
   ])
     await read(path)
-  for (const path of ['/', '/alice/c/n', '/readyz', '/version', '/v1/token-status', '/v1/rbac/users/current'])
+  for (const path of [
+    '/',
+    '/alice/c/n',
+    '/readyz',
+    '/version',
+    '/v1/token-status',
+    '/v1/rbac/users/current',
+  ])
     await alice.call('GET', path)
 
   // administration
