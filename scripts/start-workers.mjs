@@ -106,7 +106,8 @@ async function start() {
       say(`${signal}: stopping`)
       await drain(runtime)
     }
-    await workerd.dispose()
+    // says once more why it could not start
+    await workerd.dispose().catch(() => undefined)
     unlock()
   }
   try {
