@@ -164,6 +164,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
                 peer?.wait(chunk.length)
                 if (left > 0) return
               }
+              c.env.lastByte?.()
               controller.close()
               await end(null)
             } catch (error) {
