@@ -102,7 +102,8 @@ type Started = {
 async function startOne(data: string): Promise<Started> {
   if (workers) {
     const target = await workersTarget({ data })
-    const { url, workerd: pid } = target
+    const { url } = target
+    const pid = target.workerd()
     const mint = async (user: string) => (await target.mint(user)).jwt
     return { url, pid, mint, end: () => target.stop({ keep: true }) }
   }
