@@ -2,12 +2,12 @@
  * Entry on Cloudflare Workers: D1 holds the books, R2 (or a server of the S3 protocol) the bytes.
  * Each isolate puts the registry together at its first request.
  */
+import { createHash } from 'node:crypto'
 import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
 import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
-import { sha256Hex } from '../../src/core/digest.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Database, Ended, Log } from '../../src/ports.ts'
 import { bind } from '../bind.ts'
@@ -143,7 +143,7 @@ async function openBlobs(
   const { s3Blobs } = await import('../blobs/s3.ts')
   const options = { clock: systemClock, log, body: fixedBody }
   // Isolates start all the time: a bucket is tried out once for each configuration (R62).
-  const noted = `s3_check.${sha256Hex(JSON.stringify(s3))}`
+  const noted = `s3_check.${createHash('sha256').update(JSON.stringify(s3)).digest('hex')}`
   const known = await settings.get(noted)
   const now = systemClock.now().getTime()
   if (known === 'trusted') return s3Blobs(s3, { ...options, proven: true })

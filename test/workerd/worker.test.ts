@@ -112,6 +112,31 @@ describe('a Worker that is not configured', () => {
     })
 })
 
+it('a first request whose I/O never ends holds up no other', async () => {
+  // the runtime drops what a request waits for whose client has left: any of the first questions
+  for (let at = 0; at < 3; at++) {
+    let asked = 0
+    const dropped = Promise.withResolvers<void>()
+    const worker = await isolate({
+      ...given,
+      DB: {
+        prepare: (sql: string) => env.DB.prepare(sql),
+        batch(statements: ReturnType<typeof env.DB.prepare>[]) {
+          if (asked++ !== at) return env.DB.batch(statements)
+          dropped.resolve()
+          return new Promise(() => undefined)
+        },
+      },
+    })
+    void worker.fetch(new Request(`${URL}/readyz`))
+    await dropped.promise
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => worker.fetch(new Request(`${URL}/readyz`))),
+    )
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]))
+  }
+})
+
 it('an image above SREG_MAX_IMAGE is refused before anything is reserved', async () => {
   const small = await isolate({ ...given, SREG_MAX_IMAGE: '1000' })
   serve(() => small)
