@@ -53,8 +53,10 @@ export async function listen(options: ListenOptions): Promise<Listening> {
         const address = plainAddress(server.requestIP(request)?.address)
         // A server at work is silent, too; peers are watched by the transfer. What is set here
         // outlives the answer, so it must be set again for the connection that is kept.
-        server.timeout(request, 0)
-        return answer(request, { address, encrypted }, () => server.timeout(request, idleSeconds))
+        const ended = () => server.timeout(request, idleSeconds)
+        const response = answer(request, { address, encrypted }, ended)
+        if (response instanceof Promise) server.timeout(request, 0)
+        return response
       },
       error: failed,
     })
