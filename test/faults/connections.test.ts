@@ -38,17 +38,17 @@ describe.each(RUNTIMES)('%s', (runtime) => {
     const { hostname: host, port } = new URL(server?.url ?? '')
     const socket = connect({ host, port: Number(port), localAddress })
     sockets.push(socket)
-    let heard = ''
-    socket.setEncoding('latin1').on('data', (chunk: string) => (heard += chunk))
+    const heard: string[] = []
+    socket.setEncoding('latin1').on('data', (chunk: string) => heard.push(chunk))
     socket.on('error', () => undefined)
     const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()))
     await once(socket, 'connect')
     socket.write(text)
     const answered = async () => {
-      for (let i = 0; i < 300 && heard === ''; i++) await sleep(10)
-      return heard
+      for (let i = 0; i < 300 && heard.length === 0; i++) await sleep(10)
+      return heard.join('')
     }
-    return { socket, ended, answered, heard: () => heard }
+    return { socket, ended, answered, heard: () => heard.join('') }
   }
 
   const IDLE = 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n'
