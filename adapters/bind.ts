@@ -15,11 +15,13 @@ export async function bind(
   const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
   if (known !== null && known === stored) return known
   const empty = (await blobs.list(null, 1)).blobs.length === 0
-  if (known !== null && stored === null && empty && (await database.blobs.liveCount()) === 0)
-    await blobs.writeId(known)
-  const id = known ?? (stored !== null && empty ? stored : ids.next())
-  if (known === null && stored === null && empty) await blobs.writeId(id)
-  const registryId = await database.settings.setOnce('registry_id', id)
+  // The database decides, so that several that begin at once agree on an id.
+  const registryId = await database.settings.setOnce(
+    'registry_id',
+    known ?? (stored !== null && empty ? stored : ids.next()),
+  )
+  if (stored === null && empty && (await database.blobs.liveCount()) === 0)
+    await blobs.writeId(registryId)
   if ((await blobs.readId()) !== registryId)
     log.event('error', 'registry.mismatch', {
       note: 'the database and the blob store do not belong together; nothing will be swept, /readyz fails',

@@ -3,8 +3,16 @@
  * write the data folder is trusted (integrity.md, actors); over HTTP, src/manage asks first who it is.
  */
 import { sha256Hex } from './core/digest.ts'
-import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, type Scope, type Token, type User } from './core/model.ts'
+import {
+  DEFAULT_LIFE_MS,
+  DEFAULT_SCOPES,
+  type Policy,
+  type Scope,
+  type Token,
+  type User,
+} from './core/model.ts'
 import { checkName, isId } from './core/names.ts'
+import { createPolicies } from './core/policies.ts'
 import { parsePath } from './core/ref.ts'
 import type { TokenIssuer } from './core/tokens.ts'
 import { RegistryError } from './errors.ts'
@@ -29,6 +37,7 @@ export function createAdmin(deps: {
   issuer: TokenIssuer
 }) {
   const { database, ids, clock, issuer } = deps
+  const policies = createPolicies(deps)
 
   async function userNamed(name: string): Promise<User> {
     const user = await database.users.byName(checkName('user', name))
@@ -130,6 +139,10 @@ export function createAdmin(deps: {
           subject: depth === 3 ? 'container' : 'collection',
         })
     },
+
+    /** What entity/collection asks of signatures. */
+    policy: (ref: string) => policies.show(ref, 'operator'),
+    setPolicy: (ref: string, policy: Policy) => policies.set(ref, policy, 'operator'),
 
     /**
      * Makes the first administrator and a token with every scope for 24 hours, in one guarded

@@ -5,10 +5,12 @@ import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
+import { createPolicies } from './core/policies.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
+import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
@@ -43,6 +45,7 @@ export type Deps = {
     | 'sweepGrace'
     | 'sweepInterval'
     | 'keys'
+    | 'checkSignatures'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -85,7 +88,9 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const shared = { ...deps, minFree: config.minFree, maxImage: config.maxImage }
+  const { minFree, maxImage, checkSignatures } = config
+  const shared = { ...deps, minFree, maxImage, checkSignatures }
+  const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: Ctx, work: Promise<unknown> | null) => {
     const done = work?.catch((error: unknown) =>
@@ -110,6 +115,14 @@ export function createApp(deps: Deps): App {
   const keyring = createKeyring({
     ...deps,
     policy: config.keys,
+    async changed(fingerprints) {
+      const done = await verdicts.reverify(fingerprints, 2)
+      // where no process lives on, the sweep does the rest
+      if (done || deps.sweep !== undefined) return
+      void verdicts
+        .reverify(fingerprints, Infinity)
+        .catch((error: unknown) => log.event('error', 'reverify', { reason: String(error) }))
+    },
     challenges: {
       make: ({ fingerprint, userId }, notAfter) =>
         tickets.sign('key-claim', { key: fingerprint, subject: userId }, notAfter),
@@ -128,6 +141,7 @@ export function createApp(deps: Deps): App {
       ...common,
       admin: createAdmin(deps),
       keyring,
+      policies: createPolicies(deps),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
@@ -161,6 +175,7 @@ export function createApp(deps: Deps): App {
       registryId: deps.registryId,
       graceSeconds: config.sweepGrace,
       intervalSeconds: config.sweepInterval,
+      checkSignatures,
       ...deps.sweep,
     }),
     flush: tallies.flush,

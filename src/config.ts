@@ -137,6 +137,11 @@ export const SETTINGS = {
     schema: whole(0),
     help: 'bytes of the largest image that may be pushed; 0 is no limit',
   },
+  SREG_CHECK_SIGNATURES: {
+    default: 'on',
+    schema: z.enum(['on', 'off']),
+    help: 'off leaves signatures of images unchecked (verdict pending), where CPU time is too short for them',
+  },
   SREG_KEYS_ADD: {
     default: 'token',
     schema: z.enum(['token', 'anyone']),
@@ -219,6 +224,7 @@ export type Config = Readonly<{
   minFree: number
   /** Bytes; null is no limit. */
   maxImage: number | null
+  checkSignatures: boolean
   maxConnections: number
   /** Who may add keys, and look them up. */
   keys: Readonly<{ add: 'token' | 'anyone'; read: 'public' | 'token' }>
@@ -329,6 +335,7 @@ export function parseConfig(
     sweepGrace: v.SREG_SWEEP_GRACE,
     minFree: v.SREG_MIN_FREE,
     maxImage: v.SREG_MAX_IMAGE === 0 ? null : v.SREG_MAX_IMAGE,
+    checkSignatures: v.SREG_CHECK_SIGNATURES === 'on',
     maxConnections: v.SREG_MAX_CONNECTIONS,
     keys: Object.freeze({ add: v.SREG_KEYS_ADD, read: v.SREG_KEYS_READ }),
     s3:

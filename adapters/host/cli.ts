@@ -2,10 +2,10 @@
  * The command line: what can be typed, and how it ends. Machine-readable output alone goes to
  * stdout, words to stderr; exit codes are 0 success, 1 failure, 2 usage or configuration.
  */
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
 import type { Progress } from '../../src/admin.ts'
-import type { ImportReport, Scope, Token, User } from '../../src/core/model.ts'
+import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/model.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import {
@@ -37,6 +37,10 @@ export type Admin = {
   revokeToken(id: string): Promise<void>
   /** `ref` is entity/collection[/container]. */
   setPrivate(ref: string, value: boolean): Promise<void>
+  /** `ref` is entity/collection. */
+  policy(ref: string): Promise<Policy>
+  /** Returns the policy as it is stored. */
+  setPolicy(ref: string, policy: Policy): Promise<Policy>
 }
 
 export type OpenAdmin = { admin: Admin; keys: KeyAdmin; close: () => void }
@@ -69,6 +73,8 @@ const SCOPE_HELP: Record<Scope, string> = {
   keys: 'add public keys',
   admin: 'everything an admin may do; never by default',
 }
+
+const MODES: Policy['mode'][] = ['off', 'warn', 'require']
 
 /** The options of serve, each standing for a setting. */
 const SERVE_OPTIONS: readonly [flags: string, variable: Variable][] = [
@@ -235,6 +241,38 @@ function commands(services: Services, end: (code: number) => void): Command {
         }),
       )
   }
+
+  withTarget(program.command('policy'), services)
+    .description('show or set what signatures a collection asks for')
+    .argument('<ref>', 'entity/collection')
+    .addArgument(
+      new Argument(
+        '[policy]',
+        'off; warn: take all and log it; require: refuse what is not verified',
+      ).choices(MODES),
+    )
+    .option(
+      '--fingerprints <list>',
+      'the keys that count, separated by commas (default: those claimed by who may write there)',
+    )
+    .action(
+      withAdmin(
+        services,
+        async (admin, options: { fingerprints?: string }, ref = '', mode?: string) => {
+          const path = ref.replace(/^library:\/\/\/?/, '')
+          const fingerprints = (options.fingerprints ?? '')
+            .split(',')
+            .filter((f) => f.trim() !== '')
+          if (mode === undefined && options.fingerprints !== undefined)
+            throw new RegistryError('invalid', 'Say off, warn or require before the fingerprints.')
+          const policy =
+            mode === undefined
+              ? await admin.policy(path)
+              : await admin.setPolicy(path, { mode: mode as Policy['mode'], fingerprints })
+          services.print(`${[policy.mode, ...policy.fingerprints].join('\n')}\n`)
+        },
+      ),
+    )
 
   const key = program.command('key').description('public keys that images are signed with')
   withTarget(key.command('list'), services)
@@ -488,7 +526,7 @@ function actingOn<T>(
   pick: (opened: OpenAdmin) => T,
 ): (
   services: Services,
-  act: (on: T, options: never, argument?: string) => Promise<void>,
+  act: (on: T, options: never, ...given: string[]) => Promise<void>,
 ) => (...args: unknown[]) => Promise<void> {
   return (services, act) =>
     async (...args) => {
@@ -496,7 +534,7 @@ function actingOn<T>(
       const options = args.pop() as TargetOptions
       const opened = await openTarget(options, services)
       try {
-        await act(pick(opened), options as never, command.args[0])
+        await act(pick(opened), options as never, ...command.args)
       } finally {
         opened.close()
       }

@@ -1,5 +1,5 @@
 /** The use cases of administrators, asked of a server over HTTP (src/manage) instead of a data folder. */
-import type { Token, User } from '../../src/core/model.ts'
+import type { Policy, Token, User } from '../../src/core/model.ts'
 import { RegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Admin } from './cli.ts'
 import { ask } from './connect.ts'
@@ -50,6 +50,12 @@ export function remoteAdmin(url: string, token: string): Admin {
     },
     async setPrivate(ref, value) {
       await call('PUT', '/v1/privacy', { ref, private: value })
+    },
+    async policy(ref) {
+      return toPolicy(await call('GET', `/v1/policy?ref=${encodeURIComponent(ref)}`))
+    },
+    async setPolicy(ref, { mode, fingerprints }) {
+      return toPolicy(await call('PUT', '/v1/policy', { ref, policy: mode, fingerprints }))
     },
   }
 }
@@ -102,6 +108,11 @@ export async function answerOf<T>(url: string, response: Response): Promise<T> {
 }
 
 const toUser = (row: Wire<User>): User => ({ ...row, createdAt: new Date(row.createdAt) })
+
+const toPolicy = (row: { policy: Policy['mode']; fingerprints: string[] }): Policy => ({
+  mode: row.policy,
+  fingerprints: row.fingerprints,
+})
 
 const toMade = ({ id, token, expiresAt }: Made) => ({
   id,

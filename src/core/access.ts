@@ -9,7 +9,14 @@ import { ANONYMOUS, type Claims, type Identity, type Scope, type Standing } from
  * `see` a record, `download` bytes, `create` something inside, `push` bytes or tags, `delete`,
  * or do what only administrators may (`administer`).
  */
-export type Action = 'see' | 'download' | 'create' | 'push' | 'delete' | 'administer'
+export type Action =
+  | 'see'
+  | 'download'
+  | 'create'
+  | 'push'
+  | 'delete'
+  | 'set the policy of'
+  | 'administer'
 
 /** What access depends on; null is a thing that does not exist. */
 export type Facts = { subject: ErrorSubject; ownerId: string; private: boolean } | null
@@ -21,6 +28,8 @@ const SCOPE: Record<Exclude<Action, 'see'>, Scope> = {
   create: 'push',
   push: 'push',
   delete: 'delete',
+  // a token that only pushes must not lift what its pushes have to meet (R17)
+  'set the policy of': 'keys',
   administer: 'admin',
 }
 
@@ -69,6 +78,7 @@ export function decide(identity: Identity, action: Action, facts: Facts): Decisi
     case 'create':
     case 'push':
     case 'delete':
+    case 'set the policy of':
       return owns && hasScope(identity, SCOPE[action]) ? 'allow' : 'deny'
     case 'administer':
       return identity.kind === 'user' && identity.admin ? 'allow' : 'deny'
@@ -185,6 +195,7 @@ const VERB: Record<Action, string> = {
   create: 'create anything in',
   push: 'push to',
   delete: 'delete from',
+  'set the policy of': 'set the policy of',
   administer: 'administer',
 }
 

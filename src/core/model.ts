@@ -118,8 +118,8 @@ export type SifFacts = {
   partitions: { name: string; type: string; filesystem: string; arch: string; size: number }[]
   /** Names of the fields that were cut to fit their limit (R51). */
   truncated: string[]
-  /** What its signatures say; null: there are none, or the file was too large to be compared (R52). */
-  signatures?: SignatureFacts | null
+  /** What its signatures say; absent where there are none, or where nobody looked at them (R52). */
+  signatures?: SignatureFacts
 }
 
 /** What the signatures of a SIF say and whether its bytes agree: no key changes that (R52). */
@@ -170,9 +170,13 @@ export type Judged = Judgement & {
   seen: { issuer: string; keys: string }[]
 }
 
+/** Fingerprints that a policy may list. */
+export const MAX_POLICY_KEYS = 100
+export const POLICY_MODES = ['off', 'warn', 'require'] as const
+
 /** What a collection asks of the signatures of what is pushed to it. */
 export type Policy = {
-  mode: 'off' | 'warn' | 'require'
+  mode: (typeof POLICY_MODES)[number]
   /** Upper-case fingerprints of the keys that count; empty: those claimed by who may write (R17). */
   fingerprints: string[]
 }
@@ -327,6 +331,9 @@ export type MovedRow =
       name: string
       description: string
       private: boolean
+      /** Absent in files of older versions: `off`. */
+      policy?: Policy['mode']
+      policyKeys?: string[]
       createdAt: number
       updatedAt: number
     }

@@ -1,7 +1,7 @@
 /** What a row of an export may look like: the same rules as at push (R42). */
 import { RegistryError } from '../errors.ts'
 import type { StagedRow } from '../ports.ts'
-import { SCOPES, type MovedKind, type MovedRow, type Scope } from './model.ts'
+import { MAX_POLICY_KEYS, SCOPES, type MovedKind, type MovedRow, type Scope } from './model.ts'
 import { checkName, isId, type NameKind } from './names.ts'
 
 /** Longest description, in characters: bodies that set one have at most 64 KiB (R54). */
@@ -20,6 +20,11 @@ const orNull =
   (check: Check): Check =>
   (value) =>
     value === null || check(value)
+/** What older files do not have. */
+const orMissing =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value)
 const matches =
   (pattern: RegExp): Check =>
   (value) =>
@@ -29,6 +34,7 @@ const named =
   (value) =>
     typeof value === 'string' && checkName(kind, value) === value
 
+const fingerprint = matches(/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/)
 const arch = matches(/^[a-z0-9_]{1,32}$/)
 const times = { createdAt: time, updatedAt: time }
 
@@ -65,6 +71,11 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     name: named('collection'),
     description: text,
     private: flag,
+    policy: orMissing(matches(/^(off|warn|require)$/)),
+    policyKeys: orMissing(
+      (value) =>
+        Array.isArray(value) && value.length <= MAX_POLICY_KEYS && value.every(fingerprint),
+    ),
     ...times,
   },
   container: {
@@ -89,7 +100,7 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
   },
   tag: { containerId: id, name: named('tag'), arch, imageId: id, updatedAt: time },
   key: {
-    fingerprint: matches(/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/),
+    fingerprint,
     // what is in it is looked at when it is staged
     armor: (value) => typeof value === 'string' && value.length <= LONGEST_ARMOR,
     ownerId: orNull(id),

@@ -18,12 +18,19 @@ import type {
 } from '../ports.ts'
 import { absent } from './access.ts'
 import type { ArchiveHead, ArchiveSink, ArchiveSource } from './archive.ts'
-import { hasher } from './digest.ts'
 import type { Import, ImportReport, MovedKind, MovedRow } from './model.ts'
 import { stagedRow } from './moved-rows.ts'
 import { mergeKeys, readKeys } from './openpgp.ts'
 import { objectHasher, type ObjectDigests } from './signatures.ts'
-import { hashBlob, imageHasher, inspectBlob, PART_SIZE, watched } from './uploads.ts'
+import type { SweepBudget } from './sweep.ts'
+import {
+  hashBlob,
+  imageHasher,
+  inspectBlob,
+  PART_SIZE,
+  watched,
+  type ImageHasher,
+} from './uploads.ts'
 import { createVerdicts } from './verdicts.ts'
 
 const HOLD = 'hold_deletes_until'
@@ -71,21 +78,20 @@ export async function isHeld(database: Database, now: Date): Promise<boolean> {
 
 /**
  * Deletes what imports have left that ended before `before`: bytes that did not become blobs, and
- * rows. Safe to repeat.
+ * rows; no more of them than `budget` allows. Safe to repeat.
  */
 export async function clearImports(
   { database, blobs }: Pick<Deps, 'database' | 'blobs'>,
   before: Date,
+  { pages, aborts }: { pages: number; aborts: number } = { pages: Infinity, aborts: 100 },
 ): Promise<void> {
-  for (;;) {
-    const left = await database.imports.leftovers(before, 100)
-    for (const { key, handle, kept } of left)
-      if (!kept) {
-        await blobs.abortParts(key, handle)
-        await blobs.delete([key])
-      }
+  for (let page = 0; page < pages; page++) {
+    const left = await database.imports.leftovers(before, aborts)
+    const surplus = left.filter(({ kept }) => !kept)
+    for (const { key, handle } of surplus) await blobs.abortParts(key, handle)
+    await blobs.delete(surplus.map(({ key }) => key))
     await database.imports.forgetKeys(left.map(({ key }) => key))
-    if (left.length < 100) break
+    if (left.length < aborts) break
   }
   await database.imports.tidy(before)
 }
@@ -182,9 +188,18 @@ export type Imports = ReturnType<typeof createImports>
  * `keepPower` leaves administrators what they are and tokens their scopes: only where the file's
  * secrets come with it, for who has those needs no grant.
  */
-export function createImports(deps: Deps & { keepPower?: boolean; minFree: number }) {
+export function createImports(
+  deps: Deps & {
+    keepPower?: boolean
+    minFree: number
+    sweep?: { budget: SweepBudget }
+    checkSignatures?: boolean
+  },
+) {
   const { database, blobs, clock, ids, log, registryId, keyIds } = deps
   const { imports } = database
+  const { checkSignatures = true } = deps
+  const verdicts = createVerdicts(deps)
   const until = () => new Date(clock.now().getTime() + STAGED_MS)
 
   const stagedBlob = async (importId: string, digest: string) => {
@@ -222,13 +237,19 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
       )
     await imports.stageBlob(importId, { digest, size, blobId: ids.next(), key }, until())
     if (here === null) return true
-    await imports.readyBlob(importId, digest, null, await inspectBlob(blobs, here, size))
+    const facts = await inspectBlob(blobs, here, size, { check: checkSignatures })
+    await imports.readyBlob(importId, digest, null, facts)
     return false
   }
 
   /** The bytes are under the key and their digest is right: what is in them is found out here. */
-  async function ready(importId: string, digest: string, key: string, size: number): Promise<void> {
-    await imports.readyBlob(importId, digest, key, await inspectBlob(blobs, key, size))
+  async function ready(
+    importId: string,
+    digest: string,
+    { key, size, known }: { key: string; size: number; known: ObjectDigests },
+  ): Promise<void> {
+    const facts = await inspectBlob(blobs, key, size, { known, check: checkSignatures })
+    await imports.readyBlob(importId, digest, key, facts)
   }
 
   async function startParts(importId: string, digest: string): Promise<string> {
@@ -258,25 +279,25 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
     return blobs.putPart(key, handle, part.number, body, part.size)
   }
 
-  /** `found` is the SHA-256 of all parts where the caller has hashed them; else they are read again. */
+  /** `hashed` is of all parts where the caller has hashed them; else they are read again. */
   async function finishParts(
     importId: string,
     digest: string,
     parts: BlobPart[],
-    found?: () => string,
+    hashed?: ImageHasher,
   ): Promise<void> {
     const { key, handle, size, ready: known } = await stagedBlob(importId, digest)
     if (known) return
     if (key === null || handle === null) throw alreadyHere()
     const info = await blobs.finishParts(key, handle, parts)
-    const hash = found === undefined ? await hashBlob(blobs, key) : found()
-    if (info.size !== size || hash !== digest) {
+    const hash = hashed ?? (await hashBlob(blobs, key))
+    if (info.size !== size || hash.hex() !== digest) {
       await blobs.delete([key])
       throw new RegistryError('digest_mismatch', 'These are not the bytes of this digest.', {
         subject: 'blob',
       })
     }
-    await ready(importId, digest, key, size)
+    await ready(importId, digest, { key, size, known: hash.objects() })
   }
 
   async function put(importId: string, digest: string, size: number, body: Bytes): Promise<void> {
@@ -289,18 +310,25 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
         `This blob has ${staged.size} bytes; the request announces ${size}.`,
         { subject: 'blob' },
       )
-    await blobs.put(staged.key, body, size, digest).catch(async (error: unknown) => {
-      // sent once more because the answer was lost (R40): what is there may be these very bytes
-      if (!isRegistryError(error, 'conflict') || staged.key === null) throw error
-      if ((await hashBlob(blobs, staged.key)) !== digest) throw error
-    })
-    await ready(importId, digest, staged.key, size)
+    const { key } = staged
+    const objects = objectHasher(size)
+    const seen = watched(body, (chunk) => objects.update(chunk))
+    const known = await blobs.put(key, seen, size, digest).then(
+      () => objects.digests(),
+      async (error: unknown) => {
+        // sent once more because the answer was lost (R40): what is there may be these very bytes
+        const stored = isRegistryError(error, 'conflict') ? await hashBlob(blobs, key) : null
+        if (stored?.hex() !== digest) throw error
+        return stored.objects()
+      },
+    )
+    await ready(importId, digest, { key, size, known })
   }
 
   /** A large blob in parts, hashed as it passes; we are the one writer of all of them (R3). */
   async function putLarge(id: string, digest: string, size: number, body: Bytes): Promise<void> {
     await startParts(id, digest)
-    const hash = hasher()
+    const hash = imageHasher(size)
     const parts: BlobPart[] = []
     const split = splitter(body, (chunk) => hash.update(chunk))
     for (let number = 1, left = size; left > 0; number += 1) {
@@ -309,7 +337,7 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
       parts.push({ number, etag })
       left -= length
     }
-    await finishParts(id, digest, parts, () => hash.hex())
+    await finishParts(id, digest, parts, hash)
   }
 
   const sameIssuer = (head: ArchiveHead) =>
@@ -381,6 +409,8 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
           now,
         })
       }
+      // by the keys that are here now; what is left is the sweep's (R42)
+      await verdicts.sweep('', deps.sweep?.budget.verdicts ?? Infinity)
       const report = await imports.report(importId, { now })
       const { rows, bytes } = report
       log.event('info', 'import', {
@@ -397,7 +427,8 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
 
     /** Ends an import and deletes what it brought. Safe to repeat; one that is done stays done. */
     async abort(importId: string): Promise<void> {
-      if (await imports.abort(importId, clock.now())) await clearImports(deps, clock.now())
+      if (await imports.abort(importId, clock.now()))
+        await clearImports(deps, clock.now(), deps.sweep?.budget)
     },
 
     /** This registry as the sink of a file. */

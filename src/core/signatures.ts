@@ -226,8 +226,8 @@ type Statement = Omit<SignatureFact, 'covers' | 'problem'> & {
 
 /**
  * The signatures of a SIF of `size` bytes and whether its bytes agree with them. `known` are digests
- * from the pass that hashed the file; what is missing of them is read in one range of `stream`, but
- * no more than `limit` bytes: null when it would be more. Throws `invalid` as `inspectSif` does.
+ * from the pass that hashed the file; what is missing of them is read in one range of `stream`
+ * (inclusive positions). Throws `invalid` as `inspectSif` does.
  */
 export async function examineSignatures(
   {
@@ -235,8 +235,8 @@ export async function examineSignatures(
     stream,
   }: { read: ReadRange; stream: (start: number, end: number) => AsyncIterable<Uint8Array> },
   size: number,
-  { known, limit }: { known: ObjectDigests | null; limit: number },
-): Promise<SignatureFacts | null> {
+  known: ObjectDigests | null,
+): Promise<SignatureFacts> {
   const source = await openSource(read, size)
   const table = await readTable(source, size)
   const signatures = signaturesOf(table.descriptors)
@@ -250,7 +250,6 @@ export async function examineSignatures(
     size,
   )
   const missing = wanted.filter((one) => known?.has(keyOf(one)) !== true)
-  if (missing.reduce((sum, one) => sum + sizeOf(one), 0) > limit) return null
   const digests = new Map([...(known ?? []), ...(await hashAgain(missing, stream))])
   return {
     flaw: flawOf(table),

@@ -5,6 +5,8 @@
  */
 import type { BlobStore, Clock, Database, Log } from '../ports.ts'
 import { clearImports, isHeld } from './moving.ts'
+import { inspectBlob } from './uploads.ts'
+import { createVerdicts } from './verdicts.ts'
 
 const BATCH = 500
 const HOUR_MS = 3_600_000
@@ -32,8 +34,14 @@ export type Sweep = (options?: { now?: boolean }) => Promise<SweepReport>
 export type SweepBudget = {
   /** Pages of rows or keys. */
   pages: number
-  /** Uploads whose parts are dropped, one call to the store each. */
+  /** Uploads, and blobs of imports, whose parts are dropped on a page: one call to the store each. */
   aborts: number
+  /** Blobs deleted on a page, and orphans in all. */
+  keys: number
+  /** Batches of verdicts that are looked at. */
+  verdicts: number
+  /** Signed images that are looked at for the first time: some reads of the store each. */
+  images: number
 }
 
 /** What a run leaves to the next one. */
@@ -45,10 +53,26 @@ type Progress = {
   /** Where the walk through the store goes on, null at its start, and the orphans it met. */
   cursor: string | null
   orphans: string[]
+  /** Last digest whose verdict, and whose missing verdict, it looked at; empty at the start. */
+  judged: string
+  examined: string
 }
 
-const UNBOUND: SweepBudget = { pages: Infinity, aborts: BATCH }
-const FRESH: Progress = { lastRun: null, marked: '', cursor: null, orphans: [] }
+const UNBOUND: SweepBudget = {
+  pages: Infinity,
+  aborts: BATCH,
+  keys: BATCH,
+  verdicts: Infinity,
+  images: BATCH,
+}
+const FRESH: Progress = {
+  lastRun: null,
+  marked: '',
+  cursor: null,
+  orphans: [],
+  judged: '',
+  examined: '',
+}
 
 /**
  * Returns the sweep. `graceSeconds` is how long bytes outlive their last reference, no shorter
@@ -67,15 +91,17 @@ export function createSweep(deps: {
   intervalSeconds: number
   budget?: SweepBudget
   persistent?: boolean
+  checkSignatures?: boolean
 }): Sweep {
-  const { database, blobs, clock, log, budget = UNBOUND } = deps
+  const { database, blobs, clock, log, budget = UNBOUND, checkSignatures = true } = deps
+  const verdicts = createVerdicts(deps)
   let progress = FRESH
   let busy = false
 
   async function run(forced: boolean): Promise<SweepReport> {
     if (!deps.persistent) return step(clock.now(), forced)
     const stored = await database.settings.get('sweep')
-    progress = stored === null ? FRESH : (JSON.parse(stored) as Progress)
+    progress = stored === null ? FRESH : { ...FRESH, ...(JSON.parse(stored) as Partial<Progress>) }
     const report = await step(await database.now(), forced)
     await database.settings.set('sweep', JSON.stringify(progress))
     return report
@@ -102,6 +128,10 @@ export function createSweep(deps: {
       if (last === null) break
     }
 
+    // deletes no bytes: what it forgets, nothing refers to
+    progress.judged = (await verdicts.sweep(progress.judged, budget.verdicts)) ?? ''
+    if (checkSignatures) await examineMissing()
+
     const stepped = since !== null && (since < 0 || since > 3 * deps.intervalSeconds * 1000)
     if (!forced && (since === null || stepped)) {
       report.held = since === null ? 'the first run after a start only marks' : 'the clock stepped'
@@ -119,23 +149,38 @@ export function createSweep(deps: {
       if (closed.length < budget.aborts) break
     }
     await database.imports.expire(now)
-    await clearImports(deps, closedBefore)
+    await clearImports(deps, closedBefore, budget)
     if (await isHeld(database, now)) {
       report.held = 'an export is running'
       return report
     }
     const dyingBefore = new Date(now.getTime() - deps.graceSeconds * 1000)
     for (let page = 0; page < budget.pages; page++) {
-      const dying = await database.blobs.dying(dyingBefore, BATCH)
+      const dying = await database.blobs.dying(dyingBefore, budget.keys)
       await blobs.delete(dying.map(({ key }) => key))
       await database.blobs.forget(dying.map(({ id }) => id))
       report.deleted += dying.length
       for (const { size } of dying) report.freedBytes += size
-      if (dying.length < BATCH) break
+      if (dying.length < budget.keys) break
     }
     report.orphans = await deleteOrphans(now)
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
     return report
+  }
+
+  /** Signed images that were stored before anybody asked, or while CPU was short (R52). */
+  async function examineMissing(): Promise<void> {
+    const { signatures } = database
+    const missing = await signatures.unexamined(progress.examined, budget.images)
+    for (const { digest, key, size } of missing) {
+      progress.examined = digest
+      const facts = await inspectBlob(blobs, key, size).catch((error: unknown) => {
+        log.event('warn', 'sweep.unexamined', { digest, reason: String(error) })
+      })
+      if (facts?.signatures === undefined) continue
+      await signatures.record(digest, facts.signatures, await verdicts.judge(facts.signatures))
+    }
+    if (missing.length < budget.images) progress.examined = ''
   }
 
   /** Keys in the store without a row, looked up after listing, old by the store's own clock. */
@@ -168,7 +213,7 @@ export function createSweep(deps: {
     }
     // the walk may have begun runs ago
     const known = await database.blobs.known(orphans)
-    const unknown = orphans.filter((key) => !known.has(key))
+    const unknown = orphans.filter((key) => !known.has(key)).slice(0, budget.keys)
     await blobs.delete(unknown)
     return unknown.length
   }

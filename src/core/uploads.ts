@@ -42,8 +42,8 @@ type Deps = {
   minFree: number
   /** Bytes of the largest image that may be pushed; null is no limit. */
   maxImage?: number | null
-  /** Bytes that a completion may read again to compare signatures with them; null is no limit (R52). */
-  verifyLimit?: number | null
+  /** False where CPU is too short to look at signatures: their verdict is `pending` (R52). */
+  checkSignatures?: boolean
   log?: Log
 }
 
@@ -125,16 +125,13 @@ export async function hashBlob(blobs: BlobStore, key: string): Promise<ImageHash
 
 /**
  * What a stored blob of `size` bytes says about itself; `invalid` when it is no SIF image. Signed
- * objects whose digests are not `known` are read once more, up to `limit` bytes.
+ * objects whose digests are not `known` are read once more; `check` false looks at no signature.
  */
 export async function inspectBlob(
   blobs: BlobStore,
   key: string,
   size: number,
-  {
-    known = null,
-    limit = null,
-  }: { known?: ObjectDigests | null; limit?: number | null | undefined } = {},
+  { known = null, check = true }: { known?: ObjectDigests | null; check?: boolean } = {},
 ): Promise<SifFacts> {
   async function* stream(start: number, end: number) {
     const blob = await blobs.get(key, { start, end })
@@ -152,13 +149,12 @@ export async function inspectBlob(
     return bytes.subarray(0, at)
   }
   const facts = await inspectSif(read, size)
-  if (!facts.signed) return facts
-  const options = { known, limit: limit ?? Infinity }
-  return { ...facts, signatures: await examineSignatures({ read, stream }, size, options) }
+  if (!facts.signed || !check) return facts
+  return { ...facts, signatures: await examineSignatures({ read, stream }, size, known) }
 }
 
 export function createUploads(deps: Deps) {
-  const { database, blobs, clock, ids, minFree, maxImage = null } = deps
+  const { database, blobs, clock, ids, minFree, maxImage = null, checkSignatures = true } = deps
   const { catalog, uploads } = database
   const verdicts = createVerdicts(deps)
   /** By upload id, oldest first; an absent entry means: read the finished blob again. */
@@ -407,7 +403,7 @@ export function createUploads(deps: Deps) {
       }
       const facts = await inspectBlob(blobs, blobKey, size, {
         known: objects,
-        limit: deps.verifyLimit,
+        check: checkSignatures,
       }).catch((error: unknown) => {
         if (isRegistryError(error, 'invalid')) return refused(error)
         throw error
@@ -415,7 +411,11 @@ export function createUploads(deps: Deps) {
       // asked ahead of attach, whose guard decides: what was never attached may go at once (R7)
       if (image.policy === 'require') {
         const judged = facts.signatures ? await verdicts.judge(facts.signatures) : null
-        await verdicts.admit(image.id, judged ?? (facts.signed ? PENDING : UNSIGNED)).catch(refused)
+        const known = judged ?? (facts.signed ? PENDING : UNSIGNED)
+        await verdicts.admit(image.id, known).catch((error: unknown) => {
+          if (isRegistryError(error, 'denied')) return refused(error)
+          throw error
+        })
       }
       const attach = () =>
         verdicts.admitted(

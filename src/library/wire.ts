@@ -35,6 +35,8 @@ export const collectionJson = (collection: Collection, below = NOTHING) => ({
   containers: below.ids,
   size: below.size,
   private: collection.private,
+  signaturePolicy: collection.policy.mode,
+  signatureFingerprints: collection.policy.fingerprints,
   customData: '',
 })
 
@@ -78,7 +80,11 @@ export const imageJson = (image: Image) => ({
   uploaded: image.uploaded,
   arch: image.facts.arch,
   signed: image.facts.signed,
-  fingerprints: image.facts.fingerprints,
+  // what a descriptor claims proves nothing: where it is known who signed, clients show that (R18)
+  fingerprints:
+    image.judgement.verdict === 'verified' ? image.judgement.signers : image.facts.fingerprints,
+  signatureVerdict: image.judgement.verdict,
+  signatureReason: image.judgement.why ?? '',
   encrypted: image.facts.encrypted,
   tags: image.tags,
   customData: '',

@@ -9,7 +9,7 @@ import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
-import { claim, newToken, newUser, privacy } from './requests.ts'
+import { claim, newToken, newUser, policy, privacy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
@@ -31,7 +31,7 @@ export function administratorIn({ database, clock }: Pick<ManageDeps, 'database'
 }
 
 export function manageHandlers(deps: ManageDeps) {
-  const { admin, clock, transfer } = deps
+  const { admin, policies, clock, transfer } = deps
   const administrator = administratorIn(deps)
 
   return {
@@ -83,6 +83,20 @@ export function manageHandlers(deps: ManageDeps) {
       await administrator(c)
       await admin.setPrivate(change.ref, change.private)
       return data(c, change)
+    },
+
+    async showPolicy(c: Ctx): Promise<Response> {
+      const ref = c.req.query('ref') ?? ''
+      const { mode, fingerprints } = await policies.show(ref, c.get('claims'))
+      return data(c, { ref, policy: mode, fingerprints })
+    },
+
+    /** The collection's owner, or an administrator; a list that is left out is none. */
+    async setPolicy(c: Ctx): Promise<Response> {
+      const { ref, ...wanted } = await readJson(c, transfer, policy)
+      const given = { mode: wanted.policy, fingerprints: wanted.fingerprints ?? [] }
+      const { mode, fingerprints } = await policies.set(ref, given, c.get('claims'))
+      return data(c, { ref, policy: mode, fingerprints })
     },
 
     /**

@@ -1,6 +1,6 @@
 /** Shapes of the request bodies. Unknown fields are refused: a misspelt limit must not be none. */
 import * as z from 'zod/mini'
-import { SCOPES } from '../core/model.ts'
+import { POLICY_MODES, SCOPES } from '../core/model.ts'
 
 const YEAR_S = 365 * 86_400
 const seconds = (years: number) => {
@@ -29,6 +29,11 @@ export const newToken = z
 export const privacy = z.strictObject({
   ref: z.string().check(z.maxLength(1024)),
   private: z.boolean(),
+})
+export const policy = z.strictObject({
+  ref: z.string().check(z.maxLength(1024)),
+  policy: z.enum(POLICY_MODES),
+  fingerprints: z.optional(z.array(z.string().check(z.maxLength(200))).check(z.maxLength(1000))),
 })
 export const claim = z.strictObject({
   secret: z.string().check(z.maxLength(4096)),

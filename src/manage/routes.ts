@@ -5,6 +5,7 @@
 import type { Admin } from '../admin.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Claims } from '../core/model.ts'
+import type { Policies } from '../core/policies.ts'
 import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'
@@ -21,6 +22,7 @@ export type ManageDeps = {
   clock: Clock
   transfer: Transfer
   keyring: Keyring
+  policies: Policies
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -41,6 +43,8 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/tokens', access: 'admin', handler: manage.createToken },
     { method: 'DELETE', path: '/v1/tokens/:id', access: 'admin', handler: manage.revokeToken },
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
+    { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
+    { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
     { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },

@@ -394,7 +394,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.collections)
         .select(
-          sql`select r.id as id, ${entityHere(sql`r.parent_id`)} as entity_id, r.name as name, ${field('description')} as description, ${field('private')} as private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from ${staged('collection')} order by r.seq`,
+          sql`select r.id as id, ${entityHere(sql`r.parent_id`)} as entity_id, r.name as name, ${field('description')} as description, ${field('private')} as private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, coalesce(${field('policy')}, 'off') as policy, coalesce(${field('policyKeys')}, '[]') as policy_keys from ${staged('collection')} order by r.seq`,
         ),
     ),
     containers: prepare(() =>
@@ -426,6 +426,23 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .select(
           sql`select null as seq, r.id as id, r.parent_id as container_id, b.digest as digest, ${field('description')} as description, ${liveOf(sql`b.digest`)} as blob_id, b.size as size, coalesce(nullif(json_extract(b.facts, '$.arch'), 'unknown'), ${field('arch')}) as arch, json_extract(b.facts, '$.signed') as signed, json_extract(b.facts, '$.encrypted') as encrypted, json_extract(b.facts, '$.fingerprints') as fingerprints, coalesce(${userHere(field('createdBy'))}, ${field('createdBy')}) as created_by, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from import_rows r join import_blobs b on b.import_id = r.import_id and b.digest = ${field('digest')} where r.kind = 'image' and r.import_id = ${here} order by r.seq`,
         ),
+    ),
+    /** Judged anew by the keys that are here: a file's word for it counts for nothing (R42). */
+    verdicts: prepare(() =>
+      db
+        .insert(t.verdicts)
+        .select(
+          sql`select b.digest as digest, 'pending' as verdict, 'its signatures have not been checked here' as why, '[]' as signers, '[]' as marks, json_extract(b.facts, '$.signatures') as facts from import_blobs b where b.import_id = ${here} and json_extract(b.facts, '$.signatures') is not null`,
+        )
+        .onConflictDoNothing(),
+    ),
+    issuers: prepare(() =>
+      db
+        .insert(t.signatureIssuers)
+        .select(
+          sql`select distinct s.value as issuer, b.digest as digest, '?' as marks from import_blobs b, json_each(b.facts, '$.signatures.signatures') g, json_each(g.value, '$.issuers') s where b.import_id = ${here}`,
+        )
+        .onConflictDoNothing(),
     ),
     details: prepare(() =>
       db
@@ -676,6 +693,8 @@ export function sqliteImports(handle: Handle): ImportsBook {
         q.heal(values),
         q.images(values),
         q.details(values),
+        q.verdicts(values),
+        q.issuers(values),
         q.tags(values),
         q.tokens(values),
         q.keys(values),

@@ -1,5 +1,5 @@
 /** Verdicts about signatures, what they were made of, and the policies that ask for them. */
-import { eq, sql, type SQL } from 'drizzle-orm'
+import { eq, sql } from 'drizzle-orm'
 import type { Policy, PolicyStanding, SignatureFacts, Verdict } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { SignaturesBook } from '../ports.ts'
@@ -80,8 +80,7 @@ const outdated = sql`si.marks <> coalesce((select group_concat(mark, ' ') from (
 
 export function sqliteSignatures(handle: Handle): SignaturesBook {
   const { db } = handle
-  const isOutdated = (digest: SQL) =>
-    sql`exists (select 1 from signature_issuers si where si.digest = ${digest} and ${outdated})`
+  const isOutdated = sql`(verdicts.verdict = 'pending' or exists (select 1 from signature_issuers si where si.digest = verdicts.digest and ${outdated}))`
   const window = sql`select digest from verdicts where digest > ${text('after')} order by digest limit ${p('limit')}`
   const q = {
     keysOf: prepare(() =>
@@ -103,9 +102,7 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
       db
         .select({ digest: t.verdicts.digest, facts: t.verdicts.facts })
         .from(t.verdicts)
-        .where(
-          sql`digest in (select value from json_each(${p('digests')})) and ${isOutdated(sql`verdicts.digest`)}`,
-        )
+        .where(sql`digest in (select value from json_each(${p('digests')})) and ${isOutdated}`)
         .limit(p('limit')),
     ),
     staleOfKeys: prepare(() =>
@@ -142,7 +139,7 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
       db
         .select({
           digest: t.verdicts.digest,
-          outdated: sql<number>`${isOutdated(sql`verdicts.digest`)}`,
+          outdated: sql<number>`${isOutdated}`,
         })
         .from(t.verdicts)
         .where(sql`digest in (${window})`)

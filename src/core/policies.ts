@@ -1,0 +1,62 @@
+/** What collections ask of signatures (R17): shown to who may see them, set by who owns them. */
+import { RegistryError } from '../errors.ts'
+import type { Clock, Database } from '../ports.ts'
+import { absent, authorise, identify } from './access.ts'
+import { writerOf } from './catalog.ts'
+import { MAX_POLICY_KEYS, type Claims, type Policy } from './model.ts'
+import { parsePath } from './ref.ts'
+
+export type Policies = ReturnType<typeof createPolicies>
+
+/** Claims, nobody, or whoever can write the data folder. */
+type Asker = Claims | 'operator' | null
+
+export function createPolicies({ database, clock }: { database: Database; clock: Clock }) {
+  /** The collection of `entity/collection`, for somebody who may do that with it. */
+  async function find(ref: string, action: 'see' | 'set the policy of', asker: Asker) {
+    const [entity = '', name = ''] = parsePath(ref, 2)
+    const claims = asker === 'operator' ? null : asker
+    const found = await database.catalog.findCollection(entity, name, claims, clock.now())
+    const identity = identify(claims, found.standing)
+    const collection = found.value?.collection ?? null
+    const facts = collection === null ? null : { subject: 'collection' as const, ...collection }
+    const shown = `the collection ${entity}/${name}`
+    if (asker !== 'operator') authorise(identity, action, facts, shown, 'collection')
+    if (collection === null) throw absent('collection')
+    return { collection, writer: asker === 'operator' ? null : () => writerOf(identity, clock) }
+  }
+
+  return {
+    async show(ref: string, asker: Asker): Promise<Policy> {
+      return (await find(ref, 'see', asker)).collection.policy
+    },
+
+    /** What is stored stays visible; from now on pushes and tags must meet it. */
+    async set(ref: string, policy: Policy, asker: Asker): Promise<Policy> {
+      const fingerprints = [...new Set(policy.fingerprints.map(fingerprintOf))]
+      if (fingerprints.length > MAX_POLICY_KEYS)
+        throw new RegistryError('invalid', `A policy lists at most ${MAX_POLICY_KEYS} keys.`)
+      const { collection, writer } = await find(ref, 'set the policy of', asker)
+      const set = { mode: policy.mode, fingerprints }
+      await database.signatures.setPolicy({
+        collectionId: collection.id,
+        policy: set,
+        writer: writer?.() ?? null,
+        now: clock.now(),
+      })
+      return set
+    },
+  }
+}
+
+/** A whole fingerprint, written as people and gpg write it. */
+function fingerprintOf(text: string): string {
+  const fingerprint = text.replaceAll(/\s|^0x/gi, '').toUpperCase()
+  if (!/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/.test(fingerprint))
+    throw new RegistryError(
+      'invalid',
+      `"${text.slice(0, 80)}" is no fingerprint: it takes all 40 (or 64) hex digits of the primary key.`,
+      { subject: 'key' },
+    )
+  return fingerprint
+}
