@@ -200,11 +200,12 @@ function ruling(facts: SignatureFacts, outcomes: Outcome[], signers: SigningKey[
       'unsigned',
       'its signatures are of the legacy form, which covers neither header nor descriptors',
     )
+  if (outcomes.length === 0) return is('unsigned', null)
   const covered = new Set(hopeful.flatMap(({ fact }) => fact.covers))
   const open = facts.objects.find((id) => !covered.has(id))
   return is(
     'unsigned',
-    open === undefined ? null : `no one has signed all of it (see object ${open})`,
+    open === undefined ? 'nobody has signed all of it' : `object ${open} is signed by nobody`,
   )
 }
 

@@ -247,7 +247,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|[lx] VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
+          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lx]) VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
             detail,
           ),
       )

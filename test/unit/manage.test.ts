@@ -12,6 +12,7 @@ import {
   createKeyring,
   tokenIssuer,
 } from '../../src/admin.ts'
+import { createPolicies } from '../../src/core/policies.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
@@ -37,6 +38,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   }
   const shared = {
     admin,
+    policies: createPolicies({ database, clock: systemClock }),
     database,
     clock: systemClock,
     transfer: webTransfer,
