@@ -253,7 +253,7 @@ function refusal(found: PolicyStanding, cause?: unknown): RegistryError {
     bad: `${asks} the signature of this one is bad${reason}.`,
     'unknown key': `${asks} this one is signed with a key that is unknown here${reason}. Push the key (apptainer key push), then the image again.`,
     pending: `${asks} the signatures of this one have not been checked here. Try again later, or ask the administrator of this registry.`,
-    verified: `${asks} this one is signed by ${signers.join(', ')}, ${
+    verified: `${asks} this one is signed by ${signers.slice(0, 4).join(', ')}, ${
       policy.fingerprints.length > 0
         ? 'which is none of the keys that it accepts'
         : 'a key that nobody who may write there has claimed (sreg-lite key claim)'
