@@ -11,6 +11,7 @@ import { RegistryError } from './errors.ts'
 import type { Clock, Database, Ids, NewToken } from './ports.ts'
 
 export * from './core/archive.ts'
+export { createKeyring } from './core/keyring.ts'
 export { createExports, createImports } from './core/moving.ts'
 export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
 

@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createCatalog } from './core/catalog.ts'
+import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
@@ -41,6 +42,7 @@ export type Deps = {
     | 'maxImage'
     | 'sweepGrace'
     | 'sweepInterval'
+    | 'keys'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -105,6 +107,19 @@ export function createApp(deps: Deps): App {
     ...(deps.previousSecret === undefined ? {} : { previous: deps.previousSecret }),
   })
 
+  const keyring = createKeyring({
+    ...deps,
+    policy: config.keys,
+    challenges: {
+      make: ({ fingerprint, userId }, notAfter) =>
+        tickets.sign('key-claim', { key: fingerprint, subject: userId }, notAfter),
+      read(ticket, now) {
+        const { key, subject } = tickets.open('key-claim', ticket, now)
+        return { fingerprint: key ?? '', userId: subject ?? '' }
+      },
+    },
+  })
+
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
   root.route(
@@ -112,6 +127,7 @@ export function createApp(deps: Deps): App {
     manageRoutes({
       ...common,
       admin: createAdmin(deps),
+      keyring,
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
@@ -127,7 +143,7 @@ export function createApp(deps: Deps): App {
       defer,
     }),
   )
-  root.route('/', hkpRoutes(common))
+  root.route('/', hkpRoutes({ ...common, keyring, policy: config.keys }))
   root.route('/', webRoutes(common))
 
   return {

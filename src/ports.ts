@@ -427,7 +427,7 @@ export type KeyPlace = { after: string | null; limit: number; armor: boolean }
 /** Who changes a key: a writer with the scope `keys`, or null for who needs no token. */
 export type KeyWriter = Writer | null
 
-/** Public keys. Only `find` and `list` know of keys that their owners have removed. */
+/** Public keys. `named` and `containing` know nothing of keys that their owners have removed. */
 export type KeysBook = {
   /**
    * Keys that one of `names` is a name of, in the order they came: upper-case hex digits (8 or 16 of
@@ -447,6 +447,8 @@ export type KeysBook = {
   ): Promise<Seen<KeyPage>>
   /** The key of that fingerprint with its armor, removed or not. */
   find(fingerprint: string, viewer: Viewer, now: Date): Promise<Seen<StoredKey | null>>
+  /** The keys of those fingerprints that there are, with their armors, removed ones too. */
+  several(fingerprints: string[]): Promise<StoredKey[]>
   /** Keys of a user, removed ones too; of everybody for null. */
   list(ownerId: string | null, place: KeyPlace, viewer: Viewer, now: Date): Promise<Seen<KeyPage>>
   /**
@@ -466,7 +468,10 @@ export type KeysBook = {
    * Hides a key, or forgets it when `forGood`; false when nobody could find it. `denied` when the
    * writer is neither its owner nor an administrator (any more).
    */
-  remove(fingerprint: string, options: { forGood: boolean; by: KeyWriter; now: Date }): Promise<boolean>
+  remove(
+    fingerprint: string,
+    options: { forGood: boolean; by: KeyWriter; now: Date },
+  ): Promise<boolean>
 }
 
 /**
@@ -507,7 +512,7 @@ export type StagedRow = {
   id: string
   parentId: string
   name: string
-  /** The MovedRow as JSON. */
+  /** The MovedRow as JSON; of a key also its facts, and the revision that it was merged with. */
   record: string
 }
 

@@ -18,6 +18,7 @@ import {
   type ConnectServices,
 } from './connect.ts'
 import type { importFrom, OpenMoving } from './moving.ts'
+import type { KeyAdmin, ListedKey } from './keys.ts'
 import { claimAdmin, remoteAdmin } from './remote-admin.ts'
 
 /** The use cases of administrators, on a data folder or over HTTP. Failures are `RegistryError`s. */
@@ -38,7 +39,7 @@ export type Admin = {
   setPrivate(ref: string, value: boolean): Promise<void>
 }
 
-export type OpenAdmin = { admin: Admin; close: () => void }
+export type OpenAdmin = { admin: Admin; keys: KeyAdmin; close: () => void }
 
 /** What export and import stand on. */
 export type MovingServices = {
@@ -235,6 +236,76 @@ function commands(services: Services, end: (code: number) => void): Command {
       )
   }
 
+  const key = program.command('key').description('public keys that images are signed with')
+  withTarget(key.command('list'), services)
+    .description('list the keys: all of them for administrators, else those you own')
+    .option('--json', 'as JSON')
+    .action(
+      withKeys(services, async (keys, options: { json?: boolean }) => {
+        const listed = await keys.list()
+        if (options.json === true) return services.print(json(listed))
+        const now = services.clock.now()
+        const rows = listed.map((k) => [
+          k.fingerprint,
+          k.owner ?? '',
+          keyState(k, now),
+          day(k.createdAt),
+          plain(k.userIds[0]?.text ?? ''),
+        ])
+        services.print(table(['FINGERPRINT', 'OWNER', 'STATE', 'CREATED', 'USER ID'], rows))
+      }),
+    )
+  withTarget(key.command('add'), services)
+    .description('add public keys, or what is new of them')
+    .argument('<file>', 'armored, as gpg --armor --export writes it; - is standard input')
+    .action(
+      withKeys(services, async (keys, _options, file = '') => {
+        services.say(await keys.add(await readSecretFile(file, services)))
+      }),
+    )
+  withTarget(key.command('remove'), services)
+    .description('remove a key that you own, or any as an administrator')
+    .argument('<fingerprint>', '40 or 64 hex digits')
+    .action(
+      withKeys(services, async (keys, _options, fingerprint = '') => {
+        await keys.remove(fingerprint)
+        services.say(`Removed the key ${fingerprint}.`)
+      }),
+    )
+  withTarget(key.command('claim'), services)
+    .description('own a key: print a text, sign it with the key, and hand it in')
+    .argument('<fingerprint>', '40 or 64 hex digits')
+    .option('--signed <file>', 'the text, clear-signed with the key; - is standard input')
+    .option('--user <name>', 'on the data folder: give the key to that user, without a signature')
+    .addHelpText(
+      'after',
+      '\nIn one line: sreg-lite key claim FPR --server URL --token-file FILE | gpg -u FPR --clearsign |\n  sreg-lite key claim FPR --server URL --token-file FILE --signed -',
+    )
+    .action(
+      withKeys(
+        services,
+        async (keys, options: { signed?: string; user?: string }, fingerprint = '') => {
+          if (keys.assign !== undefined) {
+            if (options.user === undefined)
+              throw new RegistryError(
+                'invalid',
+                'Say whose key it is with --user NAME, or claim it from the server (--server URL).',
+              )
+            await keys.assign(fingerprint, options.user)
+            return services.say(`The key ${fingerprint} is ${options.user}'s now.`)
+          }
+          if (options.signed === undefined) {
+            services.print(`${await keys.challenge?.(fingerprint)}\n`)
+            return services.say(
+              'Sign this text with the key (gpg -u FPR --clearsign) and hand it in with --signed FILE within an hour.',
+            )
+          }
+          await keys.claim?.(fingerprint, await readSecretFile(options.signed, services))
+          services.say(`The key ${fingerprint} is yours now.`)
+        },
+      ),
+    )
+
   program
     .command('claim')
     .description(
@@ -358,7 +429,9 @@ async function openTarget(options: TargetOptions, services: Services): Promise<O
   if (server === undefined || tokenFile === undefined)
     throw new RegistryError('invalid', 'Give --server URL and --token-file FILE together.')
   const url = serverUrl(server, options)
-  return { admin: remoteAdmin(url, await readToken(tokenFile, services)), close: () => {} }
+  const token = await readToken(tokenFile, services)
+  const { remoteKeys } = await import('./keys.ts')
+  return { admin: remoteAdmin(url, token), keys: remoteKeys(url, token), close: () => {} }
 }
 
 async function openMoving(options: TargetOptions, services: Services): Promise<OpenMoving> {
@@ -383,9 +456,9 @@ function counter() {
 
 function importWords(report: ImportReport | null, unusedSecrets: boolean): string[] {
   if (report === null) return ['This file was imported before; nothing has changed.']
-  const { user, entity, collection, container, image, tag, token } = report.rows
+  const { user, entity, collection, container, image, tag, token, key } = report.rows
   const lines = [
-    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users and ${token} tokens.`,
+    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${token} tokens and ${key} public keys.`,
   ]
   if (report.demoted.length > 0)
     lines.push(
@@ -411,20 +484,31 @@ function size(bytes: number): string {
 }
 
 /** An action on a data folder, beside a running server or without one (R44), or over HTTP. */
-function withAdmin(
+function actingOn<T>(
+  pick: (opened: OpenAdmin) => T,
+): (
   services: Services,
-  act: (admin: Admin, options: never, argument?: string) => Promise<void>,
-): (...args: unknown[]) => Promise<void> {
-  return async (...args) => {
-    const command = args.pop() as Command
-    const options = args.pop() as TargetOptions
-    const { admin, close } = await openTarget(options, services)
-    try {
-      await act(admin, options as never, command.args[0])
-    } finally {
-      close()
+  act: (on: T, options: never, argument?: string) => Promise<void>,
+) => (...args: unknown[]) => Promise<void> {
+  return (services, act) =>
+    async (...args) => {
+      const command = args.pop() as Command
+      const options = args.pop() as TargetOptions
+      const opened = await openTarget(options, services)
+      try {
+        await act(pick(opened), options as never, command.args[0])
+      } finally {
+        opened.close()
+      }
     }
-  }
+}
+const withAdmin = actingOn(({ admin }) => admin)
+const withKeys = actingOn(({ keys }) => keys)
+
+function keyState({ revoked, expiresAt, removedAt }: ListedKey, now: Date): string {
+  if (removedAt !== null) return 'removed'
+  if (revoked) return 'revoked'
+  return expiresAt !== null && expiresAt <= now ? 'expired' : 'valid'
 }
 
 function flagSettings(serve: Command): Record<string, string> {

@@ -133,7 +133,8 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
   }
   const { current } = await readSigningKeys(folder)
   for (const warning of folder.warnings) say(`Warning: ${warning}`)
-  const { createAdmin, tokenIssuer } = await import('../../src/admin.ts')
+  const { createAdmin, createKeyring, tokenIssuer } = await import('../../src/admin.ts')
+  const { localKeys } = await import('./keys.ts')
   const opened = await platform.openDatabase(folder.database, {
     mode: 'cli',
     migrations: migrations(),
@@ -149,8 +150,16 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
       )
     }
     const issuer = tokenIssuer({ registryId, signingKey: current })
+    const keyring = createKeyring({
+      database,
+      clock: systemClock,
+      registryId,
+      // who can write the data folder is not asked
+      policy: { add: 'token', read: 'token' },
+    })
     return {
       admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
+      keys: localKeys(keyring),
       close,
     }
   } catch (error) {

@@ -10,8 +10,8 @@ import type { Import, ImportReport, MovedRow } from './model.ts'
 import { checkRow } from './moved-rows.ts'
 
 const FORMAT = 'sreg-lite export 1'
-/** Longest line that is read, in bytes: a row's texts are bounded by the bodies that set them. */
-const LONGEST_LINE = 1024 * 1024
+/** Longest line that is read, in bytes: texts are bounded by the bodies that set them, keys by R53. */
+const LONGEST_LINE = 2 * 1024 * 1024
 /** Rows are staged in pages of about this many characters of JSON, and at most so many rows. */
 const PAGE_CHARS = 256 * 1024
 const PAGE_ROWS = 500

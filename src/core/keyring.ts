@@ -83,8 +83,7 @@ export function createKeyring(deps: {
   /** Runs the work when less than two others are at it (R53); `rate_limited` when that takes long. */
   async function inTurn<T>(work: () => Promise<T>): Promise<T> {
     const full = () => {
-      for (const entry of began)
-        if (entry.at + WORK_MS < clock.now().getTime()) began.delete(entry)
+      for (const entry of began) if (entry.at + WORK_MS < clock.now().getTime()) began.delete(entry)
       return began.size >= AT_WORK
     }
     // looked at now and then: on Workers no request may wake another one
@@ -157,10 +156,11 @@ export function createKeyring(deps: {
       return inTurn(async () => {
         const added = await readKeys(armor, clock.now())
         const outcomes = []
-        for (const facts of added)
-          outcomes.push({ facts, outcome: await keep(facts, asker) })
+        for (const facts of added) outcomes.push({ facts, outcome: await keep(facts, asker) })
         await changed(
-          outcomes.filter(({ outcome }) => outcome === 'kept').map((kept) => kept.facts.fingerprint),
+          outcomes
+            .filter(({ outcome }) => outcome === 'kept')
+            .map((kept) => kept.facts.fingerprint),
         )
         const hidden = outcomes.find(({ outcome }) => outcome === 'hidden')
         // who may not look keys up does not learn of this one either

@@ -6,6 +6,8 @@ import { checkName, isId, type NameKind } from './names.ts'
 
 /** Longest description, in characters: bodies that set one have at most 64 KiB (R54). */
 const LONGEST_TEXT = 65_536
+/** Longest armor, in characters (R53). */
+const LONGEST_ARMOR = 1024 * 1024
 
 type Check = (value: unknown) => boolean
 
@@ -86,6 +88,16 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     ...times,
   },
   tag: { containerId: id, name: named('tag'), arch, imageId: id, updatedAt: time },
+  key: {
+    fingerprint: matches(/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/),
+    // what is in it is looked at when it is staged
+    armor: (value) => typeof value === 'string' && value.length <= LONGEST_ARMOR,
+    ownerId: orNull(id),
+    addedBy: orNull(id),
+    addedAt: time,
+    updatedAt: time,
+    removedAt: orNull(time),
+  },
 }
 
 /** The record as a row; `invalid`, naming the member, when it is none that this version knows. */
@@ -131,6 +143,8 @@ export function stagedRow(row: MovedRow): StagedRow {
       return of(row.id, row.collectionId, row.name)
     case 'image':
       return of(row.id, row.containerId, row.digest)
+    case 'key':
+      return of(row.fingerprint, row.ownerId ?? '', row.fingerprint)
     case 'tag':
       return of(`${row.containerId}/${row.arch}/${row.name}`, row.imageId, row.name)
   }

@@ -14,12 +14,14 @@ import type {
   Ids,
   ImportConflict,
   Log,
+  StagedRow,
 } from '../ports.ts'
 import { absent } from './access.ts'
 import type { ArchiveHead, ArchiveSink, ArchiveSource } from './archive.ts'
 import { hasher } from './digest.ts'
 import type { Import, ImportReport, MovedKind, MovedRow } from './model.ts'
 import { stagedRow } from './moved-rows.ts'
+import { mergeKeys, readKeys } from './openpgp.ts'
 import { hashBlob, inspectBlob, PART_SIZE } from './uploads.ts'
 
 const HOLD = 'hold_deletes_until'
@@ -29,6 +31,8 @@ const HOLD_MS = 15 * 60_000
 const STAGED_MS = 24 * 3_600_000
 /** Rows asked for at a time, and the characters of JSON after which a page is full. */
 const ROWS = 200
+/** Keys asked for at a time: one has up to 1 MiB. */
+const KEY_ROWS = 20
 const PAGE_CHARS = 512 * 1024
 /** Blobs up to here are stored in one go; object stores take no more than 5 GiB so. */
 const WHOLE = 1024 * 1024 * 1024
@@ -43,6 +47,7 @@ const KINDS: readonly MovedKind[] = [
   'collection',
   'entity',
   'token',
+  'key',
   'user',
 ]
 
@@ -125,7 +130,8 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
       const [kind = '', after = ''] = cursor === null ? [KINDS[0]] : cursor.split(':')
       const place = KINDS.indexOf(kind as MovedKind)
       if (place < 0) throw new RegistryError('invalid', 'This cursor is not one of ours.')
-      let page = await database.exports.rows(kind as MovedKind, after, ROWS)
+      const limit = kind === 'key' ? KEY_ROWS : ROWS
+      let page = await database.exports.rows(kind as MovedKind, after, limit)
       const chars = JSON.stringify(page.rows).length
       if (chars > PAGE_CHARS) {
         const fewer = Math.max(1, Math.floor((page.rows.length * PAGE_CHARS) / chars))
@@ -309,6 +315,28 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
     head.keys.length > 0 &&
     head.keys.every((key) => keyIds.includes(key))
 
+  /** Keys are checked as when they are added, and merged with what is here of them (R42, R46). */
+  async function stagedKeys(rows: Extract<MovedRow, { type: 'key' }>[]): Promise<StagedRow[]> {
+    const here = await database.keys.several(rows.map(({ fingerprint }) => fingerprint))
+    const staged: StagedRow[] = []
+    for (const row of rows) {
+      const now = clock.now()
+      const stored = here.find(({ facts }) => facts.fingerprint === row.fingerprint)
+      const [read, ...others] = await readKeys(row.armor, now)
+      if (read === undefined || others.length > 0 || read.fingerprint !== row.fingerprint)
+        throw new RegistryError(
+          'invalid',
+          `The key ${row.fingerprint} in this file is another one. Nothing was imported.`,
+          { subject: 'key' },
+        )
+      const { armor, ...facts } =
+        stored === undefined ? read : await mergeKeys(stored.facts.armor, read.armor, now)
+      const record = { ...row, armor, facts, revision: stored?.revision ?? 0 }
+      staged.push({ ...stagedRow(row), record: JSON.stringify(record) })
+    }
+    return staged
+  }
+
   return {
     async open(head: ArchiveHead): Promise<Import> {
       const { exportId } = head
@@ -316,7 +344,10 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
     },
 
     async stageRows(importId: string, rows: MovedRow[]): Promise<void> {
-      await imports.stageRows(importId, rows.map(stagedRow), until())
+      const keys = rows.filter((row) => row.type === 'key')
+      const others = rows.filter((row) => row.type !== 'key').map(stagedRow)
+      const staged = keys.length === 0 ? others : [...others, ...(await stagedKeys(keys))]
+      await imports.stageRows(importId, staged, until())
     },
 
     want,
@@ -356,6 +387,7 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
         images: rows.image,
         users: rows.user,
         tokens: rows.token,
+        keys: rows.key,
         bytes,
       })
       return report

@@ -1,6 +1,7 @@
 /** Keys as keyservers write them: lines for programs, one armor of many, a page for people. */
 import { html, raw } from 'hono/html'
 import type { KeyFacts } from '../core/model.ts'
+import { readArmor } from '../core/packets.ts'
 
 /** What could end a line, turn its text around or steer a terminal. */
 const UNPRINTABLE = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu
@@ -31,9 +32,12 @@ export function indexLines(keys: readonly KeyFacts[], now: Date): string {
     )
     for (const id of key.userIds)
       lines.push(
-        ['uid', encodeURIComponent(shown(id.text)), seconds(id.createdAt), seconds(id.expiresAt)].join(
-          ':',
-        ) + `:${flags(id, now)}`,
+        [
+          'uid',
+          encodeURIComponent(shown(id.text)),
+          seconds(id.createdAt),
+          seconds(id.expiresAt),
+        ].join(':') + `:${flags(id, now)}`,
       )
   }
   return lines.map((line) => `${line}\n`).join('')
@@ -43,17 +47,13 @@ export function indexLines(keys: readonly KeyFacts[], now: Date): string {
 export function joinArmors(armors: readonly string[]): string {
   const [only] = armors
   if (armors.length === 1 && only !== undefined) return only
-  const binary = armors.map((armor) => atob(bodyOf(armor))).join('')
+  let binary = ''
+  for (const armor of armors)
+    for (const byte of readArmor(armor, 0)?.bytes ?? []) binary += String.fromCharCode(byte)
   const lines = btoa(binary).match(/.{1,64}/g) ?? []
   // without a checksum, which RFC 9580 has made optional
   return `-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n${lines.join('\n')}\n-----END PGP PUBLIC KEY BLOCK-----\n`
 }
-
-/** The base64 of an armor of ours: between the empty line and the checksum or the end. */
-const bodyOf = (armor: string): string =>
-  /\r?\n\r?\n([\s\S]*?)(?:\n=[\w+/]{4}\r?\n|\r?\n-----END|=?\n-----END)/
-    .exec(armor)?.[1]
-    ?.replaceAll(/\s+/g, '') ?? ''
 
 const STYLE = `
   :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
@@ -109,10 +109,8 @@ export function indexPage(
                         ${key.subkeys.map(
                           (subkey) =>
                             html`<li>
-                              <code>${digits(subkey)}</code>${subkey.canSign ? ', signs' : ''}${state(
-                                subkey,
-                                now,
-                              )}
+                              <code>${digits(subkey)}</code
+                              >${subkey.canSign ? ', signs' : ''}${state(subkey, now)}
                             </li>`,
                         )}
                       </ul>`

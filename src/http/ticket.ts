@@ -11,6 +11,7 @@ export type Purpose =
   | 'session'
   | 'csrf'
   | 'oci-upload'
+  | 'key-claim'
 
 /** What a ticket says. Absent is null and signed as such. Sizes in bytes, digests as hex. */
 export type TicketFields = {
@@ -23,7 +24,7 @@ export type TicketFields = {
   /** Whether everybody could read the image when a `get` ticket was given. */
   visibility: 'public' | 'private' | null
   upload: string | null
-  /** Blob key. */
+  /** Blob key; of a `key-claim`, the fingerprint. */
   key: string | null
   /** The store's handle of an upload in parts. */
   handle: string | null

@@ -12,8 +12,8 @@ import { administratorIn } from './handlers.ts'
 import { exportHead, importedParts, importedRows, importEnd, wantedBlob } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
-/** A page of rows, and the list of up to 10,000 parts, in bytes of JSON. */
-const ROWS_CAP = 1024 * 1024
+/** A page of rows, of which a key may have 1 MiB, and the list of up to 10,000 parts, in bytes of JSON. */
+const ROWS_CAP = 2 * 1024 * 1024
 const PARTS_CAP = 2 * 1024 * 1024
 
 export function movingHandlers(deps: ManageDeps) {

@@ -1,5 +1,9 @@
-/** The management API on one screen: users, tokens and privacy for administrators without a shell. */
+/**
+ * The management API on one screen: users, tokens and privacy for administrators without a shell,
+ * and keys for those who own them.
+ */
 import type { Admin } from '../admin.ts'
+import type { Keyring } from '../core/keyring.ts'
 import type { Claims } from '../core/model.ts'
 import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
@@ -8,6 +12,7 @@ import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
 import { manageHandlers } from './handlers.ts'
+import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
 
 export type ManageDeps = {
@@ -15,6 +20,7 @@ export type ManageDeps = {
   database: Pick<Database, 'tokens'>
   clock: Clock
   transfer: Transfer
+  keyring: Keyring
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -25,6 +31,7 @@ export type ManageDeps = {
 export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
   const moving = movingHandlers(deps)
+  const keys = keyHandlers(deps)
 
   // prettier-ignore
   const routes: Route[] = [
@@ -35,6 +42,12 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'DELETE', path: '/v1/tokens/:id', access: 'admin', handler: manage.revokeToken },
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
     { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+
+    { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },
+    { method: 'GET', path: '/v1/keys/:fingerprint', access: 'read', handler: keys.show },
+    { method: 'DELETE', path: '/v1/keys/:fingerprint', access: 'token', handler: keys.remove },
+    { method: 'POST', path: '/v1/keys/:fingerprint/challenge', access: 'keys', handler: keys.challenge },
+    { method: 'POST', path: '/v1/keys/:fingerprint/claim', access: 'keys', handler: keys.claim },
 
     { method: 'POST', path: '/v1/exports', access: 'admin', handler: moving.startExport },
     { method: 'GET', path: '/v1/exports/rows', access: 'admin', handler: moving.exportRows },

@@ -7,6 +7,7 @@ import type { ExportsBook, ImportConflict, ImportsBook } from '../ports.ts'
 import { guarded, isDuplicate } from './failure.ts'
 import { dropGuard, indexImages, isLive, p, text } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
+import { indexKeys, nameKeys, unindexKeys, unnameKeys } from './keys.ts'
 import { toScopes } from './rows.ts'
 import * as t from './schema.ts'
 
@@ -89,6 +90,22 @@ export function sqliteExports(handle: Handle): ExportsBook {
         .orderBy(asc(t.tags.containerId), asc(t.tags.name), asc(t.tags.arch))
         .limit(p('limit')),
     ),
+    key: prepare(() =>
+      db
+        .select({
+          fingerprint: t.keys.fingerprint,
+          armor: t.keys.armor,
+          ownerId: t.keys.ownerId,
+          addedBy: t.keys.addedBy,
+          addedAt: t.keys.addedAt,
+          updatedAt: t.keys.updatedAt,
+          removedAt: t.keys.removedAt,
+        })
+        .from(t.keys)
+        .where(byId(t.keys.fingerprint))
+        .orderBy(asc(t.keys.fingerprint))
+        .limit(p('limit')),
+    ),
     blob: prepare(() =>
       db
         .select({ key: t.blobs.key, size: t.blobs.size, live: sql<number>`state = 'live'` })
@@ -130,6 +147,13 @@ export function sqliteExports(handle: Handle): ExportsBook {
           last: last === undefined ? '' : `${last.containerId}/${last.name}/${last.arch}`,
         }
       }
+      case 'key': {
+        const [rows] = await handle.read(q.key(at))
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: rows.at(-1)?.fingerprint ?? '',
+        }
+      }
       case 'user': {
         const [rows] = await handle.read(q.user(at))
         return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
@@ -167,7 +191,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
 /** Kind of the row that a row's parent_id names. */
 const parentKind = (row: string) =>
   sql.raw(
-    `case ${row}.kind when 'token' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' end`,
+    `case ${row}.kind when 'token' then 'user' when 'key' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' end`,
   )
 
 export function sqliteImports(handle: Handle): ImportsBook {
@@ -202,7 +226,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
 
   /** Rows whose parent is not in the file, or that do not fit their image or its bytes. */
   const dangling = sql`
-    select 1 from import_rows r where r.import_id = ${here} and r.kind <> 'user' and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = ${parentKind('r')} and q.id = r.parent_id)
+    select 1 from import_rows r where r.import_id = ${here} and r.kind <> 'user' and not (r.kind = 'key' and r.parent_id = '') and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = ${parentKind('r')} and q.id = r.parent_id)
     union all
     select 1 from ${staged('tag')} and exists (select 1 from import_rows q join import_blobs b on b.import_id = q.import_id and b.digest = ${field('digest', 'q')} where q.import_id = ${here} and q.kind = 'image' and q.id = r.parent_id and (${field('containerId', 'q')} <> ${field('containerId')} or coalesce(json_extract(b.facts, '$.arch'), 'unknown') not in ('unknown', ${field('arch')})))
     union all
@@ -211,8 +235,14 @@ export function sqliteImports(handle: Handle): ImportsBook {
   const unready = sql`
     select 1 from ${staged('image')} and not exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = ${field('digest')} and b.facts is not null and (b.key is not null or exists (select 1 from blobs lb where lb.digest = b.digest and lb.state = 'live' and lb.size = b.size)))`
 
+  /** Keys that have changed here since they were merged with those of the file. */
+  const changedKeys = sql`
+    select 1 from ${staged('key')} and coalesce((select k.revision from keys k where k.fingerprint = r.id), 0) <> ${field('revision')}`
+
   const isOpen = sql`exists (select 1 from imports where id = ${here} and state = 'open')`
   const seqs = sql`select si.seq from import_rows r join images si on si.id = r.id where r.kind = 'image' and r.import_id = ${here}`
+
+  const keySeqs = sql`select ik.seq from import_rows r join keys ik on ik.fingerprint = r.id where r.kind = 'key' and r.import_id = ${here}`
 
   const q = {
     dropGuard: dropGuard(db),
@@ -333,7 +363,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         // of an import that has ended the rows are gone, which is not what is wrong with it
         found: sql`not ${isOpen} or ((select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling}))`,
         readable: sql`not exists (${unready})`,
-        first: sql`not exists (${conflicting})`,
+        first: sql`not exists (${conflicting}) and not exists (${changedKeys})`,
       }),
     ),
     users: prepare(() =>
@@ -423,6 +453,28 @@ export function sqliteImports(handle: Handle): ImportsBook {
           set: { revokedAt: sql`coalesce(tokens.revoked_at, excluded.revoked_at)` },
         }),
     ),
+    /** Whose a key is here, and whether it is hidden, the file does not change. */
+    keys: prepare(() =>
+      db
+        .insert(t.keys)
+        .select(
+          sql`select null as seq, r.id as fingerprint, 1 as revision, ${userHere(sql`r.parent_id`)} as owner_id, ${userHere(field('addedBy'))} as added_by, ${field('addedAt')} as added_at, ${field('updatedAt')} as updated_at, ${field('removedAt')} as removed_at, ${field('facts')} as facts, ${field('armor')} as armor from ${staged('key')} order by r.seq`,
+        )
+        .onConflictDoUpdate({
+          target: t.keys.fingerprint,
+          set: {
+            revision: sql`keys.revision + 1`,
+            ownerId: sql`coalesce(keys.owner_id, excluded.owner_id)`,
+            updatedAt: sql`${p('now')}`,
+            facts: sql`excluded.facts`,
+            armor: sql`excluded.armor`,
+          },
+        }),
+    ),
+    unnameKeys: unnameKeys(db, keySeqs),
+    unindexKeys: unindexKeys(db, keySeqs),
+    nameKeys: nameKeys(db, keySeqs),
+    indexKeys: indexKeys(db, keySeqs),
     sizes: prepare(() =>
       db
         .update(t.containers)
@@ -626,6 +678,11 @@ export function sqliteImports(handle: Handle): ImportsBook {
         q.details(values),
         q.tags(values),
         q.tokens(values),
+        q.keys(values),
+        q.unnameKeys(values),
+        q.unindexKeys(values),
+        q.nameKeys(values),
+        q.indexKeys(values),
         q.sizes(values),
         q.revive(values),
         q.index(values),
@@ -648,7 +705,10 @@ export function sqliteImports(handle: Handle): ImportsBook {
               { subject: 'blob' },
             ),
           first: () =>
-            new RegistryError('conflict', 'Something of this name has been made here meanwhile.'),
+            new RegistryError(
+              'conflict',
+              'Something of this name has been made here meanwhile; import again.',
+            ),
         })
       } catch (error) {
         // two rows of one name in one place, which no guard spells out
@@ -672,6 +732,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         container: 0,
         image: 0,
         tag: 0,
+        key: 0,
       }
       for (const { kind, count } of counts) rows[kind as MovedKind] = count
       return {

@@ -55,18 +55,14 @@ export const unindexKeys = (db: Handle['db'], seqs: SQL) =>
   prepare(() => db.delete(t.searchKeys).where(sql`rowid in (${seqs})`))
 
 /** What of a key stands in the column `facts`. */
-export const factsJson = ({ armor: _armor, ...facts }: KeyFacts): string =>
-  JSON.stringify(facts)
+export const factsJson = ({ armor: _armor, ...facts }: KeyFacts): string => JSON.stringify(facts)
 
 export function sqliteKeys(handle: Handle): KeysBook {
   const { db } = handle
   const here = sql`select seq from keys where fingerprint = ${text('fingerprint')}`
   const names = sql`(select value from json_each(${p('names')}))`
   const select = () =>
-    db
-      .select(keyColumns)
-      .from(t.keys)
-      .leftJoin(t.users, eq(t.users.id, t.keys.ownerId))
+    db.select(keyColumns).from(t.keys).leftJoin(t.users, eq(t.users.id, t.keys.ownerId))
   const page = (condition: SQL) =>
     prepare(() =>
       select()
@@ -91,6 +87,12 @@ export function sqliteKeys(handle: Handle): KeysBook {
     list: page(sql`true`),
     listOf: page(sql`${t.keys.ownerId} = ${text('ownerId')}`),
     find: prepare(() => select().where(eq(t.keys.fingerprint, text('fingerprint')))),
+
+    several: prepare(() =>
+      select().where(
+        sql`${t.keys.fingerprint} in (select value from json_each(${p('fingerprints')}))`,
+      ),
+    ),
 
     putGuard: prepare(() =>
       db.insert(t.guard).values({
@@ -201,6 +203,11 @@ export function sqliteKeys(handle: Handle): KeysBook {
         viewer,
         now,
       ),
+    async several(fingerprints) {
+      const values = { fingerprints: JSON.stringify(fingerprints), withArmor: 1 }
+      const [rows] = await handle.read(q.several(values))
+      return rows.map(toKey)
+    },
     list(ownerId, place, viewer, now) {
       const values = { ownerId, ...placed(place) }
       return see((ownerId === null ? q.list : q.listOf)(values), paged(place), viewer, now)
@@ -259,8 +266,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
   }
 }
 
-const time = (value: unknown): Date | null =>
-  typeof value === 'string' ? new Date(value) : null
+const time = (value: unknown): Date | null => (typeof value === 'string' ? new Date(value) : null)
 
 /** A row as the registry's noun; times in `facts` are text as JSON has them. */
 function toKey(row: KeyRow): StoredKey {

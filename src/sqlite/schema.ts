@@ -290,10 +290,7 @@ export const keyNames = sqliteTable(
       .notNull()
       .references(() => keys.seq, { onDelete: 'cascade' }),
   },
-  (t) => [
-    primaryKey({ columns: [t.name, t.rank, t.keySeq] }),
-    index('key_names_key').on(t.keySeq),
-  ],
+  (t) => [primaryKey({ columns: [t.name, t.rank, t.keySeq] }), index('key_names_key').on(t.keySeq)],
 )
 
 /** R6: preconditions of a batch; a false one raises with its own name. */

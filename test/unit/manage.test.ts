@@ -5,7 +5,13 @@ import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/host/program.ts'
 import { consoleLog, randomIds, systemClock } from '../../adapters/system.ts'
-import { createAdmin, createExports, createImports, tokenIssuer } from '../../src/admin.ts'
+import {
+  createAdmin,
+  createExports,
+  createImports,
+  createKeyring,
+  tokenIssuer,
+} from '../../src/admin.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
@@ -34,6 +40,12 @@ test('why a setup secret is refused stands in the log line alone', async () => {
     database,
     clock: systemClock,
     transfer: webTransfer,
+    keyring: createKeyring({
+      database,
+      clock: systemClock,
+      registryId: 'test',
+      policy: { add: 'token', read: 'public' },
+    }),
     exports: createExports(moving),
     imports: createImports(moving),
   }

@@ -44,6 +44,7 @@ it('a push, a pull, a search and a delete stay within 50 queries a request', asy
       minFree: 0,
       maxImage: null,
       sweepGrace: 43_200,
+      keys: { add: 'token', read: 'public' },
       sweepInterval: 900,
     },
     version: '0',
