@@ -7,13 +7,7 @@ import type { Runtime } from './runtime.ts'
 import { nodeTarget, type Target, type TargetOptions } from './target.ts'
 
 /** Makes targets with a bucket each; one that opens a data folder again gets that folder's bucket. */
-export function s3Target({
-  redirect,
-  runtime = 'node',
-}: {
-  redirect: boolean
-  runtime?: Runtime
-}) {
+export function s3Target({ redirect, runtime = 'node' }: { redirect: boolean; runtime?: Runtime }) {
   const buckets = new Map<string, TestBucket>()
   return async (options: TargetOptions = {}): Promise<Target & { bucket: TestBucket }> => {
     const bucket = buckets.get(options.data ?? '') ?? (await makeBucket({ redirect }))
