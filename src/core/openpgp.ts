@@ -3,9 +3,11 @@ import type * as OpenPGP from 'openpgp'
 import { RegistryError } from '../errors.ts'
 import type { SignatureFields } from './packets.ts'
 import {
+  findArmor,
   hex,
   invalidKey,
   joinBytes,
+  MESSAGE,
   readArmor,
   readNumber,
   readPackets,
@@ -171,15 +173,14 @@ function readKeyArmors(text: string): Uint8Array {
     )
   }
   const blocks: Uint8Array[] = []
-  for (let at = 0; ;) {
-    const armor = readArmor(text, at)
-    if (armor === null) break
-    if (armor.label === 'PRIVATE KEY BLOCK') throw secretKey()
-    if (armor.label !== 'PUBLIC KEY BLOCK') {
+  for (let found = findArmor(text, 0); found !== null;) {
+    if (found.label === 'PRIVATE KEY BLOCK') throw secretKey()
+    if (found.label !== 'PUBLIC KEY BLOCK') {
       throw invalidKey('This is no public key but another kind of OpenPGP armor.')
     }
-    blocks.push(armor.bytes)
-    at = armor.end
+    const { bytes, end } = readArmor(text, found)
+    blocks.push(bytes)
+    found = findArmor(text, end)
   }
   if (blocks.length === 0) throw invalidKey('There is no armored OpenPGP public key in this text.')
   return joinBytes(blocks)
@@ -200,7 +201,7 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
   // Ahead of everything else, so that no secret key is looked at behind a public one.
   for (const { tag } of readPackets(bytes)) {
     if (SECRET_TAGS.includes(tag)) throw secretKey()
-    if (MESSAGE_TAGS.includes(tag)) throw invalidKey('This is an OpenPGP message, not a key.')
+    if (MESSAGE_TAGS.includes(tag)) throw invalidKey(MESSAGE)
   }
   const keys = new Map<string, Key>()
   let key: Key | null = null
@@ -213,7 +214,9 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
       if (keys.size > MAX_KEYS) throw invalidKey(`There are more than ${MAX_KEYS} keys in it.`)
       part = key.primary
     } else if (key === null) {
-      throw invalidKey('There are parts of a key, or signatures, ahead of the key they are for.')
+      throw invalidKey(
+        'The armor does not begin with a key. Import a revocation first, and send the key with it.',
+      )
     } else if (tag === TAG.signature) {
       const signature: Signature | null = part && readOwn(key, part, body)
       if (part === null || signature === null) continue
@@ -809,7 +812,8 @@ function parseClearsigned(text: string): Clearsigned | null {
   if (body.some((line) => line.startsWith('-') && !line.startsWith('- '))) return null
   const rest = lines.slice(end).join('\n')
   try {
-    const armor = readArmor(rest, 0)
+    const found = findArmor(rest, 0)
+    const armor = found && readArmor(rest, found)
     if (armor?.end !== rest.length) return null
     const signatures: Clearsigned['signatures'] = []
     for (const { tag, body } of readPackets(armor.bytes)) {
