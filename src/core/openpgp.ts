@@ -3,9 +3,11 @@ import type * as OpenPGP from 'openpgp'
 import { RegistryError } from '../errors.ts'
 import type { SignatureFields } from './packets.ts'
 import {
+  findArmor,
   hex,
   invalidKey,
   joinBytes,
+  MESSAGE,
   readArmor,
   readNumber,
   readPackets,
@@ -62,8 +64,11 @@ const MAX_SUBKEYS = 50
 const MAX_SIGNATURES = 8
 const MAX_REVOCATIONS = 4
 const MAX_RSA_BITS = 8192
+const MAX_DSA_BITS = 3072
 /** Public-key operations of one key, in those of RSA; slower algorithms count for more. */
 const MAX_WORK = 500
+/** How much more a signature costs that is not valid. */
+const FAILURE = 8
 /** Of a kept key, so that its armor passes `MAX_ARMOR` again. */
 const MAX_KEPT = 700_000
 const MAX_PACKET = 8192
@@ -147,14 +152,14 @@ export async function mergeKeys(stored: string, added: string, now: Date): Promi
     first,
     rest.flatMap(({ primary, others }) => [primary, ...others]),
   )
-  return factsOf(select(mapSignatures(all, withoutVariants), MAX_WORK))
+  return factsOf(await keepVerified(all))
 }
 
 async function readCleaned(armor: string, now: Date): Promise<Key[]> {
   const keys = await parse(readKeyArmors(armor))
   const cleaned: Key[] = []
   for (const key of keys) {
-    cleaned.push(await verifyKey(select(key, Math.floor(MAX_WORK / keys.length)), now))
+    cleaned.push(await verifyKey(key, Math.floor(MAX_WORK / keys.length), now))
   }
   return cleaned
 }
@@ -168,15 +173,14 @@ function readKeyArmors(text: string): Uint8Array {
     )
   }
   const blocks: Uint8Array[] = []
-  for (let at = 0; ;) {
-    const armor = readArmor(text, at)
-    if (armor === null) break
-    if (armor.label === 'PRIVATE KEY BLOCK') throw secretKey()
-    if (armor.label !== 'PUBLIC KEY BLOCK') {
+  for (let found = findArmor(text, 0); found !== null;) {
+    if (found.label === 'PRIVATE KEY BLOCK') throw secretKey()
+    if (found.label !== 'PUBLIC KEY BLOCK') {
       throw invalidKey('This is no public key but another kind of OpenPGP armor.')
     }
-    blocks.push(armor.bytes)
-    at = armor.end
+    const { bytes, end } = readArmor(text, found)
+    blocks.push(bytes)
+    found = findArmor(text, end)
   }
   if (blocks.length === 0) throw invalidKey('There is no armored OpenPGP public key in this text.')
   return joinBytes(blocks)
@@ -197,7 +201,7 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
   // Ahead of everything else, so that no secret key is looked at behind a public one.
   for (const { tag } of readPackets(bytes)) {
     if (SECRET_TAGS.includes(tag)) throw secretKey()
-    if (MESSAGE_TAGS.includes(tag)) throw invalidKey('This is an OpenPGP message, not a key.')
+    if (MESSAGE_TAGS.includes(tag)) throw invalidKey(MESSAGE)
   }
   const keys = new Map<string, Key>()
   let key: Key | null = null
@@ -210,7 +214,9 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
       if (keys.size > MAX_KEYS) throw invalidKey(`There are more than ${MAX_KEYS} keys in it.`)
       part = key.primary
     } else if (key === null) {
-      throw invalidKey('There are parts of a key, or signatures, ahead of the key they are for.')
+      throw invalidKey(
+        'The armor does not begin with a key. Import a revocation first, and send the key with it.',
+      )
     } else if (tag === TAG.signature) {
       const signature: Signature | null = part && readOwn(key, part, body)
       if (part === null || signature === null) continue
@@ -256,13 +262,16 @@ async function readPublicKey<P extends PublicKey>(packet: P, body: Uint8Array): 
   } catch {
     return null
   }
+  // Curves whose verification the library lacks on Node (it requires a module it does not bring).
+  if (algorithmOf(packet) === 19 && !packet.getAlgorithmInfo().curve?.startsWith('nist'))
+    return null
   // The library's fingerprint is of what it understood; others take it of the bytes.
   if (byteString(packet.write()) !== byteString(body)) return null
   const { n, p, q, e } = packet.publicParams as Record<string, Uint8Array | undefined>
-  const most = MAX_RSA_BITS / 8
-  const fits = [n, p].every((modulus) => (modulus?.length ?? 0) <= most)
+  const most = algorithmOf(packet) === 17 ? MAX_DSA_BITS : MAX_RSA_BITS
+  const fits = [n, p].every((modulus) => (modulus?.length ?? 0) * 8 <= most)
   // No program makes longer exponents or subgroups; they only cost time.
-  return fits && (e?.length ?? 0) <= 4 && (q?.length ?? 0) <= 64 ? packet : null
+  return fits && (e?.length ?? 0) <= 4 && (q?.length ?? 0) <= 32 ? packet : null
 }
 
 /** A signature that claims to be by the key and may stand behind the part. */
@@ -297,19 +306,27 @@ function keyIdOf(fingerprint: string): string {
 // ---------------------------------------------------------------------------------------------
 // Caps. The same selection stands before verification, where it bounds the work, and after a merge.
 
-/** The key with what the caps leave of it, in its final order but for user ids. */
-function select(key: Key, work: number): Key {
-  const users = trimParts(key, TAG.userId, MAX_USER_IDS)
-  const subkeys = trimParts(key, TAG.subkey, MAX_SUBKEYS)
+/**
+ * The key with what the caps leave of it and `check` lets through, which gets the signatures in
+ * turn until the work is spent: revocations, then the newest of every part before the second of
+ * any.
+ */
+async function keep(
+  key: Key,
+  work: number,
+  check: (part: Part, signature: Signature) => Promise<Signature | null>,
+): Promise<Key> {
   const primary = { ...key.primary, signatures: trimSignatures(key.primary.signatures) }
-  const others = [...users, ...subkeys]
+  const others = [
+    ...trimParts(key, TAG.userId, MAX_USER_IDS),
+    ...trimParts(key, TAG.subkey, MAX_SUBKEYS),
+  ]
   const ofOthers = others.flatMap((part) =>
     part.signatures.map((signature, index) => ({ part, signature, index })),
   )
   const inTurn = [
     ...primary.signatures.map((signature) => ({ part: primary, signature })),
     ...ofOthers.filter(({ signature }) => signature.revokes),
-    // The newest of every part before the second of any.
     ...ofOthers.filter(({ signature }) => !signature.revokes).sort((a, b) => a.index - b.index),
   ]
   const kept = new Map<Part, Signature[]>([[primary, []]])
@@ -319,19 +336,26 @@ function select(key: Key, work: number): Key {
     const size = signature.bytes.length + 6 + (list === undefined ? part.body.length + 6 : 0)
     const cost = workOf(primary.body) + (signature.embedded ? workOf(part.body) : 0)
     if (cost > work || size > room) continue
-    work -= cost
+    const passed = await check(part, signature)
+    work -= passed === null ? cost * FAILURE : cost
+    if (passed === null) continue
     room -= size
-    if (list === undefined) kept.set(part, [signature])
-    else list.push(signature)
+    if (list === undefined) kept.set(part, [passed])
+    else list.push(passed)
   }
+  const left = (part: Part) => ({ ...part, signatures: kept.get(part) ?? [] })
   return {
     ...key,
-    primary: { ...primary, signatures: kept.get(primary) ?? [] },
-    others: others.flatMap((part) => {
-      const signatures = kept.get(part)
-      return signatures === undefined ? [] : [{ ...part, signatures }]
-    }),
+    primary: left(primary),
+    others: others.filter((part) => kept.has(part)).map(left),
   }
+}
+
+/** Again under the caps, of signatures that were verified before. */
+function keepVerified(key: Key): Promise<Key> {
+  return keep(mapSignatures(key, withoutVariants), MAX_WORK, (_part, signature) =>
+    Promise.resolve(signature),
+  )
 }
 
 function trimParts(key: Key, tag: number, most: number): Part[] {
@@ -402,13 +426,20 @@ function withoutVariants(signatures: Signature[]): Signature[] {
   ]
 }
 
-/** What one verification by a key costs, from its packet alone. */
+/**
+ * What one verification by a key costs, from its packet alone, about milliseconds on a slow core.
+ * The library computes DSA and Ed448 in JavaScript, and tries a failed one of a curve again there.
+ */
 function workOf(body: Uint8Array): number {
   const algorithm = body[5] ?? 0
   const material = body[0] === 6 ? 10 : 6
   if (algorithm <= 3) return readNumber(body, material, 2) > 4096 ? 2 : 1
-  return algorithm === 17 ? 10 : 1
+  if (algorithm === 19) return CURVE_WORK[body[material] ?? 0] ?? 8
+  return { 17: 20, 28: 16 }[algorithm] ?? 1
 }
+
+/** By the length of the curve's name: 8 bytes for P-256; P-384 and P-521 have 5. */
+const CURVE_WORK: Record<number, number> = { 8: 3 }
 
 /** A string of the same bytes, to compare and to look up. */
 function byteString(bytes: Uint8Array): string {
@@ -423,33 +454,25 @@ function byteString(bytes: Uint8Array): string {
 // Verification
 
 /** The key with those of its signatures that are valid; throws when none is. */
-async function verifyKey(key: Key, now: Date): Promise<Key> {
+async function verifyKey(key: Key, work: number, now: Date): Promise<Key> {
   const { PublicSubkeyPacket } = await load()
   let checks = 0
-  const verified: Part[] = []
-  for (const part of [key.primary, ...key.others]) {
-    const packet =
-      part.tag === TAG.subkey
-        ? await readPublicKey(new PublicSubkeyPacket(), part.body)
-        : part.packet
-    if (part.tag === TAG.subkey && packet === null) continue
-    const valid: Signature[] = []
-    for (const signature of part.signatures) {
-      // Verification in JavaScript alone never lets others run by itself.
-      if (++checks % 8 === 0) await new Promise((resolve) => setTimeout(resolve, 0))
-      // A revocation counts whatever its date.
-      if (!signature.revokes && signature.createdAt.getTime() > now.getTime() + MAX_AHEAD) continue
-      if (!(await verifySelf(key, { ...part, packet }, signature))) continue
-      valid.push({ ...signature, isCrossed: await isCrossed(key, packet, signature) })
+  const verified = await keep(key, work, async (part, signature) => {
+    // Verification in JavaScript alone never lets others run by itself.
+    if (++checks % 8 === 0) await new Promise((resolve) => setTimeout(resolve, 0))
+    // A revocation counts whatever its date.
+    if (!signature.revokes && signature.createdAt.getTime() > now.getTime() + MAX_AHEAD) return null
+    if (part.tag === TAG.subkey) {
+      part.packet ??= await readPublicKey(new PublicSubkeyPacket(), part.body)
+      if (part.packet === null) return null
     }
-    verified.push({ ...part, packet, signatures: withoutVariants(valid) })
-  }
-  const [primary = key.primary, ...others] = verified
-  const kept = others.filter(({ signatures }) => signatures.length > 0)
-  if (primary.signatures.length === 0 && kept.length === 0) {
+    if (!(await verifySelf(key, part, signature))) return null
+    return { ...signature, isCrossed: await isCrossed(key, part.packet, signature) }
+  })
+  if (verified.primary.signatures.length === 0 && verified.others.length === 0) {
     throw invalidKey(`The key ${key.fingerprint} has no valid signature of its own.`)
   }
-  return select({ ...key, primary, others: kept }, MAX_WORK)
+  return keepVerified(verified)
 }
 
 function verifySelf(key: Key, part: Part, { bytes }: Signature): Promise<boolean> {
@@ -789,7 +812,8 @@ function parseClearsigned(text: string): Clearsigned | null {
   if (body.some((line) => line.startsWith('-') && !line.startsWith('- '))) return null
   const rest = lines.slice(end).join('\n')
   try {
-    const armor = readArmor(rest, 0)
+    const found = findArmor(rest, 0)
+    const armor = found && readArmor(rest, found)
     if (armor?.end !== rest.length) return null
     const signatures: Clearsigned['signatures'] = []
     for (const { tag, body } of readPackets(armor.bytes)) {

@@ -30,18 +30,26 @@ export function invalidKey(sentence: string): RegistryError {
   return new RegistryError('invalid', sentence, { subject: 'key' })
 }
 
+const BEGIN = '-----BEGIN PGP '
+
+/** What kind of armor begins first at or after `from`; null when none does. */
+export function findArmor(text: string, from: number): { label: string; start: number } | null {
+  const start = text.indexOf(BEGIN, from)
+  if (start < 0) return null
+  const label =
+    text.slice(start + BEGIN.length, start + BEGIN.length + 40).split('-----', 1)[0] ?? ''
+  return { label, start }
+}
+
 /**
- * The first armor at or after `from`, with the index behind it; null when no more begins there.
- * Its checksum is not compared: RFC 9580 §6.1 forbids to refuse for it, and signatures tell.
+ * The bytes of an armor and the index behind it. Its checksum is not compared: RFC 9580 §6.1
+ * forbids to refuse for it, and signatures tell.
  */
 export function readArmor(
   text: string,
-  from: number,
-): { label: string; bytes: Uint8Array; end: number } | null {
-  const start = text.indexOf('-----BEGIN PGP ', from)
-  if (start < 0) return null
-  const open = start + '-----BEGIN PGP '.length
-  const label = text.slice(open, open + 40).split('-----', 1)[0] ?? ''
+  { label, start }: { label: string; start: number },
+): { bytes: Uint8Array; end: number } {
+  const open = start + BEGIN.length
   const footer = `-----END PGP ${label}-----`
   const end = text.indexOf(footer, open)
   if (end < 0) throw invalidKey('The armor is cut off: its END line is missing.')
@@ -52,7 +60,7 @@ export function readArmor(
     .slice(blank.index)
     .replace(/\n=[A-Za-z0-9+/]{4}\s*$/, '')
     .replace(/\s+/g, '')
-  return { label, bytes: decodeBase64(base64), end: end + footer.length }
+  return { bytes: decodeBase64(base64), end: end + footer.length }
 }
 
 function decodeBase64(base64: string): Uint8Array {
@@ -67,7 +75,10 @@ function decodeBase64(base64: string): Uint8Array {
   return bytes
 }
 
-/** Packets in turn, without a copy. Partial and indeterminate lengths, for data only, are refused. */
+/** Said of what only messages have: some packets, and lengths that are not known ahead. */
+export const MESSAGE = 'This is an OpenPGP message, not a key.'
+
+/** Packets in turn, without a copy. Throws `invalid` for what no key is made of. */
 export function* readPackets(bytes: Uint8Array): Generator<Packet> {
   let at = 0
   while (at < bytes.length) {
@@ -91,11 +102,11 @@ function newLength(bytes: Uint8Array, at: number): { length: number; size: numbe
   if (first < 192) return { length: first, size: 1 }
   if (first < 224) return { length: ((first - 192) << 8) + (bytes[at + 1] ?? 0) + 192, size: 2 }
   if (first === 255) return { length: readNumber(bytes, at + 1, 4), size: 5 }
-  throw invalidKey('The armor holds a packet of partial length, which keys do not have.')
+  throw invalidKey(MESSAGE)
 }
 
 function oldLength(bytes: Uint8Array, at: number, kind: number): { length: number; size: number } {
-  if (kind === 3) throw invalidKey('The armor holds a packet without a length.')
+  if (kind === 3) throw invalidKey(MESSAGE)
   const size = 1 << kind
   return { length: readNumber(bytes, at, size), size }
 }

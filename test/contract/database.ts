@@ -17,6 +17,7 @@ import {
 } from '../../src/core/model.ts'
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, Seen, Viewer, Writer } from '../../src/ports.ts'
+import { describeKeys } from './keys.ts'
 import { describeImports } from './moving.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
@@ -2500,6 +2501,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
       })
     })
 
+    describeKeys(test)
     describeImports(test)
 
     it('skips no test that is not there', () => {

@@ -1,13 +1,23 @@
 /** What every Database must do when a registry moves: pages out, staging, and one flip (R41, R42). */
 import { describe, expect } from 'vitest'
-import type { MovedKind, MovedRow } from '../../src/core/model.ts'
+import type { KeyFacts, MovedKind, MovedRow } from '../../src/core/model.ts'
 import { stagedRow } from '../../src/core/moved-rows.ts'
-import type { Database } from '../../src/ports.ts'
+import type { Database, StagedRow } from '../../src/ports.ts'
 import { at, digestOf, expectRefused, factsOf, newId, outcome, type World } from './database.ts'
+import { factsOfKey } from './keys.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 
-const KINDS: MovedKind[] = ['user', 'token', 'entity', 'collection', 'container', 'image', 'tag']
+const KINDS: MovedKind[] = [
+  'user',
+  'token',
+  'key',
+  'entity',
+  'collection',
+  'container',
+  'image',
+  'tag',
+]
 // no `at` yet: database.ts imports this file before it has one
 const START = Date.UTC(2030, 0, 1)
 const times = { createdAt: START, updatedAt: START + 60_000 }
@@ -144,6 +154,15 @@ export function describeImports(test: Test): void {
       const lost = await world.push(alice, one.id, 'lost', { tag: 'gone' })
       await database.catalog.markLost(lost.upload.blobKey)
       await database.tokens.revoke(alice.tokenId, at(3))
+      const keys = [1, 2, 3, 4].map((n) => factsOfKey([`Key ${n} <k${n}@example.org>`]))
+      for (const facts of keys) {
+        const ownerId = alice.user.id
+        await database.keys.put({ facts, expected: 0, show: true, ownerId, by: null, now: at(4) })
+      }
+      const [first] = keys
+      if (first === undefined) throw new Error('four keys')
+      const gone = { forGood: false, by: null, now: at(5) }
+      await database.keys.remove(first.fingerprint, gone)
 
       for (const kind of KINDS) {
         const all = await everything(database, kind, 1000)
@@ -167,6 +186,18 @@ export function describeImports(test: Test): void {
         revokedAt: at(3).getTime(),
         lastUsedAt: null,
       })
+      // what its owner has removed moves too: its packets count when it comes back (R46)
+      expect(await everything(database, 'key', 3)).toContainEqual({
+        type: 'key',
+        fingerprint: first.fingerprint,
+        armor: first.armor,
+        ownerId: alice.user.id,
+        addedBy: null,
+        addedAt: at(4).getTime(),
+        updatedAt: at(5).getTime(),
+        removedAt: at(5).getTime(),
+      })
+      expect(await everything(database, 'key', 3)).toHaveLength(4)
       const containers = await everything(database, 'container', 1)
       expect(containers).toContainEqual(expect.objectContaining({ id: one.id, private: true }))
       expect(containers[0]).not.toHaveProperty('size')
@@ -471,6 +502,79 @@ export function describeImports(test: Test): void {
       await imports.abort(other.id, at(1))
       const after = await imports.open({ ...draft, id: newId(), exportId: other.exportId })
       expect(after.id).not.toBe(other.id)
+    })
+
+    /** A key as core/moving.ts stages it: checked, and merged with what is here at `revision`. */
+    const stagedKey = (facts: KeyFacts, ownerId: string | null, revision = 0): StagedRow => {
+      const { armor, ...said } = facts
+      const moved = { addedBy: ownerId, addedAt: 5, updatedAt: 6, removedAt: null }
+      const row = { type: 'key', fingerprint: facts.fingerprint, armor, ownerId, ...moved } as const
+      return { ...stagedRow(row), record: JSON.stringify({ ...row, facts: said, revision }) }
+    }
+
+    test('keys come with their owners and are found from the flip on', async (world) => {
+      const { imports, keys } = world.database
+      const file = fileOf()
+      const { id, finish } = await staged(world, file)
+      const owned = factsOfKey(['Owned <owned@example.org>'])
+      const free = factsOfKey(['Free <free@example.org>'])
+      const rows = [stagedKey(owned, file.ids.user), stagedKey(free, null)]
+      await imports.stageRows(id, rows, at(60))
+      const find = async (fingerprint: string) => (await keys.find(fingerprint, null, at())).value
+      expect(await find(owned.fingerprint)).toBeNull()
+      await finish({ rows: file.rows.length + 2 })
+      expect(await find(owned.fingerprint)).toEqual({
+        facts: owned,
+        owner: { id: file.ids.user, name: file.name },
+        addedBy: file.ids.user,
+        addedAt: new Date(5),
+        updatedAt: new Date(6),
+        removedAt: null,
+        revision: 1,
+      })
+      expect(await find(free.fingerprint)).toMatchObject({ owner: null, addedBy: null })
+      const place = { after: null, limit: 9, armor: false }
+      const byName = await keys.named(['free@example.org'], place, null, at())
+      const byText = await keys.containing({ text: 'Owned', whole: false }, place, null, at())
+      expect([...byName.value.keys, ...byText.value.keys]).toMatchObject([
+        { facts: { fingerprint: free.fingerprint } },
+        { facts: { fingerprint: owned.fingerprint } },
+      ])
+      expect((await imports.report(id, { now: at() })).rows.key).toBe(2)
+    })
+
+    test('a key that is here is merged: its owner stays, and a change on the way is a conflict', async (world) => {
+      const { imports, keys } = world.database
+      const alice = await world.person('alice')
+      const old = factsOfKey(['Merged <old@example.org>'])
+      const put = (expected: number) =>
+        keys.put({ facts: old, expected, show: true, ownerId: alice.user.id, by: null, now: at() })
+      await put(0)
+      const merged = { ...factsOfKey(['Merged <new@example.org>'], old), armor: 'merged' }
+      merged.userIds = factsOfKey(['Merged <new@example.org>']).userIds
+      const file = fileOf()
+      const { id, finish } = await staged(world, file)
+      await imports.stageRows(id, [stagedKey(merged, file.ids.user, 1)], at(60))
+      await put(1)
+      expect(await outcome(finish({ rows: file.rows.length + 1 }))).toBe('conflict')
+      await imports.stageRows(id, [stagedKey(merged, file.ids.user, 2)], at(60))
+      expect(await outcome(finish({ rows: file.rows.length + 1 }))).toBe('ok')
+      expect((await keys.find(old.fingerprint, null, at())).value).toMatchObject({
+        facts: merged,
+        owner: { name: 'alice' },
+        revision: 3,
+      })
+      const place = { after: null, limit: 9, armor: false }
+      const found = async (email: string) =>
+        (await keys.named([email], place, null, at())).value.keys.length
+      expect([await found('old@example.org'), await found('new@example.org')]).toEqual([0, 1])
+    })
+
+    test('a key whose owner is not in the file does not fit', async (world) => {
+      const file = fileOf()
+      const { id, finish } = await staged(world, file)
+      await world.database.imports.stageRows(id, [stagedKey(factsOfKey(), newId())], at(60))
+      expect(await outcome(finish({ rows: file.rows.length + 1 }))).toBe('invalid')
     })
 
     test('bytes of another run do not count as ready', async (world) => {

@@ -5,6 +5,7 @@ import { getTableConfig, SQLiteSyncDialect, SQLiteTable } from 'drizzle-orm/sqli
 import { afterAll, describe, expect, it } from 'vitest'
 import { migrate } from '../../adapters/databases/migrate.ts'
 import type { Database, Viewer, Writer } from '../../src/ports.ts'
+import { factsOfKey } from '../contract/keys.ts'
 import {
   builder,
   schema,
@@ -168,6 +169,7 @@ describe('query plans', () => {
   const path = { entity: 'e', collection: 'c', container: 'n' }
   const tagged = { by: 'tag', tag: 't', arch: 'amd64' } as const
   const digest = { by: 'digest', digest: 'd' } as const
+  const place = { after: null, limit: 10, armor: true }
   const draft = { id: 'id', name: 'name', description: '', private: false, writer }
   const attachment = {
     imageId: 'image',
@@ -232,12 +234,24 @@ describe('query plans', () => {
     deleteTag: ({ catalog }) => catalog.deleteTag('n', 'amd64', 't', writer),
     deleteImage: ({ catalog }) =>
       catalog.deleteImage({ imageId: 'image', containerId: 'n' }, writer),
+    'keys.named': ({ keys }) => keys.named(['A'], place, viewer, now),
+    'keys.containing': ({ keys }) =>
+      keys.containing({ text: 'abc', whole: false }, place, viewer, now),
+    'keys.containing the whole': ({ keys }) =>
+      keys.containing({ text: 'abc', whole: true }, place, viewer, now),
+    'keys.find': ({ keys }) => keys.find('A', viewer, now),
+    'keys.several': ({ keys }) => keys.several(['A']),
+    'keys.list of an owner': ({ keys }) => keys.list('user', place, viewer, now),
+    'keys.put': ({ keys }) =>
+      keys.put({ facts: factsOfKey(), expected: 0, show: false, by: writer, now }),
+    'keys.remove': ({ keys }) => keys.remove('A', { forGood: true, by: writer, now }),
   }
 
   /**
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
-   * guard (one row), the full-text index asked by rowid, the few uploads that run (R50), the tag
-   * names of one image (x) and one window of blobs (b).
+   * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
+   * run (R50), the tag names of one image (x), the parts of one key (n, s, u) and one window of
+   * blobs (b).
    */
   const walks = (sql: string, values: number) =>
     sqlite
@@ -247,7 +261,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lx]) VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
+          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
             detail,
           ),
       )

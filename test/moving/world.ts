@@ -1,6 +1,7 @@
 /** A registry with something of everything in it, pushed by the library client; and what it shows. */
 import { createHash } from 'node:crypto'
 import { buildSif, deffile, inspectMetadata, partition, signature } from '../fixtures/sif.ts'
+import { clearSign, makeKey } from '../fixtures/make-key.ts'
 import { libraryClient } from '../protocol/client.ts'
 import type { Target } from '../runtimes/target.ts'
 
@@ -46,11 +47,28 @@ export async function fill(target: Target, count: number) {
     })
   }
   await target.setPrivate('ada/c0/n0', true)
+  await fillKeystore(target, tokens[0]?.jwt ?? '')
   return { tokens, refs: [...refs].toSorted() }
 }
 
+/** Three keys: one that the user owns, one that they removed, and one that is nobody's. */
+async function fillKeystore({ url }: Target, jwt: string): Promise<void> {
+  const client = libraryClient(url, jwt)
+  for (const name of ['Owned', 'Removed', 'Free']) {
+    const key = await makeKey(`${name} in the world`)
+    const path = `/v1/keys/${key.fingerprint}`
+    await client.call('POST', '/pks/add', new URLSearchParams({ keytext: key.armor }).toString())
+    if (name === 'Free') continue
+    const { json } = await client.call('POST', `${path}/challenge`)
+    const signed = await clearSign(json.data.challenge, key)
+    const { status } = await client.call('POST', `${path}/claim`, { signed })
+    if (status !== 200) throw new Error(`no claim of ${name}: ${status}`)
+    if (name === 'Removed') await client.call('DELETE', path)
+  }
+}
+
 /**
- * What a token sees of these refs: every tag of every arch, its image's digest, its bytes' digest,
+ * What a token sees of the keystore and of these refs: every tag of every arch, its image's digest, its bytes' digest,
  * and whether it is private; with ids, so that what holds ids keeps holding (R38).
  */
 export async function seen(url: string, jwt: string | null, refs: readonly string[]) {
@@ -75,7 +93,17 @@ export async function seen(url: string, jwt: string | null, refs: readonly strin
         lines.push([ref, arch, tag, hash, signed, fingerprints, labels, bytes.digest('hex')])
       }
   }
+  const index = await client.call('GET', '/pks/lookup?op=index&options=mr&search=in+the+world')
+  const armor = await client.call('GET', '/pks/lookup?op=get&search=in+the+world')
+  const keys = await client.call('GET', '/v1/keys')
+  lines.push(keySet(index.text), armor.status, keys.status, listed(keys.json.data?.keys ?? []))
   const found = await client.call('GET', '/v1/search?value=needle')
   lines.push(found.json.data.image.map((image: { hash: string }) => image.hash).toSorted())
   return lines
 }
+
+/** The lines of an index without regard to the order in which the keys came. */
+const keySet = (index: string) => index.split('\n').toSorted()
+
+const listed = (keys: { fingerprint: string }[]) =>
+  keys.toSorted((a, b) => (a.fingerprint < b.fingerprint ? -1 : 1))

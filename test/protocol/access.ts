@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Scope } from '../../src/core/model.ts'
 import { tokenIssuer, type JWK } from '../../src/core/tokens.ts'
+import { clearSign, makeKey, type MadeKey } from '../fixtures/make-key.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import type { Target } from '../runtimes/target.ts'
 import { libraryClient, sha256, type Answer, type LibraryClient } from './client.ts'
@@ -87,8 +88,13 @@ PUT  /v1/imports/:id/blobs/:digest           1334313 1334313 1334313
 PUT  /v1/imports/:id/blobs/:digest/:part     1334313 1334313 1334313
 POST /v1/imports/:id/blobs/:digest/parts     1334313 1334313 1334313
 POST /v1/first-admin                         3333333 3333333 3333333
-GET  /pks/lookup                             4444444 4444444 4444444
-POST /pks/add                                5555555 5555555 5555555
+GET  /v1/keys                                1222112 1222112 1222112
+GET  /v1/keys/:fingerprint                   2222112 2222112 4444114
+DELETE /v1/keys/:fingerprint                 1322113 1322113 1444114
+POST /v1/keys/:fingerprint/challenge         1222113 1222113 1444113
+POST /v1/keys/:fingerprint/claim             1222113 1222113 1444113
+GET  /pks/lookup                             2222112 2222112 4444114
+POST /pks/add                                1222113 1222113 1222113
 GET  /                                       2222112 2222112 2222112
 GET  /auth/tokens                            2222222 2222222 2222222
 GET  /library/:entity/:collection/:container 2222222 2222222 2222222
@@ -123,6 +129,8 @@ type Place = {
   bytes: Uint8Array
   /** Ticket URL of a large image of the same visibility; absent: one that nobody signed. */
   ticket: string
+  /** A key that the owner has claimed, in both columns: keys are for everybody; or of nowhere. */
+  key: MadeKey
 }
 type Call = { path: string; body?: unknown; headers?: Record<string, string> }
 
@@ -135,6 +143,8 @@ const exportHead = () => ({
   keys: [],
   createdAt: 0,
 })
+/** A key that is in no keystore. */
+let NO_KEY: MadeKey
 /** A ticket that nobody signed. */
 const UNSIGNED = 'bm9ib2R5.c2lnbmVk'
 let count = 0
@@ -202,7 +212,19 @@ async function pushPlace(owner: LibraryClient, ref: string, options: object = {}
     containerId: at.id,
     imageId: image,
     ticket: '',
+    key: NO_KEY,
   }
+}
+
+/** A key of the owner's in the keystore. */
+async function claimedKey(owner: LibraryClient): Promise<MadeKey> {
+  const key = await makeKey(unique('Owned '))
+  const at = `/v1/keys/${key.fingerprint}`
+  const keytext = new URLSearchParams({ keytext: key.armor }).toString()
+  expect((await owner.call('POST', '/pks/add', keytext)).status).toBe(200)
+  const { challenge } = await ok(owner.call('POST', `${at}/challenge`))
+  await ok(owner.call('POST', `${at}/claim`, { signed: await clearSign(challenge, key) }))
+  return key
 }
 
 const nothing = (place: Place) => place.imageId === ''
@@ -219,7 +241,7 @@ function noUpload(): Opened {
 }
 
 /** A request of each route that names something, good enough to succeed for whoever may. */
-const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
+const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Promise<Call>> = {
   'POST /v1/build': () => ({ path: '/v1/build', body: {} }),
   'POST /v1/build-context': () => ({ path: '/v1/build-context', body: {} }),
   'POST /v1/entities': ({ entity }) => ({ path: '/v1/entities', body: { name: entity } }),
@@ -340,7 +362,23 @@ const CALLS: Record<string, (place: Place) => Call | Promise<Call>> = {
     body: { parts: [] },
   }),
   'POST /v1/first-admin': () => ({ path: '/v1/first-admin', body: { secret: anyDigest() } }),
-  'POST /pks/add': () => ({ path: '/pks/add', body: 'keytext=' }),
+  'GET /v1/keys/:fingerprint': ({ key }) => ({ path: `/v1/keys/${key.fingerprint}` }),
+  'DELETE /v1/keys/:fingerprint': ({ key }) => ({ path: `/v1/keys/${key.fingerprint}` }),
+  'POST /v1/keys/:fingerprint/challenge': ({ key }) => ({
+    path: `/v1/keys/${key.fingerprint}/challenge`,
+  }),
+  // with the caller's own challenge where they get one: whoever signs with the key owns it
+  'POST /v1/keys/:fingerprint/claim': async ({ key }, caller) => {
+    const path = `/v1/keys/${key.fingerprint}`
+    const { json } = await caller.call('POST', `${path}/challenge`)
+    const signed = await clearSign(json?.data?.challenge ?? 'nothing', key)
+    return { path: `${path}/claim`, body: { signed } }
+  },
+  'GET /pks/lookup': ({ key }) => ({ path: `/pks/lookup?op=get&search=0x${key.fingerprint}` }),
+  'POST /pks/add': async () => {
+    const { armor } = await makeKey(unique('Added '))
+    return { path: '/pks/add', body: new URLSearchParams({ keytext: armor }).toString() }
+  },
   'GET /library/:entity/:collection/:container': ({ names }) => ({ path: `/library/${names}` }),
 }
 
@@ -372,6 +410,7 @@ function largeSif(content: string): Uint8Array {
 /** The suite. `makeTarget` makes one fresh registry per call, which the suite stops. */
 export function describeAccess(name: string, makeTarget: () => Promise<AccessTarget>): void {
   describe(`${name}: access`, () => {
+    beforeAll(async () => void (NO_KEY = await makeKey('Nobody')))
     describeMatrix(makeTarget)
     describePrivacy(makeTarget)
     describeEndings(makeTarget)
@@ -394,7 +433,7 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
       const names = `${entity}/${unique('c')}/box`
       if (kind !== 'absent') {
         const place = await pushPlace(owner, names, { privateCollection: kind === 'private' })
-        return { ...place, ticket: tickets[kind] }
+        return { ...place, ticket: tickets[kind], key: await claimedKey(owner) }
       }
       return {
         owner,
@@ -406,6 +445,7 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
         containerId: anyId(),
         imageId: '',
         ticket: `/v1/blob?t=${UNSIGNED}`,
+        key: NO_KEY,
       }
     }
 
@@ -459,7 +499,7 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
           // the other calls that change something bring something new to change
           const used = succeeds && (method === 'DELETE' || route === 'POST /v1/entities')
           const place = used ? await makePlace(kind) : shared[kind]
-          const { path: at, body, headers } = await call(place)
+          const { path: at, body, headers } = await call(place, clients[kind][caller])
           const before = changes && !succeeds ? await seen(kind) : ''
           const { status, text } = await clients[kind][caller].call(method, at, body, headers)
           row += CODES[status] ?? ` ${status} `
@@ -475,13 +515,14 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
 
     /** Everything the owner can see of the place that is not to change. */
     async function seen(kind: Kind): Promise<string> {
-      const { owner, names, entity } = shared[kind]
+      const { owner, names, entity, key } = shared[kind]
       const [collection] = names.split(/\/[^/]*$/)
       const answers = [
         await owner.call('GET', `/v1/entities/${entity}`),
         await owner.call('GET', `/v1/collections/${collection}`),
         await owner.call('GET', `/v1/containers/${names}`),
         await owner.call('GET', `/v1/images/${names}:latest`),
+        await owner.call('GET', `/v1/keys/${key.fingerprint}`),
       ]
       return answers.map(({ status, text }) => `${status} ${text}`).join('\n')
     }
@@ -836,7 +877,7 @@ function describeEndings(makeTarget: () => Promise<AccessTarget>): void {
       })
       expect(paths.length).toBeGreaterThan(20)
       for (const { route, method, call } of paths) {
-        const { path, body } = (await call?.(place)) ?? { path: route.split(' ')[1] ?? '' }
+        const { path, body } = (await call?.(place, alice)) ?? { path: route.split(' ')[1] ?? '' }
         const { jwt, id } = await target.mint('alice')
         const client = libraryClient(target.url, jwt)
         expect((await client.call('GET', '/v1/containers/alice/now/box')).status).toBe(200)
@@ -971,6 +1012,10 @@ PUT /v1/privacy                            403  403  403    403   admin
 POST /v1/exports                           403  403  403    403   admin
 POST /v1/imports                           403  403  403    403   admin
 POST /v1/imports/:id                       403  403  403    403   admin
+DELETE /v1/keys/:fingerprint               403  403  403    200   keys
+POST /v1/keys/:fingerprint/challenge       403  403  403    200   keys
+POST /v1/keys/:fingerprint/claim           403  403  403    200   keys
+POST /pks/add                              403  403  403    200   keys
 DELETE /v1/imports/:id                     403  403  403    403   admin
 POST /v1/imports/:id/rows                  403  403  403    403   admin
 POST /v1/imports/:id/blobs/:digest         403  403  403    403   admin
@@ -1005,8 +1050,10 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
     })
     afterAll(() => target.stop())
 
-    const privatePlace = () =>
-      pushPlace(alice, `alice/${unique('s')}/box`, { privateCollection: true })
+    const privatePlace = async () => ({
+      ...(await pushPlace(alice, `alice/${unique('s')}/box`, { privateCollection: true })),
+      key: await claimedKey(alice),
+    })
     /** One place for all, but for the route that takes it away. */
     const placeFor = (method: string) => (method === 'DELETE' ? privatePlace() : shared)
 
@@ -1022,7 +1069,7 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
 
     test.each(SCOPED_ROWS)('$route', async ({ route, method, expected, needs }) => {
       for (const [index, scope] of SINGLE.entries()) {
-        const { path, body } = (await CALLS[route]?.(await placeFor(method))) ?? { path: '' }
+        const { path, body } = (await CALLS[route]?.(await placeFor(method), alice)) ?? { path: '' }
         const answer = await ofScope[scope]?.call(method, path, body)
         const { status, json } = answer ?? {}
         expect(`${scope} ${status}`).toBe(`${scope} ${expected[index]}`)
@@ -1050,14 +1097,16 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
 
     test('what only the JWT claims does not count', async ({ skip }) => {
       const wide = await forged('alice', ['keys'], ALL)
-      if (wide === null) return skip('the signing key is out of reach here')
+      const narrow = await forged('alice', ['pull'], ALL)
+      if (wide === null || narrow === null) return skip('the signing key is out of reach here')
       // the control: the same JWT works where its row agrees
       const whole = await forged('alice', [...SINGLE], [...SINGLE])
       for (const { route, method, needs } of SCOPED_ROWS) {
         // signs a part's URL from the uploadID alone; without complete it comes to nothing
         if (needs === '-' || route === 'PUT /v2/imagefile/:id/_multipart') continue
-        const { path, body } = (await CALLS[route]?.(await placeFor(method))) ?? { path: '' }
-        const { status, json } = await wide.client.call(method, path, body)
+        const { path, body } = (await CALLS[route]?.(await placeFor(method), alice)) ?? { path: '' }
+        const { client } = needs === 'keys' ? narrow : wide
+        const { status, json } = await client.call(method, path, body)
         expect(`${route} ${status}`).toBe(`${route} 403`)
         expect(json.error.message).toContain(`scope "${needs}"`)
         // alice is no administrator, whatever her token says
@@ -1121,7 +1170,9 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
       const place = await pushPlace(alice, 'alice/rowless/box')
       for (const { route, method, cells } of ROWS) {
         if (cells[4] !== '1' || route === 'PUT /v2/imagefile/:id/_multipart') continue
-        const { path, body } = (await CALLS[route]?.(place)) ?? { path: route.split(' ')[1] ?? '' }
+        const { path, body } = (await CALLS[route]?.(place, alice)) ?? {
+          path: route.split(' ')[1] ?? '',
+        }
         const { status } = await client.call(method, path, body)
         expect(`${route} ${status}`).toBe(`${route} 401`)
       }

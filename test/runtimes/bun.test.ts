@@ -1,10 +1,12 @@
 /** The protocol suites on Bun over TCP. */
 import { describeBadInput } from '../protocol/bad-input.ts'
+import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
+describeKeystore('Bun', (options) => hostTarget('bun', options))
 describeMoving('Bun', () => hostTarget('bun'))
 
 let first: HostTarget | null = null

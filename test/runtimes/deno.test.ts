@@ -1,10 +1,12 @@
 /** The protocol suites on Deno over TCP. */
 import { describeBadInput } from '../protocol/bad-input.ts'
+import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Deno', (options) => hostTarget('deno', options))
+describeKeystore('Deno', (options) => hostTarget('deno', options))
 describeMoving('Deno', () => hostTarget('deno'))
 
 let first: HostTarget | null = null

@@ -1,5 +1,6 @@
 /** The protocol suites on Node over TCP. */
 import { describeBadInput } from '../protocol/bad-input.ts'
+import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
@@ -7,5 +8,6 @@ import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
 describeManage('Node', nodeTarget)
+describeKeystore('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

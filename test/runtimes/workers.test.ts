@@ -1,6 +1,7 @@
 /** The protocol suites in workerd over TCP, with D1 and R2. */
 import { beforeEach, describe } from 'vitest'
 import { describeBadInput } from '../protocol/bad-input.ts'
+import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { rssOf } from './host-target.ts'
@@ -30,6 +31,7 @@ describe('Workers', () => {
     if (reason !== undefined) skip(reason)
   })
   describeLibrary('Workers', workersTarget)
+  describeKeystore('Workers', workersTarget)
   describeMoving('Workers', workersTarget, { images: 50 })
 
   describeBadInput(
