@@ -112,6 +112,10 @@ type Signature = SignatureFields & { revokes: boolean; bytes: Uint8Array; isCros
 type Part = { tag: number; body: Uint8Array; signatures: Signature[]; packet: PublicKey | null }
 type Key = { packet: OpenPGP.PublicKeyPacket; fingerprint: string; primary: Part; others: Part[] }
 
+function letOthersRun(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0))
+}
+
 let library: Promise<Library> | null = null
 
 /** Loaded at its first use: starting a server does not pay for it. */
@@ -206,7 +210,9 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
   const keys = new Map<string, Key>()
   let key: Key | null = null
   let part: Part | null = null
+  let count = 0
   for (const { tag, body } of readPackets(bytes)) {
+    if (++count % 2000 === 0) await letOthersRun()
     if (tag === TAG.primary) {
       const name = byteString(body)
       key = keys.get(name) ?? (await readPrimary(body))
@@ -220,8 +226,12 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
     } else if (tag === TAG.signature) {
       const signature: Signature | null = part && readOwn(key, part, body)
       if (part === null || signature === null) continue
+      if (part.signatures.length === 0 && part !== key.primary) key.others.push(part)
       part.signatures.push(signature)
-      if (part.signatures.length === 1 && part !== key.primary) key.others.push(part)
+      // What the caps leave out in the end is not gathered until then.
+      if (part.signatures.length > 8 * MAX_SIGNATURES) {
+        part.signatures = trimSignatures(part.signatures)
+      }
     } else if (tag === TAG.userId || tag === TAG.subkey) {
       const fits = body.length <= (tag === TAG.userId ? MAX_USER_ID : MAX_PACKET)
       part = fits ? { tag, body, signatures: [], packet: null } : null
@@ -358,19 +368,19 @@ function keepVerified(key: Key): Promise<Key> {
   )
 }
 
+/** Parts of one kind: those with a revocation first, then by their newest signature. */
 function trimParts(key: Key, tag: number, most: number): Part[] {
   return key.others
     .filter((part) => part.tag === tag && part.signatures.length > 0)
-    .map((part) => ({ ...part, signatures: trimSignatures(part.signatures) }))
     .map((part) => ({ part, newest: newestOf(part), id: byteString(part.body) }))
     .sort(
       (a, b) =>
-        Number(b.part.signatures[0]?.revokes) - Number(a.part.signatures[0]?.revokes) ||
+        Number(isRevoked(b.part)) - Number(isRevoked(a.part)) ||
         b.newest - a.newest ||
         (a.id < b.id ? -1 : 1),
     )
     .slice(0, most)
-    .map(({ part }) => part)
+    .map(({ part }) => ({ ...part, signatures: trimSignatures(part.signatures) }))
 }
 
 function newestOf({ signatures }: Part): number {
@@ -459,7 +469,7 @@ async function verifyKey(key: Key, work: number, now: Date): Promise<Key> {
   let checks = 0
   const verified = await keep(key, work, async (part, signature) => {
     // Verification in JavaScript alone never lets others run by itself.
-    if (++checks % 8 === 0) await new Promise((resolve) => setTimeout(resolve, 0))
+    if (++checks % 8 === 0) await letOthersRun()
     // A revocation counts whatever its date.
     if (!signature.revokes && signature.createdAt.getTime() > now.getTime() + MAX_AHEAD) return null
     if (part.tag === TAG.subkey) {
