@@ -9,6 +9,7 @@ import { nodeTarget } from '../runtimes/target.ts'
 import { makeClient, removeFolder } from './apptainer.ts'
 import { startProxy } from './proxy.ts'
 import { startServer } from './server.ts'
+import { describeSigning } from './signing.ts'
 import {
   describeClient,
   describeOneTag,
@@ -19,6 +20,7 @@ import {
 describeClient('Node', () => nodeTarget())
 describeRangeFailures('Node', () => nodeTarget())
 describeOneTag('Node', () => nodeTarget())
+describeSigning('Node', () => nodeTarget())
 
 describeWithClient('Node', () => {
   test('a server killed during a pull makes it fail (R5)', async () => {
