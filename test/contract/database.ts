@@ -18,6 +18,7 @@ import {
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeKeys } from './keys.ts'
+import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
@@ -2502,6 +2503,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeKeys(test)
+    describeSignatures(test)
     describeImports(test)
 
     it('skips no test that is not there', () => {

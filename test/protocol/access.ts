@@ -76,6 +76,8 @@ GET  /v1/users/:name/tokens                  1332313 1332313 1334313
 POST /v1/tokens                              1332313 1332313 1334313
 DELETE /v1/tokens/:id                        1334313 1334313 1334313
 PUT  /v1/privacy                             1332313 1332313 1334313
+GET  /v1/policy                              2222112 4422112 4444114
+PUT  /v1/policy                              1322113 1422113 1444113
 POST /v1/exports                             1332313 1332313 1332313
 GET  /v1/exports/rows                        1332313 1332313 1332313
 GET  /v1/exports/blobs/:digest               1334313 1334313 1334313
@@ -331,6 +333,13 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
   'PUT /v1/privacy': ({ names, entity }) => ({
     path: '/v1/privacy',
     body: { ref: names.replace(/\/[^/]*$/, ''), private: entity === OWNERS.private },
+  }),
+  'GET /v1/policy': ({ names }) => ({
+    path: `/v1/policy?ref=${encodeURIComponent(names.replace(/\/[^/]*$/, ''))}`,
+  }),
+  'PUT /v1/policy': ({ names }) => ({
+    path: '/v1/policy',
+    body: { ref: names.replace(/\/[^/]*$/, ''), policy: 'off' },
   }),
   'POST /v1/exports': () => ({ path: '/v1/exports' }),
   'GET /v1/exports/blobs/:digest': () => ({ path: `/v1/exports/blobs/${anyDigest()}` }),
@@ -1009,6 +1018,7 @@ POST /v1/users                             403  403  403    403   admin
 POST /v1/tokens                            403  403  403    403   admin
 DELETE /v1/tokens/:id                      403  403  403    403   admin
 PUT /v1/privacy                            403  403  403    403   admin
+PUT /v1/policy                             403  403  403    200   keys
 POST /v1/exports                           403  403  403    403   admin
 POST /v1/imports                           403  403  403    403   admin
 POST /v1/imports/:id                       403  403  403    403   admin

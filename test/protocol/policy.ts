@@ -4,6 +4,7 @@
  */
 import * as openpgp from 'openpgp'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Scope } from '../../src/core/model.ts'
 import { buildSif, deffile, partition, sampleSif } from '../fixtures/sif.ts'
 import { makeSigner, objectsOf, signedSif, type Signer } from '../fixtures/signed-sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
@@ -328,6 +329,77 @@ export function describePolicy(
       expect(expectData(await shown()).policy).toBe('require')
       const { data } = (await alice.call('GET', '/v1/collections/alice/mine')).json
       expect(data).toMatchObject({ signaturePolicy: 'require', signatureFingerprints: [] })
+    })
+  })
+
+  describe(`signatures on the move: ${name}`, () => {
+    test('policies go along, verdicts are made anew by the keys that are there (R42)', async () => {
+      const targets: Target[] = []
+      const start = async () => {
+        const target = await makeTarget()
+        targets.push(target)
+        const scopes: Scope[] = ['pull', 'push', 'delete', 'keys', 'admin']
+        const { jwt } = await target.mint('boss', { admin: true, scopes })
+        return { target, boss: libraryClient(target.url, jwt) }
+      }
+      try {
+        const [from, to] = [await start(), await start()]
+        const alice = libraryClient(from.target.url, (await from.target.mint('alice')).jwt)
+        const [hers, unknown] = [await makeSigner('Alice'), await makeSigner('Nobody')]
+        const keytext = new URLSearchParams({ keytext: hers.armor }).toString()
+        const form = { 'content-type': 'application/x-www-form-urlencoded' }
+        expect((await alice.call('POST', '/pks/add', keytext, form)).status).toBe(200)
+        const files = {
+          good: await signedBy(hers),
+          unknown: await signedBy(unknown),
+          bad: tampered(await signedBy(hers)),
+          plain: unsigned(),
+        }
+        for (const [word, bytes] of Object.entries(files))
+          await alice.push(`alice/c/${word}`, bytes)
+        const policy = { policy: 'require', fingerprints: [hers.fingerprint] }
+        expectData(await alice.call('PUT', '/v1/policy', { ref: 'alice/c', ...policy }))
+
+        const head = expectData(await from.boss.call('POST', '/v1/exports'))
+        const { id } = expectData(await to.boss.call('POST', '/v1/imports', head))
+        let rows = 0
+        for (let cursor: string | null = ''; cursor !== null;) {
+          const query: string = cursor === '' ? '' : `?cursor=${encodeURIComponent(cursor)}`
+          const page = expectData(await from.boss.call('GET', `/v1/exports/rows${query}`))
+          expectData(await to.boss.call('POST', `/v1/imports/${id}/rows`, { rows: page.rows }))
+          rows += page.rows.length
+          cursor = page.cursor
+        }
+        for (const bytes of Object.values(files)) {
+          const at = `/v1/imports/${id}/blobs/${sha256(bytes)}`
+          expect(expectData(await to.boss.call('POST', at, { size: bytes.length })).wanted).toBe(
+            true,
+          )
+          expectData(await to.boss.call('PUT', at, bytes))
+        }
+        const end = { head, rows, sha256: '0'.repeat(64) }
+        expectData(await to.boss.call('POST', `/v1/imports/${id}`, end))
+
+        const shown = async (client: LibraryClient) => {
+          const found = []
+          for (const [word, bytes] of Object.entries(files)) {
+            const at = `/v1/images/alice/c/${word}:sha256.${sha256(bytes)}`
+            const image = expectData(await client.call('GET', at))
+            found.push([image.signatureVerdict, image.signatureReason, image.fingerprints])
+          }
+          return [found, expectData(await client.call('GET', '/v1/policy?ref=alice/c'))]
+        }
+        expect(await shown(to.boss)).toEqual(await shown(from.boss))
+        const [found] = await shown(to.boss)
+        expect((found as string[][]).map(([verdict]) => verdict)).toEqual([
+          'verified',
+          'unknown key',
+          'bad',
+          'unsigned',
+        ])
+      } finally {
+        for (const target of targets) await target.stop()
+      }
     })
   })
 
