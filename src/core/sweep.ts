@@ -56,6 +56,8 @@ type Progress = {
   /** Last digest whose verdict, and whose missing verdict, it looked at; empty at the start. */
   judged: string
   examined: string
+  /** Which of the two the next small run does: one of them is all that its queries suffice for. */
+  turn: 'judge' | 'examine'
 }
 
 const UNBOUND: SweepBudget = {
@@ -72,6 +74,7 @@ const FRESH: Progress = {
   orphans: [],
   judged: '',
   examined: '',
+  turn: 'judge',
 }
 
 /**
@@ -129,8 +132,11 @@ export function createSweep(deps: {
     }
 
     // deletes no bytes: what it forgets, nothing refers to
-    progress.judged = (await verdicts.sweep(progress.judged, budget.verdicts)) ?? ''
-    if (checkSignatures) await examineMissing()
+    const { turn } = progress
+    if (!deps.persistent || turn === 'judge')
+      progress.judged = (await verdicts.sweep(progress.judged, budget.verdicts)) ?? ''
+    if (checkSignatures && (!deps.persistent || turn === 'examine')) await examineMissing()
+    progress.turn = turn === 'judge' ? 'examine' : 'judge'
 
     const stepped = since !== null && (since < 0 || since > 3 * deps.intervalSeconds * 1000)
     if (!forced && (since === null || stepped)) {

@@ -41,6 +41,7 @@ export function createVerdicts({ database, clock }: { database: Database; clock:
 
   /** Judges the stored signatures of images that these verdicts are out of date for. */
   async function settle(stale: { digest: string; facts: SignatureFacts }[]): Promise<void> {
+    if (stale.length === 0) return
     const keys = await signatures.keysOf([...new Set(stale.flatMap((s) => issuersOf(s.facts)))])
     const judged = []
     for (const { digest, facts } of stale)
@@ -51,7 +52,7 @@ export function createVerdicts({ database, clock }: { database: Database; clock:
   /** Judges one image's signatures anew, where keys have overtaken its verdict; false where not. */
   async function refresh(digest: string): Promise<boolean> {
     const stale = await signatures.stale({ digests: [digest], limit: 1 })
-    if (stale.length > 0) await settle(stale)
+    await settle(stale)
     return stale.length > 0
   }
 
@@ -81,8 +82,7 @@ export function createVerdicts({ database, clock }: { database: Database; clock:
         WINDOW,
       )
       const now = window.outdated.slice(0, BATCH)
-      const stale = await signatures.stale({ digests: now, limit: BATCH })
-      if (stale.length > 0) await settle(stale)
+      if (now.length > 0) await settle(await signatures.stale({ digests: now, limit: BATCH }))
       at = window.outdated.length > now.length ? (now.at(-1) ?? at) : window.last
     }
     return at
