@@ -65,9 +65,9 @@ const MAX_SIGNATURES = 8
 const MAX_REVOCATIONS = 4
 const MAX_RSA_BITS = 8192
 const MAX_DSA_BITS = 3072
-/** Public-key operations of one key, in those of RSA; slower algorithms count for more. */
+/** Public-key operations of one armor, in those of RSA: slower ones count for more (`workOf`). */
 const MAX_WORK = 500
-/** How much more a signature costs that is not valid. */
+/** How much more a signature counts that is not valid: see `workOf`. */
 const FAILURE = 8
 /** Of a kept key, so that its armor passes `MAX_ARMOR` again. */
 const MAX_KEPT = 700_000
@@ -112,6 +112,10 @@ type Signature = SignatureFields & { revokes: boolean; bytes: Uint8Array; isCros
 type Part = { tag: number; body: Uint8Array; signatures: Signature[]; packet: PublicKey | null }
 type Key = { packet: OpenPGP.PublicKeyPacket; fingerprint: string; primary: Part; others: Part[] }
 
+function letOthersRun(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0))
+}
+
 let library: Promise<Library> | null = null
 
 /** Loaded at its first use: starting a server does not pay for it. */
@@ -127,7 +131,9 @@ function load(): Promise<Library> {
  * (certifications by others, photos, unknown packets, user ids without a valid self-signature),
  * and of the rest what exceeds the caps of R53, revocations and the newest signatures staying.
  * SHA-1 stands in self-signatures, as old keys have them; revocations by designated revokers are
- * not honoured. `now` bounds what may be dated ahead. Throws `invalid` or `too_large` with a
+ * not honoured. Signatures that are not valid spend the work of one call sooner than valid ones:
+ * of a key with scores of newer forged ones nothing may be left, and several keys in one armor
+ * share it. `now` bounds what may be dated ahead. Throws `invalid` or `too_large` with a
  * sentence that quotes nothing of the input.
  */
 export async function readKeys(armor: string, now: Date): Promise<KeyFacts[]> {
@@ -190,7 +196,7 @@ function secretKey(): RegistryError {
   return invalidKey('This is a secret key: keep it to yourself, and send the public key alone.')
 }
 
-/** Packets that only messages have, by what they are to whoever sent them. */
+/** Packets that only messages have. */
 const MESSAGE_TAGS = [1, 3, 4, 8, 9, 11, 18, 20]
 const SECRET_TAGS = [5, 7]
 /** Packets that carry nothing, so that signatures behind them still belong to what came before. */
@@ -206,7 +212,9 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
   const keys = new Map<string, Key>()
   let key: Key | null = null
   let part: Part | null = null
+  let count = 0
   for (const { tag, body } of readPackets(bytes)) {
+    if (++count % 2000 === 0) await letOthersRun()
     if (tag === TAG.primary) {
       const name = byteString(body)
       key = keys.get(name) ?? (await readPrimary(body))
@@ -220,8 +228,12 @@ async function parse(bytes: Uint8Array): Promise<Key[]> {
     } else if (tag === TAG.signature) {
       const signature: Signature | null = part && readOwn(key, part, body)
       if (part === null || signature === null) continue
+      if (part.signatures.length === 0 && part !== key.primary) key.others.push(part)
       part.signatures.push(signature)
-      if (part.signatures.length === 1 && part !== key.primary) key.others.push(part)
+      // What the caps leave out in the end is not gathered until then.
+      if (part.signatures.length > 8 * MAX_SIGNATURES) {
+        part.signatures = trimSignatures(part.signatures)
+      }
     } else if (tag === TAG.userId || tag === TAG.subkey) {
       const fits = body.length <= (tag === TAG.userId ? MAX_USER_ID : MAX_PACKET)
       part = fits ? { tag, body, signatures: [], packet: null } : null
@@ -358,19 +370,19 @@ function keepVerified(key: Key): Promise<Key> {
   )
 }
 
+/** Parts of one kind: those with a revocation first, then by their newest signature. */
 function trimParts(key: Key, tag: number, most: number): Part[] {
   return key.others
     .filter((part) => part.tag === tag && part.signatures.length > 0)
-    .map((part) => ({ ...part, signatures: trimSignatures(part.signatures) }))
     .map((part) => ({ part, newest: newestOf(part), id: byteString(part.body) }))
     .sort(
       (a, b) =>
-        Number(b.part.signatures[0]?.revokes) - Number(a.part.signatures[0]?.revokes) ||
+        Number(isRevoked(b.part)) - Number(isRevoked(a.part)) ||
         b.newest - a.newest ||
         (a.id < b.id ? -1 : 1),
     )
     .slice(0, most)
-    .map(({ part }) => part)
+    .map(({ part }) => ({ ...part, signatures: trimSignatures(part.signatures) }))
 }
 
 function newestOf({ signatures }: Part): number {
@@ -459,7 +471,7 @@ async function verifyKey(key: Key, work: number, now: Date): Promise<Key> {
   let checks = 0
   const verified = await keep(key, work, async (part, signature) => {
     // Verification in JavaScript alone never lets others run by itself.
-    if (++checks % 8 === 0) await new Promise((resolve) => setTimeout(resolve, 0))
+    if (++checks % 8 === 0) await letOthersRun()
     // A revocation counts whatever its date.
     if (!signature.revokes && signature.createdAt.getTime() > now.getTime() + MAX_AHEAD) return null
     if (part.tag === TAG.subkey) {

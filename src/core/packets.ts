@@ -165,6 +165,9 @@ export function readSignature(body: Uint8Array): SignatureFields | null {
   }
 }
 
+/** Of one area; programs make about twenty. */
+const MAX_SUBPACKETS = 100
+
 const SUBPACKET = {
   created: 2,
   lifetime: 3,
@@ -218,7 +221,7 @@ function readSubpackets(area: Uint8Array): Subpacket[] | null {
           ? ((first - 192) << 8) + (area[at + 1] ?? 0) + 192
           : readNumber(area, at + 1, 4)
     at += size
-    if (length === 0 || at + length > area.length) return null
+    if (length === 0 || at + length > area.length || found.length === MAX_SUBPACKETS) return null
     found.push({
       type: (area[at] ?? 0) & 0x7f,
       body: area.subarray(at + 1, at + length),
