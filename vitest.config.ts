@@ -2,6 +2,9 @@
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin'
 import { defineConfig } from 'vitest/config'
 
+/** Patterns that scripts/test.mjs leaves out. */
+const without = (process.env.SREG_TEST_WITHOUT ?? '').split(' ').filter((word) => word !== '')
+
 export default defineConfig({
   test: {
     // Servers and clients started by tests need the other half of a small machine.
@@ -11,7 +14,7 @@ export default defineConfig({
         test: {
           name: 'node',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/workerd/**', 'test/bun/**', 'test/deno/**'],
+          exclude: ['test/workerd/**', 'test/bun/**', 'test/deno/**', ...without],
           globalSetup: ['test/fixtures/radosgw-setup.ts'],
           // Processes, not threads: tests count descriptors and memory, and change the umask.
           pool: 'forks',

@@ -1,4 +1,5 @@
 /** Binds the database and the blob store of a registry to each other (R10). */
+import { isRegistryError, RegistryError } from '../src/errors.ts'
 import type { BlobStore, Database, Ids, Log } from '../src/ports.ts'
 
 /**
@@ -15,14 +16,56 @@ export async function bind(
   const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
   if (known !== null && known === stored) return known
   const empty = (await blobs.list(null, 1)).blobs.length === 0
-  if (known !== null && stored === null && empty && (await database.blobs.liveCount()) === 0)
-    await blobs.writeId(known)
-  const id = known ?? (stored !== null && empty ? stored : ids.next())
-  if (known === null && stored === null && empty) await blobs.writeId(id)
-  const registryId = await database.settings.setOnce('registry_id', id)
+  // The database decides, so that several that begin at once agree on an id.
+  const registryId = await database.settings.setOnce(
+    'registry_id',
+    known ?? (stored !== null && empty ? stored : ids.next()),
+  )
+  if (stored === null && empty && (await database.blobs.liveCount()) === 0)
+    await blobs.writeId(registryId)
   if ((await blobs.readId()) !== registryId)
     log.event('error', 'registry.mismatch', {
       note: 'the database and the blob store do not belong together; nothing will be swept, /readyz fails',
     })
   return registryId
 }
+
+/**
+ * The registry id that database and bucket share. An empty bucket is bound to the database; the
+ * database comes first, so that a crash between the two leaves nothing that another one could claim.
+ * Anything else that does not agree is `invalid`: a second server with a database of its own would
+ * take the images of the first for rubbish, so it must not start.
+ */
+export async function bindBucket(
+  database: Pick<Database, 'settings' | 'blobs'>,
+  blobs: BlobStore,
+  ids: Ids,
+): Promise<string> {
+  const known = await database.settings.get('registry_id')
+  const stored = await blobs.readId()
+  if (stored !== null && stored !== known) throw otherBucket(known === null)
+  if (stored === null) {
+    if ((await blobs.list(null, 1)).blobs.length > 0)
+      throw new RegistryError(
+        'invalid',
+        'The bucket holds images but not the id of the registry they belong to; choose an empty bucket or another SREG_S3_PREFIX, and bring images there with export and import.',
+      )
+    if ((await database.blobs.liveCount()) > 0)
+      throw new RegistryError(
+        'invalid',
+        'The images of this registry are kept elsewhere, and the bucket is empty; export them from where they are and import them into a registry that starts with this bucket.',
+      )
+  }
+  const id = await database.settings.setOnce('registry_id', known ?? ids.next())
+  if (stored === null)
+    await blobs.writeId(id).catch((error: unknown) => {
+      throw isRegistryError(error, 'conflict') ? otherBucket(known === null) : error
+    })
+  return id
+}
+
+const otherBucket = (fresh: boolean) =>
+  new RegistryError(
+    'invalid',
+    `The bucket belongs to another registry${fresh ? ' than this one, whose database is new' : ''}. Start that one with its own data folder, or choose another bucket or SREG_S3_PREFIX and move the images with export and import. Several servers on one bucket need one database between them.`,
+  )

@@ -45,7 +45,11 @@ const say = (line) => process.stderr.write(`${line}\n`)
 try {
   await start()
 } catch (error) {
-  say(error?.code === undefined && error?.cause === undefined ? (error?.stack ?? String(error)) : error.message)
+  say(
+    error?.code === undefined && error?.cause === undefined
+      ? (error?.stack ?? String(error))
+      : error.message,
+  )
   process.exit(1)
 }
 
@@ -102,7 +106,8 @@ async function start() {
       say(`${signal}: stopping`)
       await drain(runtime)
     }
-    await workerd.dispose()
+    // says once more why it could not start
+    await workerd.dispose().catch(() => undefined)
     unlock()
   }
   try {

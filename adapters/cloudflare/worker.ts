@@ -2,16 +2,15 @@
  * Entry on Cloudflare Workers: D1 holds the books, R2 (or a server of the S3 protocol) the bytes.
  * Each isolate puts the registry together at its first request.
  */
+import { createHash } from 'node:crypto'
 import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
 import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
-import { sha256Hex } from '../../src/core/digest.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Database, Ended, Log } from '../../src/ports.ts'
-import { bind } from '../bind.ts'
-import { bindBucket } from '../blobs/bind-bucket.ts'
+import { bind, bindBucket } from '../bind.ts'
 import { r2Blobs } from '../blobs/r2.ts'
 import { d1Database, type D1Binding } from '../databases/d1.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
@@ -81,8 +80,14 @@ async function openOnce(env: Env, context: ExecutionContext): Promise<Opened | n
 
 /** A bucket that failed the test of signed addresses is tested again after this time. */
 const RETRY_MS = 3_600_000
-/** Some 25 queries and as many calls to R2 for each run, of the 50 that a free account has. */
-const SWEEP_BUDGET = { pages: 2, aborts: 8 }
+/**
+ * Fewer than 50 queries and 50 calls to the store in each run, which is what a free account has; an
+ * S3 server is called for every key that is deleted.
+ */
+const SWEEP_BUDGET = {
+  r2: { pages: 2, aborts: 8, keys: 500 },
+  s3: { pages: 1, aborts: 6, keys: 10 },
+}
 
 async function open(env: Env): Promise<Opened> {
   const strings = Object.entries(env).filter(
@@ -117,7 +122,7 @@ async function open(env: Env): Promise<Opened> {
     ended,
     // What is only counted in memory goes with the isolate.
     tallyEveryMs: 0,
-    sweep: { budget: SWEEP_BUDGET, persistent: true },
+    sweep: { budget: SWEEP_BUDGET[config.s3 === null ? 'r2' : 's3'], persistent: true },
     clock: systemClock,
     ids: randomIds,
     log,
@@ -137,7 +142,7 @@ async function openBlobs(
   const { s3Blobs } = await import('../blobs/s3.ts')
   const options = { clock: systemClock, log, body: fixedBody }
   // Isolates start all the time: a bucket is tried out once for each configuration (R62).
-  const noted = `s3_check.${sha256Hex(JSON.stringify(s3))}`
+  const noted = `s3_check.${createHash('sha256').update(JSON.stringify(s3)).digest('hex')}`
   const known = await settings.get(noted)
   const now = systemClock.now().getTime()
   if (known === 'trusted') return s3Blobs(s3, { ...options, proven: true })

@@ -49,8 +49,21 @@ export async function handOverFirstAdmin(
   ]
 }
 
+/** How the published command is run on each runtime. */
+const COMMANDS = {
+  node: 'npx sreg-lite',
+  bun: 'bunx --bun sreg-lite',
+  deno: 'deno run -A npm:sreg-lite',
+}
+
 /** The lines to type into a terminal to use the registry; `url` is the clients' address. */
-export function linesToType(url: string, config: Pick<Config, 'data'>, user: string): string[] {
+export function linesToType(
+  url: string,
+  config: Pick<Config, 'data'>,
+  user: string,
+  runtime: keyof typeof COMMANDS = 'node',
+): string[] {
+  const command = COMMANDS[runtime]
   const { protocol, port, host } = new URL(url)
   const data = config.data === SETTINGS.SREG_DATA.default ? '' : ` --data ${quoted(config.data)}`
   const insecure = isExposed(url) ? ' --insecure' : ''
@@ -58,12 +71,12 @@ export function linesToType(url: string, config: Pick<Config, 'data'>, user: str
     `apptainer push -U image.sif library://${user}/default/NAME:latest`,
     `apptainer pull library://${user}/default/NAME:latest`,
   ]
-  const elsewhere = `npx sreg-lite connect ${url} --token-file FILE${insecure}`
+  const elsewhere = `${command} connect ${url} --token-file FILE${insecure}`
   const http = protocol === 'http:' ? '--insecure ' : ''
   return [
     'Connect Apptainer on this computer (in another terminal; adds you as a user), then push and pull:',
     '',
-    `  npx sreg-lite connect${data}${insecure}`,
+    `  ${command} connect${data}${insecure}`,
     ...push.map((line) => `  ${line}`),
     '',
     `With a token, from anywhere:  ${elsewhere}`,

@@ -43,4 +43,6 @@ export type ListenOptions = {
   log: Log
   /** `MINIMUM_RATE` unless a test says otherwise; for servers that watch their sockets. */
   minimumRate?: Rate
+  /** Seconds that an idle connection is kept; 65 unless a test says otherwise. Deno has no limit. */
+  idleSeconds?: number
 }

@@ -73,7 +73,7 @@ async function serve(platform: Platform, config: Config): Promise<number> {
   })
   const signalled = firstSignal()
   try {
-    await announce(config, registry)
+    await announce(platform, config, registry)
   } catch (error) {
     await registry.close()
     throw error
@@ -91,7 +91,11 @@ async function serve(platform: Platform, config: Config): Promise<number> {
 }
 
 /** One line for programs on stdout, the words for people on stderr. */
-async function announce(config: Config, registry: RunningRegistry): Promise<void> {
+async function announce(
+  platform: Platform,
+  config: Config,
+  registry: RunningRegistry,
+): Promise<void> {
   const { folder, firstAdmin } = registry
   const url = clientUrl(config, registry.url)
   await writeServerUrl(folder, url)
@@ -104,7 +108,7 @@ async function announce(config: Config, registry: RunningRegistry): Promise<void
   }
   say(`sreg-lite ${packageVersion()} serves ${url} with its data in ${folder.root}\n`)
   if (handedOver.length > 0) say(`${handedOver.join('\n')}\n`)
-  for (const line of linesToType(url, config, userNameFrom(osUser()))) say(line)
+  for (const line of linesToType(url, config, userNameFrom(osUser()), platform.name)) say(line)
 }
 
 /** Resolves with the first SIGINT or SIGTERM; a later one ends the process at once. */
@@ -186,12 +190,30 @@ function packageRoot(): URL {
   return existsSync(new URL('package.json', bundled)) ? bundled : new URL('../../', import.meta.url)
 }
 
-/** `userInfo` fails for a user id without a name, as containers have them. */
+/**
+ * `userInfo` fails for a user id without a name, as containers have them; on Bun it knows nothing
+ * but the environment, and says `unknown`.
+ */
 function osUser(): string {
+  const { USER, LOGNAME } = process.env
+  if (process.versions['bun'] !== undefined) return passwdName() || USER || LOGNAME || 'user'
   try {
     return userInfo().username
   } catch {
     return 'user'
+  }
+}
+
+/** The name of this process's user in /etc/passwd; null when it has none there. */
+function passwdName(): string | null {
+  try {
+    const id = String(process.getuid?.())
+    const users = readFileSync('/etc/passwd', 'utf8')
+      .split('\n')
+      .map((line) => line.split(':'))
+    return users.find(([, , uid]) => uid === id)?.[0] ?? null
+  } catch {
+    return null
   }
 }
 

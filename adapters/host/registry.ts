@@ -1,12 +1,12 @@
 /** The registry on a host: data folder, SQLite, blobs on disk, put together and served. */
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
-import { bind } from '../bind.ts'
-import { bindBucket } from '../blobs/bind-bucket.ts'
+import { bind, bindBucket } from '../bind.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
@@ -165,10 +165,31 @@ async function watchEnded(
   return { has: (id) => set.has(id), stop: () => clearInterval(timer) }
 }
 
+/** The PEM texts, after a look at them: the runtimes' own errors name neither file nor fault. */
 async function readTls(tls: { cert: string; key: string }) {
+  const refusal = (message: string, cause?: unknown) =>
+    new RegistryError('invalid', message, { cause })
   const read = (file: string) =>
     readFile(file, 'utf8').catch((error: unknown) => {
-      throw new RegistryError('invalid', `The TLS file ${file} cannot be read.`, { cause: error })
+      throw refusal(`The TLS file ${file} cannot be read.`, error)
     })
-  return { cert: await read(tls.cert), key: await read(tls.key) }
+  const parse = <T>(work: () => T, message: string): T => {
+    try {
+      return work()
+    } catch (error) {
+      throw refusal(message, error)
+    }
+  }
+  const [cert, key] = [await read(tls.cert), await read(tls.key)]
+  const certificate = parse(
+    () => new X509Certificate(cert),
+    `The TLS certificate ${tls.cert} is no certificate in PEM form.`,
+  )
+  const secret = parse(
+    () => createPrivateKey(key),
+    `The TLS key ${tls.key} is no private key in PEM form, or needs a passphrase.`,
+  )
+  if (!certificate.checkPrivateKey(secret))
+    throw refusal(`The TLS key ${tls.key} does not belong to the certificate ${tls.cert}.`)
+  return { cert, key }
 }

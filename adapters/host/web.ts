@@ -9,7 +9,8 @@ const HEADER_BYTES = 16 * 1024
 const HOST = /^[\w.:[\]-]+$/
 
 export type WebListener = {
-  answer(request: Request, peer: Peer): Response | Promise<Response>
+  /** `ended` is called before the last byte is handed over, if the answer is a promise. */
+  answer(request: Request, peer: Peer, ended?: () => void): Response | Promise<Response>
   /** The answer to a failure of the runtime or of ours; it is logged. */
   failed(error?: Error): Response
   /** Refuses what comes from now on; resolves when everything has been answered. */
@@ -26,7 +27,7 @@ export function webListener(options: ListenOptions): WebListener {
   let running = 0
   let drained: (() => void) | null = null
 
-  async function ask(request: Request, peer: Peer): Promise<Response> {
+  async function ask(request: Request, peer: Peer, ended?: () => void): Promise<Response> {
     const flight = inFlight(peer.address)
     if (flight === null) return broken(503, 'Too many requests at once from your address')
     running++
@@ -40,19 +41,22 @@ export function webListener(options: ListenOptions): WebListener {
       const response = await fetch(request, {
         peer,
         hangUp: () => void (hungUp = true),
+        ...(ended && { lastByte: ended }),
         sending: (promise) => void (sent = promise),
       })
       if (!hungUp) return response
       const { status, headers } = response
       return new Response(brokenBody(await response.text()), { status, headers })
     } finally {
-      if (sent === null) end()
-      else void (sent as Promise<void>).then(end)
+      if (sent === null) {
+        ended?.()
+        end()
+      } else void (sent as Promise<void>).then(end)
     }
   }
 
   return {
-    answer(request, peer) {
+    answer(request, peer, ended) {
       if (drained !== null) return broken(503, 'The registry is stopping; try again in a moment')
       if (headerBytes(request) > HEADER_BYTES)
         return refusal(431, 'The headers are larger than 16 KiB')
@@ -62,7 +66,7 @@ export function webListener(options: ListenOptions): WebListener {
       if (url === null || !HOST.test(host))
         return refusal(400, 'The address or Host of this request is malformed')
       // Deno leaves `..` and the like as they came.
-      return ask(url.href === request.url ? request : new Request(url, request), peer)
+      return ask(url.href === request.url ? request : new Request(url, request), peer, ended)
     },
     failed(error) {
       // Streams that were broken off on purpose come by here, too, without a reason.

@@ -9,6 +9,8 @@ import { MINIMUM_RATE, type Listening, type ListenOptions } from '../host/platfo
 
 /** Bytes of a refused body that are still read, and how long the peer may take to hear of it. */
 const DRAIN = { bytes: 1_048_576, milliseconds: 2000 }
+/** Seconds that an idle connection is kept. */
+const IDLE_SECONDS = 65
 /** Up to this declared size the rest of an unread body is swallowed to keep the connection. */
 const SWALLOWED = 65_536
 
@@ -52,7 +54,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     headersTimeout: 20_000,
     connectionsCheckingInterval: 5000,
     maxHeaderSize: 16 * 1024,
-    keepAliveTimeout: 65_000,
+    keepAliveTimeout: (options.idleSeconds ?? IDLE_SECONDS) * 1000,
     noDelay: true,
     // without one, the listener below refuses with a sentence; Node would with nothing
     requireHostHeader: false,
@@ -73,6 +75,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   server.on('checkExpectation', serve)
   server.on('clientError', refuseMalformed)
   limitConnections(server, options)
+  const silent = silentConnections(server, tls !== undefined)
   await bind(server, host, options.port)
   // Such as too many open files at accept: without a listener it would end the process.
   server.on('error', (error) => log.event('error', 'server', { reason: String(error) }))
@@ -83,6 +86,8 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     port,
     close: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      // Browsers open connections in advance; Node does not count them as idle.
+      for (const socket of silent) socket.destroy()
       const idle = setInterval(() => server.closeIdleConnections(), 50)
       const end = setTimeout(() => server.closeAllConnections(), options.graceSeconds * 1000)
       await closed
@@ -192,6 +197,18 @@ function limitConnections(server: Server, options: ListenOptions): void {
         () => socket.destroy(),
       )
   })
+}
+
+/** Connections on which no request has come yet. */
+function silentConnections(server: Server, encrypted: boolean): ReadonlySet<Socket> {
+  const silent = new Set<Socket>()
+  server.on(encrypted ? 'secureConnection' : 'connection', (socket: Socket) => {
+    silent.add(socket)
+    socket.once('close', () => silent.delete(socket))
+  })
+  for (const event of ['request', 'checkContinue', 'checkExpectation'])
+    server.on(event, ({ socket }: IncomingMessage) => silent.delete(socket))
+  return silent
 }
 
 type Watched = {

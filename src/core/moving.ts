@@ -22,6 +22,7 @@ import { hasher } from './digest.ts'
 import type { Import, ImportReport, MovedKind, MovedRow } from './model.ts'
 import { stagedRow } from './moved-rows.ts'
 import { mergeKeys, readKeys } from './openpgp.ts'
+import type { SweepBudget } from './sweep.ts'
 import { hashBlob, inspectBlob, PART_SIZE } from './uploads.ts'
 
 const HOLD = 'hold_deletes_until'
@@ -69,21 +70,20 @@ export async function isHeld(database: Database, now: Date): Promise<boolean> {
 
 /**
  * Deletes what imports have left that ended before `before`: bytes that did not become blobs, and
- * rows. Safe to repeat.
+ * rows; no more of them than `budget` allows. Safe to repeat.
  */
 export async function clearImports(
   { database, blobs }: Pick<Deps, 'database' | 'blobs'>,
   before: Date,
+  { pages, aborts }: { pages: number; aborts: number } = { pages: Infinity, aborts: 100 },
 ): Promise<void> {
-  for (;;) {
-    const left = await database.imports.leftovers(before, 100)
-    for (const { key, handle, kept } of left)
-      if (!kept) {
-        await blobs.abortParts(key, handle)
-        await blobs.delete([key])
-      }
+  for (let page = 0; page < pages; page++) {
+    const left = await database.imports.leftovers(before, aborts)
+    const surplus = left.filter(({ kept }) => !kept)
+    for (const { key, handle } of surplus) await blobs.abortParts(key, handle)
+    await blobs.delete(surplus.map(({ key }) => key))
     await database.imports.forgetKeys(left.map(({ key }) => key))
-    if (left.length < 100) break
+    if (left.length < aborts) break
   }
   await database.imports.tidy(before)
 }
@@ -180,7 +180,9 @@ export type Imports = ReturnType<typeof createImports>
  * `keepPower` leaves administrators what they are and tokens their scopes: only where the file's
  * secrets come with it, for who has those needs no grant.
  */
-export function createImports(deps: Deps & { keepPower?: boolean; minFree: number }) {
+export function createImports(
+  deps: Deps & { keepPower?: boolean; minFree: number; sweep?: { budget: SweepBudget } },
+) {
   const { database, blobs, clock, ids, log, registryId, keyIds } = deps
   const { imports } = database
   const until = () => new Date(clock.now().getTime() + STAGED_MS)
@@ -395,7 +397,8 @@ export function createImports(deps: Deps & { keepPower?: boolean; minFree: numbe
 
     /** Ends an import and deletes what it brought. Safe to repeat; one that is done stays done. */
     async abort(importId: string): Promise<void> {
-      if (await imports.abort(importId, clock.now())) await clearImports(deps, clock.now())
+      if (await imports.abort(importId, clock.now()))
+        await clearImports(deps, clock.now(), deps.sweep?.budget)
     },
 
     /** This registry as the sink of a file. */

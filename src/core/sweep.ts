@@ -32,8 +32,10 @@ export type Sweep = (options?: { now?: boolean }) => Promise<SweepReport>
 export type SweepBudget = {
   /** Pages of rows or keys. */
   pages: number
-  /** Uploads whose parts are dropped, one call to the store each. */
+  /** Uploads, and blobs of imports, whose parts are dropped on a page: one call to the store each. */
   aborts: number
+  /** Blobs deleted on a page, and orphans in all. */
+  keys: number
 }
 
 /** What a run leaves to the next one. */
@@ -47,7 +49,7 @@ type Progress = {
   orphans: string[]
 }
 
-const UNBOUND: SweepBudget = { pages: Infinity, aborts: BATCH }
+const UNBOUND: SweepBudget = { pages: Infinity, aborts: BATCH, keys: BATCH }
 const FRESH: Progress = { lastRun: null, marked: '', cursor: null, orphans: [] }
 
 /**
@@ -119,19 +121,19 @@ export function createSweep(deps: {
       if (closed.length < budget.aborts) break
     }
     await database.imports.expire(now)
-    await clearImports(deps, closedBefore)
+    await clearImports(deps, closedBefore, budget)
     if (await isHeld(database, now)) {
       report.held = 'an export is running'
       return report
     }
     const dyingBefore = new Date(now.getTime() - deps.graceSeconds * 1000)
     for (let page = 0; page < budget.pages; page++) {
-      const dying = await database.blobs.dying(dyingBefore, BATCH)
+      const dying = await database.blobs.dying(dyingBefore, budget.keys)
       await blobs.delete(dying.map(({ key }) => key))
       await database.blobs.forget(dying.map(({ id }) => id))
       report.deleted += dying.length
       for (const { size } of dying) report.freedBytes += size
-      if (dying.length < BATCH) break
+      if (dying.length < budget.keys) break
     }
     report.orphans = await deleteOrphans(now)
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
@@ -168,7 +170,7 @@ export function createSweep(deps: {
     }
     // the walk may have begun runs ago
     const known = await database.blobs.known(orphans)
-    const unknown = orphans.filter((key) => !known.has(key))
+    const unknown = orphans.filter((key) => !known.has(key)).slice(0, budget.keys)
     await blobs.delete(unknown)
     return unknown.length
   }

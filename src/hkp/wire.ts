@@ -49,7 +49,8 @@ export function joinArmors(armors: readonly string[]): string {
   if (armors.length === 1 && only !== undefined) return only
   let binary = ''
   for (const armor of armors)
-    for (const byte of readArmor(armor, { label: 'PUBLIC KEY BLOCK', start: 0 }).bytes) binary += String.fromCharCode(byte)
+    for (const byte of readArmor(armor, { label: 'PUBLIC KEY BLOCK', start: 0 }).bytes)
+      binary += String.fromCharCode(byte)
   const lines = btoa(binary).match(/.{1,64}/g) ?? []
   // without a checksum, which RFC 9580 has made optional
   return `-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n${lines.join('\n')}\n-----END PGP PUBLIC KEY BLOCK-----\n`

@@ -41,6 +41,8 @@ export type Connection = {
   putHeaders?: (headers: Readonly<Record<string, string>>) => void
   /** Ends the connection with the answer; for transfers over web streams. */
   hangUp?: () => void
+  /** Called by transfers before the end of a body that ends well. */
+  lastByte?: () => void
   /** Told of an answer's body that is still on its way when `fetch` has settled. */
   sending?: (sent: Promise<void>) => void
 }

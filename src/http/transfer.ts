@@ -65,20 +65,25 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
       const length = c.req.header('content-length')
       const { entry } = c.env
       let received = 0
-      const cut = Promise.withResolvers<never>()
-      cut.promise.catch(() => {})
+      let cut: (() => void) | null = null
+      let tooLate = false
       // Cancelling the body would not settle a read on Deno.
       const peer = watch?.(() => {
         c.env.hangUp?.()
-        cut.reject(tooSlow())
+        tooLate = true
+        cut?.()
       })
+      // No Promise.race with one promise for all reads: that one would keep every chunk.
+      const read = () =>
+        new Promise<ReadableStreamReadResult<Uint8Array>>((resolve, reject) => {
+          cut = () => reject(tooSlow())
+          if (tooLate) return cut()
+          reader.read().then(resolve, (error: unknown) => reject(endedEarly(error)))
+        })
       try {
         for (;;) {
           peer?.wait()
-          const reading = reader.read().catch((error: unknown) => {
-            throw endedEarly(error)
-          })
-          const { done, value } = await (peer ? Promise.race([reading, cut.promise]) : reading)
+          const { done, value } = await read()
           peer?.moved(value?.length ?? 0)
           if (done) break
           received += value.length
@@ -149,6 +154,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
           return new Response(brokenBody(''), { status, headers })
         }
         await end(null)
+        c.env.lastByte?.()
         return c.body(bytes, status, headers)
       }
       const stream = new ReadableStream<Uint8Array>(
@@ -164,6 +170,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
                 peer?.wait(chunk.length)
                 if (left > 0) return
               }
+              c.env.lastByte?.()
               controller.close()
               await end(null)
             } catch (error) {

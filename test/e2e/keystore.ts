@@ -226,7 +226,11 @@ function describeGpg(name: string, makeTarget: MakeTarget): void {
           await sender.must('--keyserver', server, '--send-keys', fingerprint)
           for (const search of [email, `Gpg ${kind}`, `0x${fingerprint}`]) {
             const found = await receiver.run(
-              ...['--keyserver', server, '--with-colons', '--search-keys', search],
+              '--keyserver',
+              server,
+              '--with-colons',
+              '--search-keys',
+              search,
             )
             expect(found.terminal).toContain(fingerprint)
             expect(found.terminal).toContain(email.replace('@', '%40'))

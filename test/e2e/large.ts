@@ -1,10 +1,11 @@
 /**
  * Pushes and pulls one large real SIF with the real client and watches the server's memory:
  *
- *     node test/e2e/large.ts [--gib 5] [--runtime node|bun|deno|workers] [--source]
+ *     node test/e2e/large.ts [--gib 5] [--runtime node|bun|deno|workers] [--source] [--s3 off|on]
  *
  * The server is the built one (`npm run build`), on Node the source with --source, or workerd with
- * D1 and R2 (`npm run start:workers`). By hand, not part of `npm test`: takes minutes and two
+ * D1 and R2 (`npm run start:workers`). With --s3 the blobs are in a bucket of a radosgw, redirect off
+ * or on. By hand, not part of `npm test`: takes minutes and two
  * and a half times the size in the temporary folder (TMPDIR). Ends with 1 when a file differs or memory grew by more than it may.
  */
 import { existsSync } from 'node:fs'
@@ -24,6 +25,9 @@ import {
   sha256File,
   type Outcome,
 } from './apptainer.ts'
+import { startStoreProxy, type StoreProxy } from '../faults/s3-proxy.ts'
+import setUpRadosgw from '../fixtures/radosgw-setup.ts'
+import { makeBucket, radosgw } from '../fixtures/radosgw.ts'
 import { RUNTIMES } from '../runtimes/runtime.ts'
 import { workersTarget } from '../runtimes/workers-target.ts'
 import { builtServer, startServer } from './server.ts'
@@ -46,6 +50,7 @@ const { values } = parseArgs({
     gib: { type: 'string', default: '5' },
     runtime: { type: 'string', default: 'node' },
     source: { type: 'boolean', default: false },
+    s3: { type: 'string' },
   },
 })
 const size = Math.round(Number(values.gib) * 1024) * MIB
@@ -55,7 +60,22 @@ if (runtime === undefined && !workers)
   throw new Error(`--runtime is one of ${RUNTIMES.join(', ')}, workers`)
 const built = builtServer(root, runtime ?? 'node')
 const program = !values.source && existsSync(built.at(-1) ?? '') ? built : [NODE, MAIN]
+/** What the server asks of the store passes here when clients are sent to the store itself. */
+let store = null as StoreProxy | null
+const endStore = values.s3 === undefined ? null : await startStore(values.s3 === 'on')
 process.exitCode = await measure()
+await store?.stop()
+await endStore?.()
+
+/** A bucket for the servers to come, named in the environment that they inherit. */
+async function startStore(redirect: boolean): Promise<() => Promise<void>> {
+  const end = await setUpRadosgw()
+  const address = await radosgw()
+  store = redirect ? await startStoreProxy(address) : null
+  const { env } = await makeBucket({ redirect, endpoint: store?.url ?? address })
+  Object.assign(process.env, env, redirect ? { SREG_S3_PUBLIC_ENDPOINT: address } : {})
+  return end
+}
 
 /** The whole run; resolves with the exit code. */
 async function measure(): Promise<number> {
@@ -102,7 +122,8 @@ type Started = {
 async function startOne(data: string): Promise<Started> {
   if (workers) {
     const target = await workersTarget({ data })
-    const { url, workerd: pid } = target
+    const { url } = target
+    const pid = target.workerd()
     const mint = async (user: string) => (await target.mint(user)).jwt
     return { url, pid, mint, end: () => target.stop({ keep: true }) }
   }
@@ -167,6 +188,10 @@ async function watch(name: string, pid: number, work: () => Promise<void>): Prom
       `server CPU ${cpu.toFixed(1)} s`,
     ].join('\n  '),
   )
+  const read = store?.requests().filter((r) => r.method === 'GET' && !r.ranged) ?? []
+  const whole = read.filter(({ path }) => /\/blobs\/\w+/.test(path) && !path.includes('uploadId='))
+  if (store !== null) console.log(`  whole images read back from the store: ${whole.length}`)
+  console.log(`  bytes through the server's reads and writes: ${(moved / MIB).toFixed(1)} MiB`)
   return growth < GROWTH.whole && secondHalf < GROWTH.secondHalf
 }
 

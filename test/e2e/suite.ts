@@ -525,7 +525,7 @@ export function describeRangeFailures(
         if (!/^range:/im.test(head) || ++ranges !== 3 || event === null) return head
         const path = /^GET (\S+)/.exec(head)?.[1] ?? ''
         const refused = async () => {
-          const deadline = Date.now() + 5000
+          const deadline = Date.now() + 15_000
           for (;;) {
             const answer = await fetch(target.url + path, { headers: { range: 'bytes=0-1' } })
             await answer.body?.cancel().catch(() => {})

@@ -2,10 +2,11 @@
 import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { userNameFrom } from '../../adapters/host/connect.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
@@ -72,6 +73,17 @@ describe.each(RUNTIMES)('%s', (runtime) => {
     await rm(join(data, 'first-admin-token'))
     await start()
     expect(await readdir(data)).not.toContain('first-admin-token')
+  })
+
+  test('the lines to type name this runtime and this person, without help of the environment', async () => {
+    const { words } = await start()
+    const command = {
+      node: 'npx sreg-lite',
+      bun: 'bunx --bun sreg-lite',
+      deno: 'deno run -A npm:sreg-lite',
+    }[runtime]
+    await expect.poll(words).toContain(`  ${command} connect --data ${data}\n`)
+    expect(words()).toContain(` library://${userNameFrom(userInfo().username)}/default/NAME:latest`)
   })
 
   describe('signals during ten pushes', () => {

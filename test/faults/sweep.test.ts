@@ -166,7 +166,7 @@ describe('R10: blobs without a row', () => {
 })
 
 describe('where no process lives from one run to the next (Workers)', () => {
-  const budget = { pages: 1, aborts: 1 }
+  const budget = { pages: 1, aborts: 1, keys: 500 }
   let core: Core
   let alice: Awaited<ReturnType<Core['user']>>
   /** One run of a process that knows nothing of those before. */

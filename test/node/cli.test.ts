@@ -568,6 +568,9 @@ describe('first run', () => {
     expect(lines('https://reg.example')).toContain('apptainer remote add sreg https://reg.example')
     expect(lines('http://127.0.0.1')).toContain('remote add --insecure sreg http://127.0.0.1')
     expect(lines('http://10.0.0.1:1')).toContain('npx sreg-lite connect --insecure')
+    const local = ['http://localhost', { data: './sreg-data' }, 'alice'] as const
+    expect(linesToType(...local, 'bun')).toContain('  bunx --bun sreg-lite connect')
+    expect(linesToType(...local, 'deno')).toContain('  deno run -A npm:sreg-lite connect')
     expect(linesToType('http://localhost', { data: "/a b'c" }, 'x').join('\n')).toContain(
       String.raw`connect --data '/a b'\''c'`,
     )

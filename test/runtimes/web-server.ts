@@ -21,13 +21,19 @@ const BIG = 2 ** 31
 /** What a peer must move in these tests; a window is 0.6 s. */
 const RATE: Rate = { bytesPerSecond: 1000, seconds: 0.6 }
 
+/** Longer than Bun keeps an idle connection in these tests, its own four seconds of tolerance included. */
+const LONG_MS = 9000
+
 type Line = { level: string; name: string; fields: LogFields }
 
 export function describeWebServer(
   name: string,
   listen: Platform['listen'],
-  /** `lingers`: why a connection outlives its answer, where the platform cannot end it. */
-  { lingers }: { lingers?: string } = {},
+  /**
+   * `lingers`: why a connection outlives its answer, where the platform cannot end it;
+   * `keepsIdle`: why idle connections are not ended.
+   */
+  { lingers, keepsIdle }: { lingers?: string; keepsIdle?: string } = {},
 ): void {
   describe(`${name}: a server over web streams`, () => {
     let open = 0
@@ -93,6 +99,7 @@ export function describeWebServer(
         { method: 'GET', path: '/rotten-small', access: 'open', handler: serve(1000, 0) },
         { method: 'PUT', path: '/body', access: 'open', handler: receive(0) },
         { method: 'PUT', path: '/works', access: 'open', handler: receive(900) },
+        { method: 'PUT', path: '/long', access: 'open', handler: receive(LONG_MS) },
       ]
       const app = defineRoutes({
         routes,
@@ -253,6 +260,28 @@ export function describeWebServer(
       await until(() => requests().some(({ fields }) => fields.reason === 'the client is too slow'))
       await until(() => read >= bytes.length, 10_000)
       await until(() => open === 0)
+    })
+
+    test('a connection is idle after its answer, and ended after a while', async (context) => {
+      if (keepsIdle !== undefined) context.skip(keepsIdle)
+      const { port } = await start({ idleSeconds: 2 })
+      const said = [
+        'GET /blob HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9\r\n\r\n',
+        'GET /blob HTTP/1.1\r\nHost: x\r\n\r\n',
+        'PUT /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx',
+        // Longer than an idle one may be.
+        'PUT /long HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx',
+      ].map((text) => say(port, text))
+      for (const { socket } of said) socket.on('data', () => {})
+      const before = performance.now()
+      await Promise.all(said.map(({ ended }) => ended))
+      const took = performance.now() - before
+      expect(took).toBeGreaterThan(LONG_MS)
+      expect(took).toBeLessThan(LONG_MS + 12_000)
+      expect(requests().map(({ fields }) => fields.status)).toEqual(
+        expect.arrayContaining([206, 200, 200, 200]),
+      )
+      expect(requests()).toHaveLength(4)
     })
 
     test('closing lets what runs finish, and ends the rest after the grace', async () => {

@@ -22,8 +22,10 @@ const SCRIPT = fileURLToPath(new URL('../../scripts/start-workers.mjs', import.m
 const HOUR_MS = 3_600_000
 
 export type WorkersTarget = AccessTarget & {
-  /** Process id of workerd itself. */
-  workerd: number
+  /** Process id of workerd itself, which begins anew when it crashes. */
+  workerd(): number
+  /** Sends `start:workers` a signal; resolves with its exit code, null when the signal ended it. */
+  end(signal: NodeJS.Signals): Promise<number | null>
   /** What was said on stderr so far. */
   words(): string
 }
@@ -31,7 +33,8 @@ export type WorkersTarget = AccessTarget & {
 /** A registry in workerd, with a fresh data folder unless one is given. */
 export async function workersTarget(options: TargetOptions = {}): Promise<WorkersTarget> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'sreg-workers-')))
-  const child = spawn(process.execPath, [SCRIPT, '--port', '0', '--data', data], {
+  const port = options.env?.['SREG_PORT'] ?? '0'
+  const child = spawn(process.execPath, [SCRIPT, '--port', port, '--data', data], {
     env: { ...process.env, SREG_LOG: 'off', ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -66,7 +69,11 @@ export async function workersTarget(options: TargetOptions = {}): Promise<Worker
     data,
     store: options.store ?? r2Files(data),
     bareRefusals: 'workerd answers what is no HTTP itself, in plain text',
-    workerd: childOf(child.pid ?? 0),
+    workerd: () => childOf(child.pid ?? 0),
+    end(signal) {
+      child.kill(signal)
+      return ended
+    },
     words: () => words,
 
     async mint(user, { scopes = null, admin: asAdmin = false, expires } = {}) {
@@ -173,8 +180,9 @@ function r2Files(data: string): StoreAccess {
 /** The workerd that a process has started. */
 function childOf(pid: number): number {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')
+  // those that have ended show no command line
   const workerd = children.find((child) =>
-    readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('workerd'),
+    readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('/workerd\0serve'),
   )
   if (workerd === undefined) throw new Error('the process has started no workerd')
   return Number(workerd)

@@ -41,6 +41,6 @@ describe('Workers', () => {
       shared ??= target
       return target
     },
-    () => (shared === null ? 0 : rssOf(shared.workerd)),
+    () => (shared === null ? 0 : rssOf(shared.workerd())),
   )
 })

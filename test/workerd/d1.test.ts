@@ -81,7 +81,7 @@ describe('a sweep within the limits of a Worker', () => {
         registryId: 'registry',
         graceSeconds: 900,
         intervalSeconds: 900,
-        budget: { pages: 4, aborts: 100 },
+        budget: { pages: 4, aborts: 100, keys: 500 },
         persistent: true,
       })()
       runs.push({ ...report, queries: queries - before })
