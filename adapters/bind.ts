@@ -1,4 +1,5 @@
 /** Binds the database and the blob store of a registry to each other (R10). */
+import { isRegistryError, RegistryError } from '../src/errors.ts'
 import type { BlobStore, Database, Ids, Log } from '../src/ports.ts'
 
 /**
@@ -28,3 +29,43 @@ export async function bind(
     })
   return registryId
 }
+
+/**
+ * The registry id that database and bucket share. An empty bucket is bound to the database; the
+ * database comes first, so that a crash between the two leaves nothing that another one could claim.
+ * Anything else that does not agree is `invalid`: a second server with a database of its own would
+ * take the images of the first for rubbish, so it must not start.
+ */
+export async function bindBucket(
+  database: Pick<Database, 'settings' | 'blobs'>,
+  blobs: BlobStore,
+  ids: Ids,
+): Promise<string> {
+  const known = await database.settings.get('registry_id')
+  const stored = await blobs.readId()
+  if (stored !== null && stored !== known) throw otherBucket(known === null)
+  if (stored === null) {
+    if ((await blobs.list(null, 1)).blobs.length > 0)
+      throw new RegistryError(
+        'invalid',
+        'The bucket holds images but not the id of the registry they belong to; choose an empty bucket or another SREG_S3_PREFIX, and bring images there with export and import.',
+      )
+    if ((await database.blobs.liveCount()) > 0)
+      throw new RegistryError(
+        'invalid',
+        'The images of this registry are kept elsewhere, and the bucket is empty; export them from where they are and import them into a registry that starts with this bucket.',
+      )
+  }
+  const id = await database.settings.setOnce('registry_id', known ?? ids.next())
+  if (stored === null)
+    await blobs.writeId(id).catch((error: unknown) => {
+      throw isRegistryError(error, 'conflict') ? otherBucket(known === null) : error
+    })
+  return id
+}
+
+const otherBucket = (fresh: boolean) =>
+  new RegistryError(
+    'invalid',
+    `The bucket belongs to another registry${fresh ? ' than this one, whose database is new' : ''}. Start that one with its own data folder, or choose another bucket or SREG_S3_PREFIX and move the images with export and import. Several servers on one bucket need one database between them.`,
+  )

@@ -107,23 +107,31 @@ export function createKeyring(deps: {
     }
   }
 
-  /** Stores a key or merges it with what is there; false when it stays hidden (its owner removed it). */
-  async function keep(facts: KeyFacts, asker: Asker): Promise<'kept' | 'same' | 'hidden'> {
+  /**
+   * Stores a key, or merges it with what is stored of it. `same`: that had all of it. `hidden`: its
+   * owner has removed it, and somebody else does not bring it back.
+   */
+  async function keep(
+    facts: KeyFacts,
+    stored: StoredKey | undefined,
+    asker: Asker,
+    identity: Identity,
+  ): Promise<'kept' | 'same' | 'hidden'> {
+    let key = stored
     for (let tries = 0; tries < TRIES; tries += 1) {
       const now = clock.now()
-      const { identity, key } = await find(facts.fingerprint, asker)
-      allow(asker, identity, 'add')
-      const mayShow =
+      const show =
         asker === 'operator' ||
         (identity.kind === 'user' && (identity.admin || identity.userId === key?.owner?.id))
-      const hidden = key !== null && key.removedAt !== null && !mayShow
-      const merged = key === null ? facts : await mergeKeys(key.facts.armor, facts.armor, now)
-      const same = key !== null && merged.armor === key.facts.armor
-      if (same && (hidden || key.removedAt === null)) return hidden ? 'hidden' : 'same'
+      const removed = key !== undefined && key.removedAt !== null
+      const merged = key === undefined ? facts : await mergeKeys(key.facts.armor, facts.armor, now)
+      const outcome = removed && !show ? 'hidden' : 'kept'
+      if (merged.armor === key?.facts.armor && !(removed && show))
+        return outcome === 'hidden' ? outcome : 'same'
       const expected = key?.revision ?? 0
       const by = writerOf(identity, now)
-      if (await keys.put({ facts: merged, expected, show: mayShow, by, now }))
-        return hidden ? 'hidden' : 'kept'
+      if (await keys.put({ facts: merged, expected, show, by, now })) return outcome
+      ;[key] = await keys.several([facts.fingerprint])
     }
     throw new RegistryError('unavailable', 'Others are changing this key; try again.', {
       subject: 'key',
@@ -155,19 +163,22 @@ export function createKeyring(deps: {
       allow(asker, identity, 'add')
       return inTurn(async () => {
         const added = await readKeys(armor, clock.now())
+        const names = added.map(({ fingerprint }) => fingerprint)
+        const stored = await keys.several(names)
         const outcomes = []
-        for (const facts of added) outcomes.push({ facts, outcome: await keep(facts, asker) })
-        await changed(
-          outcomes
-            .filter(({ outcome }) => outcome === 'kept')
-            .map((kept) => kept.facts.fingerprint),
-        )
+        for (const facts of added) {
+          const { fingerprint } = facts
+          const here = stored.find((key) => key.facts.fingerprint === fingerprint)
+          outcomes.push({ fingerprint, outcome: await keep(facts, here, asker, identity) })
+        }
+        const kept = outcomes.filter(({ outcome }) => outcome === 'kept')
+        await changed(kept.map(({ fingerprint }) => fingerprint))
         const hidden = outcomes.find(({ outcome }) => outcome === 'hidden')
         // who may not look keys up does not learn of this one either
         if (hidden !== undefined && (policy.read === 'public' || identity.kind === 'user'))
           throw new RegistryError(
             'denied',
-            `The owner of the key ${hidden.facts.fingerprint} has removed it: only they and administrators can add it again.`,
+            `The owner of the key ${hidden.fingerprint} has removed it: only they and administrators can add it again.`,
             { subject: 'key' },
           )
         return added

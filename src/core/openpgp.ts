@@ -65,9 +65,9 @@ const MAX_SIGNATURES = 8
 const MAX_REVOCATIONS = 4
 const MAX_RSA_BITS = 8192
 const MAX_DSA_BITS = 3072
-/** Public-key operations of one key, in those of RSA; slower algorithms count for more. */
+/** Public-key operations of one armor, in those of RSA: slower ones count for more (`workOf`). */
 const MAX_WORK = 500
-/** How much more a signature costs that is not valid. */
+/** How much more a signature counts that is not valid: see `workOf`. */
 const FAILURE = 8
 /** Of a kept key, so that its armor passes `MAX_ARMOR` again. */
 const MAX_KEPT = 700_000
@@ -131,7 +131,9 @@ function load(): Promise<Library> {
  * (certifications by others, photos, unknown packets, user ids without a valid self-signature),
  * and of the rest what exceeds the caps of R53, revocations and the newest signatures staying.
  * SHA-1 stands in self-signatures, as old keys have them; revocations by designated revokers are
- * not honoured. `now` bounds what may be dated ahead. Throws `invalid` or `too_large` with a
+ * not honoured. Signatures that are not valid spend the work of one call sooner than valid ones:
+ * of a key with scores of newer forged ones nothing may be left, and several keys in one armor
+ * share it. `now` bounds what may be dated ahead. Throws `invalid` or `too_large` with a
  * sentence that quotes nothing of the input.
  */
 export async function readKeys(armor: string, now: Date): Promise<KeyFacts[]> {
@@ -194,7 +196,7 @@ function secretKey(): RegistryError {
   return invalidKey('This is a secret key: keep it to yourself, and send the public key alone.')
 }
 
-/** Packets that only messages have, by what they are to whoever sent them. */
+/** Packets that only messages have. */
 const MESSAGE_TAGS = [1, 3, 4, 8, 9, 11, 18, 20]
 const SECRET_TAGS = [5, 7]
 /** Packets that carry nothing, so that signatures behind them still belong to what came before. */

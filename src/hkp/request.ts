@@ -69,7 +69,7 @@ export function parseSearch(typed: string, exact: boolean): KeySearch {
   const isId = /^(?:[0-9a-f]{8}|[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})$/i.test(typed)
   const isEmail = /^[^\s<>@]+@[^\s<>@]+$/.test(typed)
   const names = isId ? [typed.toUpperCase()] : isEmail ? [typed.toLowerCase()] : []
-  const long = [...typed].length >= SHORTEST
+  const long = Array.from(typed).length >= SHORTEST
   if (!long && names.length === 0) throw invalid(`Search for at least ${SHORTEST} characters.`)
   return { names, text: long ? typed : null, whole: exact }
 }

@@ -41,7 +41,7 @@ export type Connection = {
   putHeaders?: (headers: Readonly<Record<string, string>>) => void
   /** Ends the connection with the answer; for transfers over web streams. */
   hangUp?: () => void
-  /** Called before a body that is streamed ends well. */
+  /** Called by transfers before the end of a body that ends well. */
   lastByte?: () => void
   /** Told of an answer's body that is still on its way when `fetch` has settled. */
   sending?: (sent: Promise<void>) => void

@@ -154,6 +154,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
           return new Response(brokenBody(''), { status, headers })
         }
         await end(null)
+        c.env.lastByte?.()
         return c.body(bytes, status, headers)
       }
       const stream = new ReadableStream<Uint8Array>(

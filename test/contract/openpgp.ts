@@ -51,6 +51,7 @@ const KEPT: Record<string, string[]> = {
   'version-4-ed25519-of-rfc-9580.asc': ['v4 27/256 | Modern <modern@example.org> | other'],
   'version-6-curve25519.asc': ['v6 27/256 | Six <six@example.org> | other'],
   'version-6-curve448.asc': ['v6 28/448 | Six <six@example.org> | other'],
+  'version-6-expiry-in-a-user-id.asc': ['v6 27/256 | Six <six@example.org> | '],
   'gpg-sha1-self-signature.asc': ['v4 1/2048 | sha1 <sha1@example.org> | '],
   // How a key stands.
   'gpg-expired.asc': ['v4 22/256 until 2024-02-01 | expired <expired@example.org> | '],
@@ -59,6 +60,7 @@ const KEPT: Record<string, string[]> = {
   'gpg-revoked-before.asc': ['v4 22/256 | revoked <revoked@example.org> | '],
   'gpg-revoked.asc': ['v4 22/256 revoked | revoked <revoked@example.org> | '],
   'revoked-without-user-id.asc': ['v4 22/256 revoked |  | '],
+  'revoked-in-the-future.asc': ['v4 22/256 revoked | Bea <bea@example.org> | '],
   'revoked-by-a-stranger.asc': [BEA],
   'gpg-designated-revoker.asc': ['v4 22/256 | heir <heir@example.org> | '],
   // Not honoured: see readKeys.
@@ -85,6 +87,9 @@ const KEPT: Record<string, string[]> = {
   ],
   'gpg-only-the-subkey-signs.asc': ['v4 22/256 | certify <certify@example.org> | signing'],
   'signing-subkey-not-cross-signed.asc': [`${BEA}other`],
+  'signing-subkey-cross-signed.asc': [`${BEA}signing`],
+  'signing-subkey-cross-signed-by-another.asc': [`${BEA}other`],
+  'signing-subkey-taken-from-another-key.asc': [`${BEA}other`],
   'subkey-of-another-key.asc': [BEA],
   'broken-subkey.asc': [BEA],
   'no-user-id-but-a-subkey.asc': ['v4 22/256 |  | other'],

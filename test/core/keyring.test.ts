@@ -23,11 +23,11 @@ test('two adds are at work, the others wait, and too many are told to come again
   // the database, slower, and watched
   const keys: typeof database.keys = {
     ...database.keys,
-    async find(...args) {
+    async several(...args) {
       most = Math.max(most, (atWork += 1))
       await new Promise((resolve) => setTimeout(resolve, 20))
       atWork -= 1
-      return database.keys.find(...args)
+      return database.keys.several(...args)
     },
   }
   const keyring = createKeyring({

@@ -1,7 +1,9 @@
 /** The real client against the registry on Deno. */
 import { hostTarget } from '../runtimes/host-target.ts'
+import { describeKeystoreClients } from './keystore.ts'
 import { describeClient, describeOneTag, describeRangeFailures } from './suite.ts'
 
 describeClient('Deno', () => hostTarget('deno'))
+describeKeystoreClients('Deno', (options) => hostTarget('deno', options))
 describeRangeFailures('Deno', () => hostTarget('deno'))
 describeOneTag('Deno', () => hostTarget('deno'))

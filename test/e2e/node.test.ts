@@ -7,6 +7,7 @@ import { sampleSif } from '../fixtures/sif.ts'
 import { libraryClient } from '../protocol/client.ts'
 import { nodeTarget } from '../runtimes/target.ts'
 import { makeClient, removeFolder } from './apptainer.ts'
+import { describeKeystoreClients } from './keystore.ts'
 import { startProxy } from './proxy.ts'
 import { startServer } from './server.ts'
 import { describeSigning } from './signing.ts'
@@ -18,6 +19,7 @@ import {
 } from './suite.ts'
 
 describeClient('Node', () => nodeTarget())
+describeKeystoreClients('Node', nodeTarget)
 describeRangeFailures('Node', () => nodeTarget())
 describeOneTag('Node', () => nodeTarget())
 describeSigning('Node', () => nodeTarget())

@@ -81,6 +81,11 @@ describe('R53 secret keys', () => {
   })
 })
 
+it('a signature that names a designated revoker is kept, also with what else it says', async () => {
+  const [key] = await readKeys(keyFile('gpg-designated-revoker.asc'), NOW)
+  expect(countPackets(key?.armor ?? '')).toEqual({ 2: 2, 6: 1, 13: 1 })
+})
+
 describe('what is not signed of a signature', () => {
   it('R53 is dropped, so that nobody stores anything in the keys of others', async () => {
     const plain = keyFile('plain.asc')

@@ -1,5 +1,6 @@
 /** Requests of every kind to the Worker, each within the queries that a free account has. */
 import { afterEach, expect, it, vi } from 'vitest'
+import { clearSign, makeKey } from '../fixtures/make-key.ts'
 import { buildSif, deffile, partition, sampleSif } from '../fixtures/sif.ts'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient, putBytes, sha256 } from '../protocol/client.ts'
@@ -95,6 +96,25 @@ it('no request asks D1 or R2 more than 50 times', async () => {
     '/v1/rbac/users/current',
   ])
     await alice.call('GET', path)
+
+  // keys, as many as one request may bring
+  const keys = await Promise.all(Array.from({ length: 5 }, (_, n) => makeKey(`Key ${n}`)))
+  const keytext = keys.map(({ armor }) => armor).join('\n')
+  const form = new URLSearchParams({ keytext }).toString()
+  for (let times = 0; times < 2; times++)
+    expect((await alice.call('POST', '/pks/add', form)).status).toBe(200)
+  const [first] = keys
+  if (first === undefined) throw new Error('five keys')
+  const key = `/v1/keys/${first.fingerprint}`
+  const { challenge } = await expectData(await alice.call('POST', `${key}/challenge`))
+  const claim = { signed: await clearSign(challenge, first) }
+  expectData(await alice.call('POST', `${key}/claim`, claim))
+  for (const op of ['get', 'index', 'vindex'])
+    for (const search of [`0x${first.fingerprint}`, 'Key', 'Key0@example.org', 'nobody'])
+      await alice.call('GET', `/pks/lookup?${new URLSearchParams({ op, search }).toString()}`)
+  await read('/v1/keys')
+  await read(key)
+  expectData(await alice.call('DELETE', key))
 
   // administration
   await ask('GET', '/v1/users')

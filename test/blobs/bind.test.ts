@@ -1,6 +1,6 @@
 /** Whose bucket it is (R10): a second registry must not start on it. */
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { bindBucket } from '../../adapters/blobs/bind-bucket.ts'
+import { bindBucket } from '../../adapters/bind.ts'
 import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { openDatabase, type OpenDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/node/main.ts'
