@@ -1,9 +1,11 @@
 /** The real client against the registry on Bun. */
 import { hostTarget } from '../runtimes/host-target.ts'
 import { describeKeystoreClients } from './keystore.ts'
+import { describeSigning } from './signing.ts'
 import { describeClient, describeOneTag, describeRangeFailures } from './suite.ts'
 
 describeClient('Bun', () => hostTarget('bun'))
 describeKeystoreClients('Bun', (options) => hostTarget('bun', options))
 describeRangeFailures('Bun', () => hostTarget('bun'))
 describeOneTag('Bun', () => hostTarget('bun'))
+describeSigning('Bun', () => hostTarget('bun'))

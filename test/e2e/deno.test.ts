@@ -1,9 +1,11 @@
 /** The real client against the registry on Deno. */
 import { hostTarget } from '../runtimes/host-target.ts'
 import { describeKeystoreClients } from './keystore.ts'
+import { describeSigning } from './signing.ts'
 import { describeClient, describeOneTag, describeRangeFailures } from './suite.ts'
 
 describeClient('Deno', () => hostTarget('deno'))
 describeKeystoreClients('Deno', (options) => hostTarget('deno', options))
 describeRangeFailures('Deno', () => hostTarget('deno'))
 describeOneTag('Deno', () => hostTarget('deno'))
+describeSigning('Deno', () => hostTarget('deno'))

@@ -1,6 +1,7 @@
 /** The real client against the registry in workerd, with D1 and R2. */
 import { workersTarget } from '../runtimes/workers-target.ts'
 import { describeKeystoreClients } from './keystore.ts'
+import { describeSigning } from './signing.ts'
 import { describeClient, describeOneTag, describeRangeFailures } from './suite.ts'
 
 describeClient('Workers', () => workersTarget(), {
@@ -9,3 +10,5 @@ describeClient('Workers', () => workersTarget(), {
 describeKeystoreClients('Workers', workersTarget)
 describeRangeFailures('Workers', () => workersTarget())
 describeOneTag('Workers', () => workersTarget())
+// wrangler.toml leaves signatures unchecked, as the free plan's CPU time asks.
+describeSigning('Workers', () => workersTarget({ env: { SREG_CHECK_SIGNATURES: 'on' } }))

@@ -4,15 +4,20 @@ import { describeWithRadosgw } from '../fixtures/radosgw.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { libraryClient } from '../protocol/client.ts'
+import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeDirect } from '../protocol/library-direct.ts'
 import { describeUploads } from '../protocol/library-uploads.ts'
+import { describePolicy } from '../protocol/policy.ts'
 import { directTarget, s3Target } from './s3.ts'
 import { nodeTarget } from './target.ts'
 
 describeWithRadosgw('Node and S3', () => {
   const through = s3Target({ redirect: false })
   describeLibrary('Node and S3', through)
+  describeKeystore('Node and S3', through)
+  describePolicy('Node and S3', through)
+  describePolicy('Node and S3, redirect on', s3Target({ redirect: true }))
   describeBadInput('Node and S3', through, () => process.memoryUsage().rss)
   describeUploads('Node and S3, redirect on', s3Target({ redirect: true }), { direct: true })
   describeDirect('Node and S3, redirect on', directTarget)
