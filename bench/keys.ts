@@ -9,7 +9,7 @@ import { findArmor, readArmor, readPackets } from '../src/core/packets.ts'
 import { builder } from '../src/sqlite/index.ts'
 import { indexKeys, nameKeys } from '../src/sqlite/keys.ts'
 import { fingerprintOf, makeKeys, type BenchKey } from './keyring.ts'
-import { findProgram, freePort, run, send } from './measure.ts'
+import { cpuSeconds, findProgram, freePort, run, send } from './measure.ts'
 import { serve } from './systems.ts'
 
 const SERVER_CORE = '0'
@@ -17,7 +17,7 @@ const CLIENT_CORE = '1'
 /** Keys in a file of a dump, as sks writes them itself. */
 const PER_FILE = 15_000
 
-type Server = { name: string; base: string; stop: () => Promise<void> }
+type Server = { name: string; base: string; pid: number; stop: () => Promise<void> }
 
 const CASES: { name: string; query: (key: BenchKey) => string }[] = [
   { name: 'get by fingerprint', query: (key) => `op=get&search=0x${key.fingerprint}` },
@@ -31,8 +31,15 @@ const MODES = [
   { label: '8 new', connections: 8, keepAlive: false },
 ]
 
-/** Milliseconds of every request and requests per second, a round each. */
-type Row = { case: string; system: string; label: string; times: number[][]; rates: number[] }
+/** Of each round: milliseconds of every request, requests per second, processor ms per request. */
+type Row = {
+  case: string
+  system: string
+  label: string
+  times: number[][]
+  rates: number[]
+  cpu: number[]
+}
 
 /**
  * Makes `count` keys, stores them in both servers, and asks each of them `requests` times per case,
@@ -63,6 +70,10 @@ export async function benchKeys(
       say('sks build')
       servers.push(await startSks(sks, taskset, join(folder, 'sks'), dump))
     }
+    // what runs for the first time is compiled and read from the disk first, in both
+    for (const server of servers)
+      for (const { query } of CASES)
+        await ask(server.base, keys.slice(0, requests), query, { connections: 8, keepAlive: false })
     const rows: Row[] = []
     for (let round = 0; round < rounds; round++)
       for (const { name, query } of CASES)
@@ -75,16 +86,26 @@ export async function benchKeys(
               { length: requests },
               () => keys[Math.floor(Math.random() * keys.length)] as BenchKey,
             )
+            const before = cpuSeconds(server.pid)
             const { times, rate } = await ask(server.base, asked, query, mode)
+            const cpu = ((cpuSeconds(server.pid) - before) * 1000) / requests
             const same = (row: Row) =>
               row.case === name && row.system === server.name && row.label === mode.label
             let row = rows.find(same)
             if (row === undefined) {
-              row = { case: name, system: server.name, label: mode.label, times: [], rates: [] }
+              row = {
+                case: name,
+                system: server.name,
+                label: mode.label,
+                times: [],
+                rates: [],
+                cpu: [],
+              }
               rows.push(row)
             }
             row.times.push(times)
             row.rates.push(rate)
+            row.cpu.push(cpu)
             say(
               `  ${round + 1}: ${name}, ${mode.label}, ${server.name}: ${rate.toFixed(0)}/s, p99 ${quantile(times, 0.99).toFixed(2)} ms`,
             )
@@ -101,7 +122,7 @@ function quantile(numbers: number[], part: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN
 }
 
-function summarise({ times, rates, ...row }: Row) {
+function summarise({ times, rates, cpu, ...row }: Row) {
   const all = times.flat()
   return {
     ...row,
@@ -110,12 +131,13 @@ function summarise({ times, rates, ...row }: Row) {
     worstRoundP99: Math.max(...times.map((round) => quantile(round, 0.99))),
     rate: quantile(rates, 0.5),
     rates,
+    cpu: quantile(cpu, 0.5),
   }
 }
 
 function table(rows: ReturnType<typeof summarise>[]): string {
   const heads =
-    'case|connections|system|median ms|p99 ms|p99 of the worst round|requests/s|× sks, requests/s'
+    'case|connections|system|median ms|p99 ms|p99 of the worst round|CPU ms/request|requests/s|× sks, requests/s'
   const lines = [heads.split('|'), heads.split('|').map(() => '---')]
   for (const { name } of CASES)
     for (const { label } of MODES)
@@ -132,6 +154,7 @@ function table(rows: ReturnType<typeof summarise>[]): string {
           row.median.toFixed(2),
           row.p99.toFixed(2),
           row.worstRoundP99.toFixed(2),
+          row.cpu.toFixed(2),
           row.rate.toFixed(0),
           peer === undefined || row.system === 'sks' ? '' : (row.rate / peer.rate).toFixed(2),
         ])
@@ -250,12 +273,13 @@ async function startSks(
   folder: string,
   dump: string,
 ): Promise<Server> {
-  mkdirSync(join(folder, 'web'), { recursive: true })
+  // below -basedir it looks for the folders that Debian gave it below /
+  for (const place of ['etc/sks', 'var/lib/sks/www', 'var/log/sks', 'var/spool/sks', 'var/run/sks'])
+    mkdirSync(join(folder, place), { recursive: true })
   const port = await freePort()
   const base = `http://127.0.0.1:${port}`
-  writeFileSync(join(folder, 'web/index.html'), 'sks\n')
   writeFileSync(
-    join(folder, 'sksconf'),
+    join(folder, 'etc/sks/sksconf'),
     `hostname: localhost\nhkp_address: 127.0.0.1\nhkp_port: ${port}\ndebuglevel: 0\n`,
   )
   await run('sh', [
