@@ -3,7 +3,7 @@
  * interleaved rounds on one machine; keystore lookups beside sks (keys.ts). bench/README.md says how to run and read it.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, release } from 'node:os'
+import { cpus, loadavg, release } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -210,7 +210,12 @@ if (keysToo) {
   try {
     const made = await benchKeys(folder, { count, rounds, requests: Number(values.requests), say })
     keep({ keys: count, rows: made.rows })
-    console.log(`${machine}; ${count} keys, ${rounds} interleaved rounds\n\n${made.table}`)
+    const load = loadavg()
+      .map((part) => part.toFixed(1))
+      .join(', ')
+    console.log(
+      `${machine}; ${count} keys, ${rounds} interleaved rounds of ${values.requests} requests; load ${load}\n\n${made.table}`,
+    )
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
