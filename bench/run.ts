@@ -1,12 +1,13 @@
 /**
  * Measures pull, push and metadata lookups of the built server beside nginx and docker-registry, in
- * interleaved rounds on one machine. bench/README.md says how to run and read it.
+ * interleaved rounds on one machine; keystore lookups beside sks (keys.ts). bench/README.md says how to run and read it.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, release } from 'node:os'
+import { cpus, loadavg, release } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { benchKeys } from './keys.ts'
 import { cpuSeconds, digestOf, download, findProgram, requestRate, run } from './measure.ts'
 import { makePayload, renewPayload } from './payload.ts'
 import { findSystems, type System, type Target } from './systems.ts'
@@ -21,16 +22,22 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '5' },
     size: { type: 'string', default: '1024' },
     seconds: { type: 'string', default: '4' },
+    keys: { type: 'string', default: '100000' },
+    requests: { type: 'string', default: '2000' },
     minutes: { type: 'string', default: '20' },
     folder: { type: 'string', default: join(root, '.cache') },
     help: { type: 'boolean', default: false },
   },
 })
-const unknown = positionals.filter((name) => !CASES.some((known) => known === name))
-if (values.help || unknown.length > 0) {
+const keysToo = positionals.includes('keys')
+const unknown = positionals.filter(
+  (name) => name !== 'keys' && !CASES.some((known) => known === name),
+)
+if (values.help || unknown.length > 0 || (keysToo && positionals.length > 1)) {
   console.error(
     'npm run bench -- [pull] [push] [lookup] [--rounds 5] [--size MIB] [--seconds PER_LOOKUP]\n' +
-      '                 [--minutes LIMIT] [--folder ON_THE_DISK_TO_MEASURE]',
+      '                 [--minutes LIMIT] [--folder ON_THE_DISK_TO_MEASURE]\n' +
+      'npm run bench -- keys [--keys 100000] [--requests 2000] [--rounds 5] [--folder FOLDER]',
   )
   process.exit(values.help ? 0 : 2)
 }
@@ -186,6 +193,34 @@ if (!existsSync(join(root, 'dist/main.mjs'))) {
 }
 mkdirSync(values.folder, { recursive: true })
 const folder = mkdtempSync(join(values.folder, 'bench-'))
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, Linux ${release()}, Node ${process.versions.node}`
+const stamp = new Date(performance.timeOrigin).toISOString().replaceAll(/[:.]/g, '-')
+
+/** Every single number to a file of its own. */
+function keep(results: object): void {
+  mkdirSync(join(root, 'bench/results'), { recursive: true })
+  writeFileSync(
+    join(root, `bench/results/${stamp}.json`),
+    `${JSON.stringify({ machine, ...results }, null, 2)}\n`,
+  )
+}
+
+if (keysToo) {
+  const count = Number(values.keys)
+  try {
+    const made = await benchKeys(folder, { count, rounds, requests: Number(values.requests), say })
+    keep({ keys: count, rows: made.rows })
+    const load = loadavg()
+      .map((part) => part.toFixed(1))
+      .join(', ')
+    console.log(
+      `${machine}; ${count} keys, ${rounds} interleaved rounds of ${values.requests} requests; load ${load}\n\n${made.table}`,
+    )
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+  process.exit()
+}
 const systems: System[] = []
 try {
   for (const { name, start, hint } of findSystems()) {
@@ -205,12 +240,5 @@ try {
 }
 
 const peers = systems.map((system) => system.name).filter((name) => name !== 'sreg-lite')
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, Linux ${release()}, Node ${process.versions.node}`
-const results = join(root, 'bench/results')
-mkdirSync(results, { recursive: true })
-const stamp = new Date(performance.timeOrigin).toISOString().replaceAll(/[:.]/g, '-')
-writeFileSync(
-  join(results, `${stamp}.json`),
-  `${JSON.stringify({ machine, sizeMiB: size / 2 ** 20, rows: rows.map(summarise) }, null, 2)}\n`,
-)
+keep({ sizeMiB: size / 2 ** 20, rows: rows.map(summarise) })
 console.log(`${machine}; ${values.size} MiB, ${rounds} interleaved rounds\n\n${table(peers)}`)

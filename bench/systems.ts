@@ -42,7 +42,7 @@ export function findSystems(): { name: string; start: Start | null; hint: string
 }
 
 /** Starts a server, its words in a file of its folder, and waits until `url` answers 200. */
-async function serve(
+export async function serve(
   folder: string,
   program: string,
   args: string[],
