@@ -93,7 +93,8 @@ else if (!named) without.push(...OTHERS.map((name) => `test/**/*${name}*.test.ts
 
 await run([node])
 // Run by Bun and Deno themselves. Half of their time is waiting for locks, so they can go at once.
-if ((others || named) && process.env.SREG_TEST_NODE === undefined) {
+const everywhere = others || (named && !given.some((argument) => argument.startsWith('--project')))
+if (everywhere && process.env.SREG_TEST_NODE === undefined) {
   const config = ['--config', join(root, 'vitest.runtimes.config.ts')]
   await Promise.all([
     run([bin('bun'), '--bun', '--no-install'], ...config),

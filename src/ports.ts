@@ -177,9 +177,10 @@ export type ImageSelector =
   | { by: 'tag'; tag: string; arch: string }
   | { by: 'digest'; digest: string }
 
-/** A path as typed, after the server's defaults were applied (see core/ref.ts). */
-export type ContainerPath = { entity: string; collection: string; container: string }
-/** `entity: null` asks for the one visible collection of that name (SREG_SHORT_REFS=unique). */
+/**
+ * A path as typed, after the server's defaults were applied (core/ref.ts). `entity: null` asks for
+ * the one visible collection of that name (SREG_SHORT_REFS=unique).
+ */
 export type LookupPath = { entity: string | null; collection: string; container: string }
 
 /** Ids (at most 1,000) and bytes of what the viewer can see below a name (R27). */
