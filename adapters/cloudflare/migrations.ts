@@ -7,4 +7,5 @@ export const MIGRATIONS = [
   '0002_imports.sql',
   '0003_keys.sql',
   '0004_signatures.sql',
+  '0005_access.sql',
 ] as const

@@ -486,7 +486,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .insert(t.tags)
         .select(
-          sql`select i.container_id as container_id, ${p('tag')} as name, case when i.arch = 'unknown' then 'amd64' else i.arch end as arch, i.id as image_id, ${p('now')} as updated_at from images i where i.id = ${p('imageId')}`,
+          sql`select i.container_id as container_id, ${p('tag')} as name, case when i.arch = 'unknown' then 'amd64' else i.arch end as arch, i.id as image_id, ${p('now')} as updated_at, 0 as frozen from images i where i.id = ${p('imageId')}`,
         )
         .onConflictDoUpdate({
           target: [t.tags.containerId, t.tags.name, t.tags.arch],

@@ -370,7 +370,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.users)
         .select(
-          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 then ${field('role')} else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
+          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 then ${field('role')} else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at, 0 as staff, null as manager_id, 0 as robot, null as subject, null as deleted_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
         ),
     ),
     /** An entity that waits here for its owner's images takes what was said of it there. */
@@ -387,7 +387,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.entities)
         .select(
-          sql`select r.id as id, r.name as name, ${field('description')} as description, ${userHere(sql`r.parent_id`)} as owner_id, ${field('defaultPrivate')} as default_private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from ${staged('entity')} and not exists (select 1 from entities e where e.name = r.name) order by r.seq`,
+          sql`select r.id as id, r.name as name, ${field('description')} as description, ${userHere(sql`r.parent_id`)} as owner_id, ${field('defaultPrivate')} as default_private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, null as quota, 0 as used from ${staged('entity')} and not exists (select 1 from entities e where e.name = r.name) order by r.seq`,
         ),
     ),
     collections: prepare(() =>
@@ -401,7 +401,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.containers)
         .select(
-          sql`select r.id as id, r.parent_id as collection_id, r.name as name, ${field('description')} as description, ${field('fullDescription')} as full_description, ${field('private')} as private, 0 as size, ${field('downloads')} as downloads, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from ${staged('container')} order by r.seq`,
+          sql`select r.id as id, r.parent_id as collection_id, r.name as name, ${field('description')} as description, ${field('fullDescription')} as full_description, ${field('private')} as private, 0 as size, ${field('downloads')} as downloads, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, 0 as frozen, 0 as stars from ${staged('container')} order by r.seq`,
         ),
     ),
     blobs: prepare(() =>
@@ -455,7 +455,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.tags)
         .select(
-          sql`select ${field('containerId')} as container_id, r.name as name, ${field('arch')} as arch, r.parent_id as image_id, ${field('updatedAt')} as updated_at from ${staged('tag')} order by r.seq`,
+          sql`select ${field('containerId')} as container_id, r.name as name, ${field('arch')} as arch, r.parent_id as image_id, ${field('updatedAt')} as updated_at, 0 as frozen from ${staged('tag')} order by r.seq`,
         ),
     ),
     /** Only with the issuer of the source is a token valid, and only for a user of the same id. */
@@ -463,7 +463,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.tokens)
         .select(
-          sql`select r.id as id, r.parent_id as user_id, r.name as name, (select coalesce(group_concat(value, ' '), '') from json_each(r.record, '$.scopes') where value <> 'admin' or ${p('keepPower')} = 1) as scopes, ${field('createdAt')} as created_at, ${field('expiresAt')} as expires_at, ${field('revokedAt')} as revoked_at, ${field('lastUsedAt')} as last_used_at from ${staged('token')} and ${p('sameIssuer')} = 1 and ${userHere(sql`r.parent_id`)} = r.parent_id order by r.seq`,
+          sql`select r.id as id, r.parent_id as user_id, r.name as name, (select coalesce(group_concat(value, ' '), '') from json_each(r.record, '$.scopes') where value <> 'admin' or ${p('keepPower')} = 1) as scopes, ${field('createdAt')} as created_at, ${field('expiresAt')} as expires_at, ${field('revokedAt')} as revoked_at, ${field('lastUsedAt')} as last_used_at, '' as collection_id, '' as container_id from ${staged('token')} and ${p('sameIssuer')} = 1 and ${userHere(sql`r.parent_id`)} = r.parent_id order by r.seq`,
         )
         .onConflictDoUpdate({
           target: t.tokens.id,

@@ -20,13 +20,30 @@ export const settings = sqliteTable('settings', {
   value: text('value').notNull(),
 })
 
-export const users = sqliteTable('users', {
-  id: text('id').primaryKey(),
-  name: text('name').notNull().unique(),
-  role: text('role', { enum: ['admin', 'user'] }).notNull(),
-  disabled: flag('disabled').notNull().default(false),
-  createdAt: time('created_at').notNull(),
-})
+export const users = sqliteTable(
+  'users',
+  {
+    id: text('id').primaryKey(),
+    name: text('name').notNull().unique(),
+    role: text('role', { enum: ['admin', 'user'] }).notNull(),
+    disabled: flag('disabled').notNull().default(false),
+    createdAt: time('created_at').notNull(),
+    /** With `robot` and `role` what the model calls the role: the check of `role` knows two words only. */
+    staff: flag('staff').notNull().default(false),
+    managerId: text('manager_id').references((): AnySQLiteColumn => users.id, {
+      onDelete: 'set null',
+    }),
+    robot: flag('robot').notNull().default(false),
+    /** issuer|sub of an identity that another issuer vouches for (R35). */
+    subject: text('subject'),
+    deletedAt: time('deleted_at'),
+  },
+  (t) => [
+    index('users_manager')
+      .on(t.managerId)
+      .where(sql`manager_id IS NOT NULL`),
+  ],
+)
 
 export const tokens = sqliteTable(
   'tokens',
@@ -42,6 +59,9 @@ export const tokens = sqliteTable(
     expiresAt: time('expires_at').notNull(),
     revokedAt: time('revoked_at'),
     lastUsedAt: time('last_used_at'),
+    /** What it is bound to; empty is nothing. */
+    collectionId: text('collection_id').notNull().default(''),
+    containerId: text('container_id').notNull().default(''),
   },
   (t) => [index('tokens_user').on(t.userId, t.createdAt)],
 )
@@ -58,6 +78,10 @@ export const entities = sqliteTable(
     defaultPrivate: flag('default_private').notNull().default(false),
     createdAt: time('created_at').notNull(),
     updatedAt: time('updated_at').notNull(),
+    /** Bytes; null is the registry's default, 0 none. */
+    quota: integer('quota'),
+    /** Bytes of the distinct digests in `holdings`; triggers keep both. */
+    used: integer('used').notNull().default(0),
   },
   (t) => [index('entities_owner').on(t.ownerId)],
 )
@@ -102,6 +126,8 @@ export const containers = sqliteTable(
     downloads: integer('downloads').notNull().default(0),
     createdAt: time('created_at').notNull(),
     updatedAt: time('updated_at').notNull(),
+    frozen: flag('frozen').notNull().default(false),
+    stars: integer('stars').notNull().default(0),
   },
   (t) => [uniqueIndex('containers_collection_name').on(t.collectionId, t.name)],
 )
@@ -179,6 +205,7 @@ export const tags = sqliteTable(
       .notNull()
       .references(() => images.id, { onDelete: 'cascade' }),
     updatedAt: time('updated_at').notNull(),
+    frozen: flag('frozen').notNull().default(false),
   },
   (t) => [
     primaryKey({ columns: [t.containerId, t.name, t.arch] }),
@@ -313,7 +340,176 @@ export const guard = sqliteTable('guard', {
   first: integer('first').notNull().default(1),
   note: text('note'),
   policyMet: integer('policy_met').notNull().default(1),
+  thawed: integer('thawed').notNull().default(1),
+  withinQuota: integer('within_quota').notNull().default(1),
+  withinLimit: integer('within_limit').notNull().default(1),
 })
+
+export const teams = sqliteTable('teams', {
+  id: text('id').primaryKey(),
+  name: text('name').notNull().unique(),
+  description: text('description').notNull(),
+  /** Anybody with an account may join. */
+  open: flag('open').notNull(),
+  createdAt: time('created_at').notNull(),
+})
+
+export const teamMembers = sqliteTable(
+  'team_members',
+  {
+    teamId: text('team_id')
+      .notNull()
+      .references(() => teams.id, { onDelete: 'cascade' }),
+    userId: text('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    owner: flag('owner').notNull(),
+    joinedAt: time('joined_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.teamId, t.userId] }),
+    index('team_members_user').on(t.userId, t.teamId),
+  ],
+)
+
+export const invitations = sqliteTable(
+  'invitations',
+  {
+    id: text('id').primaryKey(),
+    teamId: text('team_id')
+      .notNull()
+      .references(() => teams.id, { onDelete: 'cascade' }),
+    /** SHA-256 of its secret. */
+    hash: text('hash').notNull().unique(),
+    createdBy: text('created_by')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    createdAt: time('created_at').notNull(),
+    expiresAt: time('expires_at').notNull(),
+    acceptedBy: text('accepted_by').references(() => users.id, { onDelete: 'set null' }),
+    acceptedAt: time('accepted_at'),
+  },
+  (t) => [index('invitations_team').on(t.teamId)],
+)
+
+/** What a user or a team may do in a collection: 1 read, 2 contribute, 3 own. */
+export const grants = sqliteTable(
+  'grants',
+  {
+    id: text('id').primaryKey(),
+    collectionId: text('collection_id')
+      .notNull()
+      .references(() => collections.id, { onDelete: 'cascade' }),
+    userId: text('user_id').references(() => users.id, { onDelete: 'cascade' }),
+    teamId: text('team_id').references(() => teams.id, { onDelete: 'cascade' }),
+    level: integer('level').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    uniqueIndex('grants_user')
+      .on(t.collectionId, t.userId)
+      .where(sql`user_id IS NOT NULL`),
+    uniqueIndex('grants_team')
+      .on(t.collectionId, t.teamId)
+      .where(sql`team_id IS NOT NULL`),
+    index('grants_of_user')
+      .on(t.userId, t.collectionId, t.level)
+      .where(sql`user_id IS NOT NULL`),
+    index('grants_of_team')
+      .on(t.teamId, t.collectionId, t.level)
+      .where(sql`team_id IS NOT NULL`),
+  ],
+)
+
+/** Which digests an entity has through its images: equal content counts once. Kept by triggers. */
+export const holdings = sqliteTable(
+  'holdings',
+  {
+    entityId: text('entity_id')
+      .notNull()
+      .references(() => entities.id, { onDelete: 'cascade' }),
+    digest: text('digest').notNull(),
+    size: integer('size').notNull(),
+    images: integer('images').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.entityId, t.digest] })],
+)
+
+/** Counts by name and window; `period` is the first moment of the window. */
+export const counters = sqliteTable(
+  'counters',
+  {
+    name: text('name').notNull(),
+    period: time('period').notNull(),
+    count: integer('count').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.name, t.period] }), index('counters_period').on(t.period)],
+)
+
+export const stars = sqliteTable(
+  'stars',
+  {
+    containerId: text('container_id')
+      .notNull()
+      .references(() => containers.id, { onDelete: 'cascade' }),
+    userId: text('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.containerId, t.userId] }), index('stars_user').on(t.userId)],
+)
+
+export const shares = sqliteTable(
+  'shares',
+  {
+    id: text('id').primaryKey(),
+    imageId: text('image_id')
+      .notNull()
+      .references(() => images.id, { onDelete: 'cascade' }),
+    /** SHA-256 of its secret. */
+    hash: text('hash').notNull().unique(),
+    note: text('note').notNull(),
+    createdBy: text('created_by')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    createdAt: time('created_at').notNull(),
+    expiresAt: time('expires_at').notNull(),
+    /** Null is as often as anybody likes. */
+    leftCount: integer('left_count'),
+    used: integer('used').notNull().default(0),
+    revokedAt: time('revoked_at'),
+  },
+  (t) => [index('shares_image').on(t.imageId), index('shares_creator').on(t.createdBy)],
+)
+
+export const audit = sqliteTable(
+  'audit',
+  {
+    seq: integer('seq').primaryKey({ autoIncrement: true }),
+    at: time('at').notNull(),
+    /** Empty for nobody. */
+    actorId: text('actor_id').notNull(),
+    actor: text('actor').notNull(),
+    tokenId: text('token_id').notNull(),
+    address: text('address').notNull(),
+    action: text('action').notNull(),
+    /** Kind and id of what it was done to. */
+    object: text('object').notNull(),
+    /** Its name at that time. */
+    name: text('name').notNull(),
+    outcome: text('outcome').notNull(),
+    detail: text('detail').notNull(),
+    count: integer('count').notNull().default(1),
+  },
+  (t) => [
+    index('audit_at').on(t.at),
+    index('audit_actor').on(t.actor, t.seq),
+    uniqueIndex('audit_denials')
+      .on(t.at, t.address, t.action)
+      .where(sql`outcome = 'denied' AND actor_id = ''`),
+  ],
+)
 
 export const verdicts = sqliteTable('verdicts', {
   digest: text('digest').primaryKey(),

@@ -44,7 +44,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
       db
         .insert(t.entities)
         .select(
-          sql`select ${p('entityId')} as id, u.name as name, '' as description, u.id as owner_id, 0 as default_private, ${p('createdAt')} as created_at, ${p('createdAt')} as updated_at from users u where u.id = ${p('id')}`,
+          sql`select ${p('entityId')} as id, u.name as name, '' as description, u.id as owner_id, 0 as default_private, ${p('createdAt')} as created_at, ${p('createdAt')} as updated_at, null as quota, 0 as used from users u where u.id = ${p('id')}`,
         )
         .onConflictDoUpdate({ target: t.entities.name, set: { ownerId: sql`excluded.owner_id` } }),
     ),
@@ -69,14 +69,14 @@ export function sqliteUsers(handle: Handle): UsersBook {
       db
         .insert(t.users)
         .select(
-          sql`select ${p('id')} as id, ${p('name')} as name, ${p('role')} as role, 0 as disabled, ${p('createdAt')} as created_at where not exists (${oldestAdmin})`,
+          sql`select ${p('id')} as id, ${p('name')} as name, ${p('role')} as role, 0 as disabled, ${p('createdAt')} as created_at, 0 as staff, null as manager_id, 0 as robot, null as subject, null as deleted_at where not exists (${oldestAdmin})`,
         ),
     ),
     insertToken: prepare(() =>
       db
         .insert(t.tokens)
         .select(
-          sql`select ${p('tokenId')} as id, (${oldestAdmin}) as user_id, ${p('tokenName')} as name, ${p('scopes')} as scopes, ${p('createdAt')} as created_at, ${p('expiresAt')} as expires_at, null as revoked_at, null as last_used_at`,
+          sql`select ${p('tokenId')} as id, (${oldestAdmin}) as user_id, ${p('tokenName')} as name, ${p('scopes')} as scopes, ${p('createdAt')} as created_at, ${p('expiresAt')} as expires_at, null as revoked_at, null as last_used_at, '' as collection_id, '' as container_id`,
         ),
     ),
     byToken: prepare(() =>
