@@ -199,6 +199,12 @@ export type Writer = {
   now: Date
 }
 
+/** Whoever can write the data folder, as the audit log calls them: `cli:` and a name. */
+export type Operator = { operator: string; now: Date }
+
+/** Who makes a change, for the audit row that shares its batch (R57). */
+export type Actor = Writer | Operator
+
 export type CatalogBook = {
   /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
   ownEntities(viewer: NonNullable<Viewer>, now: Date): Promise<Seen<Entity[]>>

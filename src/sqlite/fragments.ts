@@ -1,7 +1,7 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
 import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
 import type { Level, Role } from '../core/model.ts'
-import type { Viewer, Writer } from '../ports.ts'
+import type { Actor, Viewer, Writer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -133,6 +133,37 @@ export const mayFound = (entityId: SQL): SQL =>
 
 /** Where something is written: ids as SQL; `container` null for what stands in the collection itself. */
 export type Place = { collection: SQL; container: SQL | null }
+
+/** Values of the placeholders that `audited` uses. */
+export const actorValues = (by: Actor): Record<string, string | number> =>
+  'operator' in by
+    ? { actorId: '', actor: by.operator, actorToken: '', actorAddress: '', now: by.now.getTime() }
+    : {
+        actorId: by.userId,
+        actor: '',
+        actorToken: by.tokenId,
+        actorAddress: by.address ?? '',
+        now: by.now.getTime(),
+      }
+
+/**
+ * A row of the audit log, in the batch of what it tells of (R57). `object` is kind and id
+ * (`image 65f…`), `name` what people call it, each as SQL over the values of the batch; `when` leaves
+ * the row out where nothing was done.
+ */
+export const audited = (
+  db: Handle['db'],
+  { action, object, name, detail = sql`''`, when = sql`1` }: AuditedChange,
+) =>
+  prepare(() =>
+    db
+      .insert(t.audit)
+      .select(
+        sql`select null as seq, ${p('now')} as at, ${p('actorId')} as actor_id, coalesce((select name from users where id = ${p('actorId')}), ${p('actor')}) as actor, ${p('actorToken')} as token_id, ${p('actorAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
+      ),
+  )
+
+export type AuditedChange = { action: string; object: SQL; name: SQL; detail?: SQL; when?: SQL }
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of
