@@ -106,8 +106,9 @@ export function createApp(deps: Deps): App {
     access,
     async authenticate(c: Ctx) {
       const claims = await authenticate(c, deps.verifier)
-      if (claims !== null) defer(c, tallies.tokenUse(claims.tokenId))
-      return claims
+      if (claims === null) return null
+      defer(c, tallies.tokenUse(claims.tokenId))
+      return { ...claims, address: c.env.entry.address }
     },
   }
   const tickets = ticketBox({
