@@ -5,8 +5,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { App } from '../../src/app.ts'
-import type { TokenIssuer } from '../../src/core/tokens.ts'
+import type { App, Deps } from '../../src/app.ts'
 import type { Database } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
 import { consoleLog, randomIds, systemClock } from '../system.ts'
@@ -188,7 +187,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
 /** The app on an opened data folder, for the person at the keyboard, who is not asked for a token. */
 async function openApp(
   folder: DataFolder,
-  books: { database: Database; registryId: string; signing: SigningKeys; issuer: TokenIssuer },
+  books: { database: Database; registryId: string; signing: SigningKeys; issuer: Deps['issuer'] },
 ): Promise<App> {
   const { createApp, webTransfer } = await import('../../src/app.ts')
   const { openBlobs } = await import('./registry.ts')
