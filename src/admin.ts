@@ -21,6 +21,7 @@ import type { Clock, Database, Ids, NewToken } from './ports.ts'
 export * from './core/archive.ts'
 export { createKeyring } from './core/keyring.ts'
 export { createExports, createImports } from './core/moving.ts'
+export { foreignVerifier, verifierOf } from './core/issuers.ts'
 export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
 
 /** Every scope, for the first administrator (R19). */

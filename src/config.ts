@@ -4,7 +4,9 @@
  */
 import * as z from 'zod/mini'
 import en from 'zod/v4/locales/en.js'
+import type { TrustedIssuer } from './core/issuers.ts'
 import { RegistryError } from './errors.ts'
+import { parseIssuers } from './issuers-config.ts'
 
 // The small zod speaks no language unless told to: problems are sentences.
 z.config(en())
@@ -152,6 +154,11 @@ export const SETTINGS = {
     schema: z.enum(['public', 'token']),
     help: 'who may look public keys up: everybody, or whoever has a token',
   },
+  SREG_TRUSTED_ISSUERS: {
+    default: '',
+    schema: z.string(),
+    help: 'issuers (OIDC) whose tokens are accepted, with the rules for them (JSON; docs/issuers.md)',
+  },
   SREG_S3_BUCKET: {
     default: '',
     schema: z.string(),
@@ -228,6 +235,8 @@ export type Config = Readonly<{
   maxConnections: number
   /** Who may add keys, and look them up. */
   keys: Readonly<{ add: 'token' | 'anyone'; read: 'public' | 'token' }>
+  /** Whose tokens are accepted besides our own. */
+  issuers: readonly TrustedIssuer[]
   /** Null keeps blobs on disk. */
   s3: S3Config | null
 }>
@@ -311,6 +320,8 @@ export function parseConfig(
   for (const proxy of proxies)
     if (!/^[0-9a-f.:]+(\/\d{1,3})?$/i.test(proxy))
       problems.push(`SREG_TRUSTED_PROXIES: ${JSON.stringify(proxy)} is no address or network`)
+  const trusted = parseIssuers(v.SREG_TRUSTED_ISSUERS ?? '')
+  problems.push(...trusted.problems.map((problem) => `SREG_TRUSTED_ISSUERS: ${problem}`))
   if (problems.length > 0)
     throw new RegistryError(
       'invalid',
@@ -338,6 +349,7 @@ export function parseConfig(
     checkSignatures: v.SREG_CHECK_SIGNATURES === 'on',
     maxConnections: v.SREG_MAX_CONNECTIONS,
     keys: Object.freeze({ add: v.SREG_KEYS_ADD, read: v.SREG_KEYS_READ }),
+    issuers: Object.freeze(trusted.issuers),
     s3:
       v.SREG_S3_BUCKET === ''
         ? null

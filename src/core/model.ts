@@ -36,6 +36,9 @@ export type Claims = {
   userId: string
   scopes: readonly Scope[]
   expiresAt: Date
+  /** What the token is bound to; empty is nothing. */
+  collectionId: string
+  containerId: string
 }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */

@@ -101,6 +101,8 @@ export function tokenVerifier(options: {
       userId: sub,
       scopes: SCOPES.filter((known) => words.includes(known)),
       expiresAt: new Date(exp * 1000),
+      collectionId: '',
+      containerId: '',
     }
   }
 
