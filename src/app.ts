@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
+import { createAccess } from './core/access.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
@@ -46,6 +47,7 @@ export type Deps = {
     | 'sweepInterval'
     | 'keys'
     | 'checkSignatures'
+    | 'access'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -89,7 +91,8 @@ export type App = {
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
   const { minFree, maxImage, checkSignatures } = config
-  const shared = { ...deps, minFree, maxImage, checkSignatures }
+  const access = createAccess(config.access)
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures }
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: Ctx, work: Promise<unknown> | null) => {
@@ -100,6 +103,7 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    access,
     async authenticate(c: Ctx) {
       const claims = await authenticate(c, deps.verifier)
       if (claims !== null) defer(c, tallies.tokenUse(claims.tokenId))
@@ -114,6 +118,7 @@ export function createApp(deps: Deps): App {
 
   const keyring = createKeyring({
     ...deps,
+    access,
     policy: config.keys,
     async changed(fingerprints) {
       const done = await verdicts.reverify(fingerprints, 2)
@@ -141,7 +146,7 @@ export function createApp(deps: Deps): App {
       ...common,
       admin: createAdmin(deps),
       keyring,
-      policies: createPolicies(deps),
+      policies: createPolicies(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),

@@ -120,14 +120,7 @@ export function foreignVerifier(deps: {
       throw refusal(
         `This token is for the collection ${collection}, which does not exist here yet; its owner must create it first.`,
       )
-    return {
-      tokenId,
-      userId,
-      scopes,
-      expiresAt,
-      collectionId: vouched.collectionId,
-      containerId: '',
-    }
+    return { tokenId, userId, scopes, expiresAt }
   }
 
   return {

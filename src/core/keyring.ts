@@ -4,7 +4,7 @@
  */
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, KeyPage, KeyPlace, Seen, Viewer, Writer } from '../ports.ts'
-import { absent, authoriseKey, identify, type KeystorePolicy } from './access.ts'
+import { absent, identify, type Access, type KeyAction, type KeystorePolicy } from './access.ts'
 import { ANONYMOUS, type Claims, type Identity, type KeyFacts, type StoredKey } from './model.ts'
 import { mergeKeys, readClearsigned, readKeys, verifyClearsigned } from './openpgp.ts'
 
@@ -47,6 +47,7 @@ export type Keyring = ReturnType<typeof createKeyring>
 export function createKeyring(deps: {
   database: Pick<Database, 'keys' | 'tokens' | 'users'>
   clock: Clock
+  access: Access
   policy: KeystorePolicy
   registryId: string
   /** Absent where nobody claims keys by signing: on the command line beside the data. */
@@ -69,10 +70,10 @@ export function createKeyring(deps: {
   function allow(
     asker: Asker,
     identity: Identity,
-    action: Parameters<typeof authoriseKey>[1],
+    action: KeyAction,
     ownerId: string | null = null,
   ): void {
-    if (asker !== 'operator') authoriseKey(identity, action, policy, ownerId)
+    if (asker !== 'operator') deps.access.authoriseKey(identity, action, policy, ownerId)
   }
 
   async function find(fingerprint: string, asker: Asker) {

@@ -101,8 +101,6 @@ export function tokenVerifier(options: {
       userId: sub,
       scopes: SCOPES.filter((known) => words.includes(known)),
       expiresAt: new Date(exp * 1000),
-      collectionId: '',
-      containerId: '',
     }
   }
 

@@ -1,8 +1,7 @@
 /** Users that other issuers vouch for (R35): made, granted and given their token in one batch. */
 import { sql } from 'drizzle-orm'
-import { RegistryError } from '../errors.ts'
 import type { UsersBook } from '../ports.ts'
-import { p, text } from './fragments.ts'
+import { actorValues, audited, p, text } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -36,6 +35,13 @@ export function sqliteVouch({ db, write }: Handle): UsersBook['vouch'] {
     forget: prepare(() =>
       db.delete(t.tokens).where(sql`${ofUser} and expires_at < ${p('forgotten')}`),
     ),
+    audit: audited(db, {
+      action: 'token.vouch',
+      object: sql`'token ' || ${p('tokenId')}`,
+      name: sql`${p('subject')}`,
+      detail: sql`${p('scopes')} || ' in ' || ${p('entity')} || '/' || ${p('collection')}`,
+      when: sql`exists (select 1 from users u where ${standing}) and not exists (select 1 from tokens k where k.id = ${text('tokenId')})`,
+    }),
     token: prepare(() =>
       db
         .insert(t.tokens)
@@ -49,10 +55,6 @@ export function sqliteVouch({ db, write }: Handle): UsersBook['vouch'] {
         .select({
           found: sql<number>`${target} is not null`.as('found'),
           stands: sql<number>`exists (select 1 from users u where ${standing})`.as('stands'),
-          boundTo:
-            sql<string>`(select k.collection_id from tokens k where k.id = ${text('tokenId')} and k.user_id = ${text('userId')})`.as(
-              'bound_to',
-            ),
         })
         .from(sql`(select 1)`),
     ),
@@ -70,25 +72,30 @@ export function sqliteVouch({ db, write }: Handle): UsersBook['vouch'] {
       tokenId: token.id,
       tokenName: token.name,
       scopes: token.scopes.join(' '),
+      ...actorValues({
+        userId,
+        tokenId: token.id,
+        admin: false,
+        manages: false,
+        address: null,
+        now,
+      }),
       createdAt: token.createdAt.getTime(),
       expiresAt: token.expiresAt.getTime(),
-      now: now.getTime(),
       forgotten: now.getTime() - DAY_MS,
     }
-    const [, , , , , rows] = await write(
+    const [, , , , , , rows] = await write(
       q.user(values),
       q.dropGrants(values),
       q.grant(values),
       q.forget(values),
+      q.audit(values),
       q.token(values),
       q.outcome(values),
     )
     const outcome = rows[0]
     if (outcome?.found !== 1) return 'no collection'
-    if (outcome.stands !== 1) return 'disabled'
-    // a token id is a digest: nobody else's token can have it
-    if (!outcome.boundTo) throw new RegistryError('internal', 'The token was not stored.')
-    return { collectionId: outcome.boundTo }
+    return outcome.stands === 1 ? 'ok' : 'disabled'
   }
 }
 

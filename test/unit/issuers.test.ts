@@ -15,7 +15,6 @@ const JWKS = `${ISSUER}/keys`
 const NOW = Date.UTC(2030, 0, 1) / 1000
 const MINUTE = 60
 const HOUR = 3600
-const COLLECTION = '0123456789abcdef01234567'
 
 type Keys = { jwk: JWK; key: KeyObject; pem: string }
 
@@ -101,7 +100,7 @@ function world(setting: object | object[] = SETTING) {
     return structuredClone(document)
   }
   const vouched: Parameters<Vouch>[0][] = []
-  const answers: { vouch: Awaited<ReturnType<Vouch>> } = { vouch: { collectionId: COLLECTION } }
+  const answers: { vouch: Awaited<ReturnType<Vouch>> } = { vouch: 'ok' }
   const reasons: unknown[] = []
   let id = 0
   const theirs = foreignVerifier({
@@ -155,8 +154,6 @@ describe('an accepted token', () => {
       userId,
       scopes: ['pull', 'push'],
       expiresAt: new Date(PAYLOAD.exp * 1000),
-      collectionId: COLLECTION,
-      containerId: '',
     })
     expect(vouched).toEqual([
       {
@@ -253,7 +250,7 @@ describe('an accepted token', () => {
       code: 'unauthenticated',
       message: expect.stringContaining('lab/tools'),
     })
-    answers.vouch = { collectionId: COLLECTION }
+    answers.vouch = 'ok'
     expect(await verify(jwt)).not.toBeNull()
     expect(vouched).toHaveLength(4)
   })
@@ -415,7 +412,7 @@ describe('one verifier for each token', () => {
       issuedAt: new Date(NOW * 1000),
       expiresAt: new Date((NOW + HOUR) * 1000),
     })
-    expect(await verify(jwt)).toMatchObject({ userId: '2'.repeat(24), collectionId: '' })
+    expect(await verify(jwt)).toMatchObject({ userId: '2'.repeat(24) })
     expect(asked).toEqual([jwt])
     expect(fetched).toEqual([])
   })
