@@ -577,6 +577,9 @@ test('every request has one line, its id and the base headers', async () => {
   expect(new Set(written.map(String))).toEqual(
     new Set(['/hello,200,', '/blob,200,', '/*,404,not_found', '/hello,405,unsupported']),
   )
-  expect(requests().find(({ fields }) => fields.route === '/blob')?.fields).toMatchObject({ bytesOut: SIZE, address: '127.0.0.1' })
+  expect(requests().find(({ fields }) => fields.route === '/blob')?.fields).toMatchObject({
+    bytesOut: SIZE,
+    address: '127.0.0.1',
+  })
   expect(JSON.stringify(lines)).not.toContain('secret')
 })
