@@ -97,6 +97,7 @@ const CHANGES: readonly Action[] = ['found', 'create', 'push', 'delete']
  */
 export function identify(claims: Claims | null, standing: Standing | null): Identity {
   if (claims === null) return ANONYMOUS
+  if (claims.operator !== undefined) return { kind: 'operator', name: claims.operator }
   if (standing === null)
     throw new RegistryError(
       'unauthenticated',
@@ -127,6 +128,7 @@ export function identify(claims: Claims | null, standing: Standing | null): Iden
 /** What the asker may do with a thing: their role's power, their level, and the token's binding. */
 function levelOf(identity: Identity, facts: NonNullable<Facts>): Level {
   if (identity.kind === 'anonymous') return 0
+  if (identity.kind === 'operator') return 3
   const level = identity.manages ? 3 : facts.level
   const { collectionId, containerId } = identity
   if (collectionId === '') return level
@@ -157,16 +159,11 @@ export function createAccess(rules: Rules) {
     const level = levelOf(identity, facts)
     if (facts.private && level === 0) return 'hide'
     if (rules.readOnly && CHANGES.includes(action)) return 'deny'
-    switch (action) {
-      case 'see':
-        return 'allow'
-      case 'download':
-        return !facts.private || hasScope(identity, 'pull') ? 'allow' : 'deny'
-      case 'administer':
-        return identity.kind === 'user' && identity.admin ? 'allow' : 'deny'
-      case 'found':
-        if (!rules.userCollections && !(identity.kind === 'user' && identity.manages)) return 'deny'
-    }
+    if (action === 'see') return 'allow'
+    if (action === 'download')
+      return !facts.private || hasScope(identity, 'pull') ? 'allow' : 'deny'
+    if (action === 'administer') return isAdmin(identity) ? 'allow' : 'deny'
+    if (action === 'found' && !rules.userCollections && !manages(identity)) return 'deny'
     const [scope, needed] = NEEDS[action]
     return level >= needed && hasScope(identity, scope) ? 'allow' : 'deny'
   }
@@ -240,7 +237,8 @@ export function createAccess(rules: Rules) {
           : 'Keys are changed with a token only: log in first, for example with apptainer remote login.',
         { subject: 'token' },
       )
-    if (action === 'look up' || (action === 'remove' && identity.admin)) return
+    if (identity.kind === 'operator' || action === 'look up') return
+    if (action === 'remove' && identity.admin) return
     if (!hasScope(identity, 'keys'))
       throw new RegistryError(
         'denied',
@@ -308,5 +306,15 @@ const VERB: Record<Action, string> = {
 }
 
 function hasScope(identity: Identity, scope: Scope): boolean {
-  return identity.kind === 'user' && identity.scopes.includes(scope)
+  return (
+    identity.kind === 'operator' || (identity.kind === 'user' && identity.scopes.includes(scope))
+  )
 }
+
+/** May administer: users, everybody's tokens, exports. */
+export const isAdmin = (identity: Identity): boolean =>
+  identity.kind === 'operator' || (identity.kind === 'user' && identity.admin)
+
+/** Owns every collection and team. */
+export const manages = (identity: Identity): boolean =>
+  identity.kind === 'operator' || (identity.kind === 'user' && identity.manages)

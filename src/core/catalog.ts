@@ -1,7 +1,17 @@
 /** Entities to tags: find, create, tag, delete, search. Every method asks `authorise` first. */
 import { isRegistryError, RegistryError } from '../errors.ts'
-import type { Below, BlobStore, Clock, Database, Ids, LookupPath, Seen, Writer } from '../ports.ts'
-import { absent, identify, type Access } from './access.ts'
+import type {
+  Actor,
+  Below,
+  BlobStore,
+  Clock,
+  Database,
+  Ids,
+  LookupPath,
+  Seen,
+  Writer,
+} from '../ports.ts'
+import { absent, identify, manages, type Access } from './access.ts'
 import type { Claims, Collection, Container, Entity, Identity, Image, Level, Tag } from './model.ts'
 import { checkName } from './names.ts'
 import { parseHash, type Ref } from './ref.ts'
@@ -64,9 +74,16 @@ const nameOf = (image: Image | Container): string =>
     ? `${image.entityName}/${image.collectionName}/${image.containerName}`
     : `${image.entityName}/${image.collectionName}/${image.name}`
 
+/** Who makes a change, as the guards of a batch and its audit row want it. */
+export function actorOf(identity: Identity, clock: Clock): Actor {
+  return identity.kind === 'operator'
+    ? { operator: identity.name, now: clock.now() }
+    : writerOf(identity, clock)
+}
+
 /** The writing user as the guards of a batch want it. */
 export function writerOf(identity: Identity, clock: Clock): Writer {
-  if (identity.kind === 'anonymous') throw new Error('authorise lets nobody write anonymously')
+  if (identity.kind !== 'user') throw new Error('authorise lets nobody else write here')
   const { userId, tokenId, admin, manages, address } = identity
   return { userId, tokenId, admin, manages, address, now: clock.now() }
 }
@@ -223,7 +240,7 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
         entityId: value.id,
         // R15: every create body carries "private":false as a zero value
         private: body.private || value.defaultPrivate || rules.defaultPrivate || rules.privateOnly,
-        limit: identity.kind === 'user' && identity.manages ? null : rules.userCollectionLimit,
+        limit: manages(identity) ? null : rules.userCollectionLimit,
         writer: writerOf(identity, clock),
       })
       return row

@@ -64,7 +64,7 @@ export function createKeyring(deps: {
   const whoAsks = (asker: Asker, { standing }: Pick<Seen<unknown>, 'standing'>): Identity =>
     asker === 'operator' ? ANONYMOUS : identify(asker, standing)
   const writerOf = (identity: Identity, now: Date): Writer | null =>
-    identity.kind === 'anonymous' ? null : { ...identity, now }
+    identity.kind === 'user' ? { ...identity, now } : null
 
   /** Throws unless the asker may do this; the operator may do everything. */
   function allow(
@@ -270,7 +270,7 @@ export function createKeyring(deps: {
     ): Promise<{ challenge: string; notAfter: Date }> {
       const { identity, key } = await find(fingerprint, asker)
       allow(asker, identity, 'claim')
-      if (identity.kind === 'anonymous' || deps.challenges === undefined)
+      if (identity.kind !== 'user' || deps.challenges === undefined)
         throw new Error('a challenge for nobody')
       if (key === null) throw absent('key')
       refuseRevoked(key)
@@ -286,7 +286,7 @@ export function createKeyring(deps: {
     async claim(fingerprint: string, signed: string, asker: Asker): Promise<StoredKey> {
       const { identity, key } = await find(fingerprint, asker)
       allow(asker, identity, 'claim')
-      if (identity.kind === 'anonymous' || deps.challenges === undefined)
+      if (identity.kind !== 'user' || deps.challenges === undefined)
         throw new Error('a claim of nobody')
       if (key === null) throw absent('key')
       refuseRevoked(key)

@@ -51,6 +51,8 @@ export type Claims = {
   expiresAt: Date
   /** Where the request came from, for the audit log; absent where nobody knows. */
   address?: string | null
+  /** Whoever can write the data folder, on the command line: `cli:` and a name; never of a token. */
+  operator?: string
 }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */
@@ -65,9 +67,13 @@ export type Standing = {
   containerId: string
 }
 
-/** Who asks: nobody, or a user through a token whose row stands. */
+/**
+ * Who asks: nobody, whoever can write the data folder (`cli:` and a name), or a user through a token
+ * whose row stands.
+ */
 export type Identity =
   | { kind: 'anonymous' }
+  | { kind: 'operator'; name: string }
   | {
       kind: 'user'
       userId: string

@@ -29,7 +29,7 @@ export function administratorIn({
     const identity = identify(claims, standing)
     access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
     if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    const { userId, scopes } = identity
+    const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
     return { userId, scopes, expiresAt: claims.expiresAt }
   }
 }

@@ -1,7 +1,7 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
 import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
 import type { Level, Role } from '../core/model.ts'
-import type { Actor, Viewer, Writer } from '../ports.ts'
+import type { Actor, Viewer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -93,23 +93,37 @@ export function standingQuery(db: Handle['db']) {
   )
 }
 
-/** Values of the placeholders that `mayWrite` uses. */
-export function writerValues(writer: Writer): Record<string, string | number> {
+/** Values of the placeholders that `mayWrite` and `audited` use. */
+export function writerValues(by: Actor): Record<string, string | number> {
+  const now = by.now.getTime()
+  if ('operator' in by)
+    return {
+      operator: 1,
+      writerId: '',
+      writerName: by.operator,
+      writerToken: '',
+      writerAdmin: 0,
+      writerManages: 0,
+      writerAddress: '',
+      now,
+    }
   return {
-    writerId: writer.userId,
-    writerToken: writer.tokenId,
-    writerAdmin: writer.admin ? 1 : 0,
-    writerManages: writer.manages ? 1 : 0,
-    writerAddress: writer.address ?? '',
-    now: writer.now.getTime(),
+    operator: 0,
+    writerId: by.userId,
+    writerName: '',
+    writerToken: by.tokenId,
+    writerAdmin: by.admin ? 1 : 0,
+    writerManages: by.manages ? 1 : 0,
+    writerAddress: by.address ?? '',
+    now,
   }
 }
 
 const writerId = sql`wu.id`
 
-/** The writer's token and user stand; `more` is a condition on their rows `wt` and `wu`. */
+/** The writer's token and user stand; `more` is a condition on their rows `wt` and `wu`. An operator always does. */
 export const writerStands = (more: SQL): SQL =>
-  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more})`
+  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
 
 /** The writer owns everything: by role, and through a token with that power. */
 export const writerManages = sql`(${p('writerManages')} = 1 and (wu.role = 'admin' or wu.staff = 1) and wt.collection_id = '')`
@@ -134,18 +148,6 @@ export const mayFound = (entityId: SQL): SQL =>
 /** Where something is written: ids as SQL; `container` null for what stands in the collection itself. */
 export type Place = { collection: SQL; container: SQL | null }
 
-/** Values of the placeholders that `audited` uses. */
-export const actorValues = (by: Actor): Record<string, string | number> =>
-  'operator' in by
-    ? { actorId: '', actor: by.operator, actorToken: '', actorAddress: '', now: by.now.getTime() }
-    : {
-        actorId: by.userId,
-        actor: '',
-        actorToken: by.tokenId,
-        actorAddress: by.address ?? '',
-        now: by.now.getTime(),
-      }
-
 /**
  * A row of the audit log, in the batch of what it tells of (R57). `object` is kind and id
  * (`image 65f…`), `name` what people call it, each as SQL over the values of the batch; `when` leaves
@@ -159,7 +161,7 @@ export const audited = (
     db
       .insert(t.audit)
       .select(
-        sql`select null as seq, ${p('now')} as at, ${p('actorId')} as actor_id, coalesce((select name from users where id = ${p('actorId')}), ${p('actor')}) as actor, ${p('actorToken')} as token_id, ${p('actorAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
       ),
   )
 

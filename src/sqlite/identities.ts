@@ -1,7 +1,7 @@
 /** Users that other issuers vouch for (R35): made, granted and given their token in one batch. */
 import { sql } from 'drizzle-orm'
 import type { UsersBook } from '../ports.ts'
-import { actorValues, audited, p, text } from './fragments.ts'
+import { writerValues, audited, p, text } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -72,7 +72,7 @@ export function sqliteVouch({ db, write }: Handle): UsersBook['vouch'] {
       tokenId: token.id,
       tokenName: token.name,
       scopes: token.scopes.join(' '),
-      ...actorValues({
+      ...writerValues({
         userId,
         tokenId: token.id,
         admin: false,

@@ -284,7 +284,7 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
     async setPolicy({ collectionId, policy, writer, now }) {
       const values = {
         ...(writer === null
-          ? { writerId: '', writerToken: '', writerManages: 0 }
+          ? { operator: 0, writerId: '', writerToken: '', writerManages: 0 }
           : writerValues(writer)),
         now: now.getTime(),
         trusted: writer === null ? 1 : 0,
