@@ -33,7 +33,7 @@ export {
   type Transfer,
 } from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
-export { isTrusted } from './http/origin.ts'
+export { isTrusted, parseAddress } from './http/origin.ts'
 export { ENDED_MS, type Sweep, type SweepBudget, type SweepReport } from './core/sweep.ts'
 
 export type Deps = {

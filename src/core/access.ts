@@ -159,16 +159,11 @@ export function createAccess(rules: Rules) {
     const level = levelOf(identity, facts)
     if (facts.private && level === 0) return 'hide'
     if (rules.readOnly && CHANGES.includes(action)) return 'deny'
-    switch (action) {
-      case 'see':
-        return 'allow'
-      case 'download':
-        return !facts.private || hasScope(identity, 'pull') ? 'allow' : 'deny'
-      case 'administer':
-        return isAdmin(identity) ? 'allow' : 'deny'
-      case 'found':
-        if (!rules.userCollections && !manages(identity)) return 'deny'
-    }
+    if (action === 'see') return 'allow'
+    if (action === 'download')
+      return !facts.private || hasScope(identity, 'pull') ? 'allow' : 'deny'
+    if (action === 'administer') return isAdmin(identity) ? 'allow' : 'deny'
+    if (action === 'found' && !rules.userCollections && !manages(identity)) return 'deny'
     const [scope, needed] = NEEDS[action]
     return level >= needed && hasScope(identity, scope) ? 'allow' : 'deny'
   }
