@@ -110,11 +110,11 @@ export function createApp(deps: Deps): App {
   const common = {
     ...deps,
     access,
-    async authenticate(c: Ctx): Promise<Claims | null> {
+    async authenticate(c: Ctx, options?: { expired?: boolean }): Promise<Claims | null> {
       const { operator } = deps
       if (operator !== undefined)
         return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
-      const claims = await authenticate(c, deps.verifier)
+      const claims = await authenticate(c, deps.verifier, options)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))
       return { ...claims, address: c.env.entry.address }

@@ -164,7 +164,7 @@ export type DirectTransfers = {
 // Database: books opened together. Every method is one atomic unit and one round trip.
 
 /** Who looks, as the database needs to know it: a verified token (claims of its JWT), or nobody. */
-export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes'> | null
+export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes' | 'operator' | 'grace'> | null
 
 /** An answer together with the standing of the viewer's token, read in one trip (R25). */
 export type Seen<T> = {
@@ -707,8 +707,11 @@ export type Database = {
 // Small ports
 
 export type TokenVerifier = {
-  /** Signature, issuer, audience and times, without the database; null is an explicit rejection. */
-  verify(jwt: string): Promise<Claims | null>
+  /**
+   * Signature, issuer, audience and times, without the database; null is an explicit rejection.
+   * `expired` accepts one that fails for its expiry alone: whoever asks must look at that (R24).
+   */
+  verify(jwt: string, options?: { expired?: boolean }): Promise<Claims | null>
 }
 
 /**

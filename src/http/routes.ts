@@ -23,8 +23,13 @@ export type Route = {
   /** A Hono pattern; it is also the `route` of the log line. */
   path: string
   access: Access
+  /** R24: may go on with a token that has ended; `:id` is the image, or the place of a tag. */
+  grace?: 'upload' | 'tag'
   handler: Handler
 }
+
+/** Claims of a request; those of an ended token too when `expired` is set. */
+export type Authenticate = (c: Ctx, options?: { expired?: boolean }) => Promise<Claims | null>
 
 /**
  * Builds the app of one protocol. Rows match in the order of the table. A known path asked with
@@ -40,7 +45,7 @@ export function defineRoutes(table: {
   routes: readonly Route[]
   owns: readonly string[]
   onError: (error: RegistryError, c: Ctx) => Response | Promise<Response>
-  deps: { authenticate: (c: Ctx) => Promise<Claims | null> }
+  deps: { authenticate: Authenticate }
 }): Hono<Env> {
   const { routes, owns, onError, deps } = table
   const app = new Hono<Env>({ strict: false })
@@ -63,10 +68,10 @@ export function defineRoutes(table: {
   }
 
   const methodsOf = new Map<string, Map<Method, Handler>>()
-  for (const { method, path, access, handler } of routes) {
+  for (const { method, path, access, grace, handler } of routes) {
     const methods = methodsOf.get(path) ?? new Map<Method, Handler>()
     if (methods.has(method)) throw new Error(`Two rows for ${method} ${path}`)
-    methodsOf.set(path, methods.set(method, withAccess(access, handler, deps)))
+    methodsOf.set(path, methods.set(method, withAccess({ access, grace, handler }, deps)))
   }
   const refusals = new Map<string, Handler>()
   for (const [path, methods] of methodsOf) refusals.set(path, refuseMethod(methods, onError))
@@ -102,9 +107,12 @@ export function defineRoutes(table: {
 }
 
 function withAccess(
-  access: Access,
-  handler: Handler,
-  deps: { authenticate: (c: Ctx) => Promise<Claims | null> },
+  {
+    access,
+    grace,
+    handler,
+  }: Pick<Route, 'access' | 'handler'> & { grace: Route['grace'] | undefined },
+  deps: { authenticate: Authenticate },
 ): Handler {
   if (access === 'open' || access === 'ticket')
     return (c) => {
@@ -112,7 +120,11 @@ function withAccess(
       return handler(c)
     }
   return async (c) => {
-    const claims = await deps.authenticate(c)
+    const known = await deps.authenticate(c, grace === undefined ? {} : { expired: true })
+    const claims =
+      known === null || grace === undefined
+        ? known
+        : { ...known, grace: { of: grace, id: c.req.param('id') ?? '' } }
     c.set('claims', claims)
     if (claims !== null) {
       c.env.entry.userId = claims.userId
