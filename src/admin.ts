@@ -38,9 +38,14 @@ export function createAdmin(deps: {
   ids: Ids
   clock: Clock
   issuer: TokenIssuer
+  /** Milliseconds that a token may live at most. */
+  tokenMaxAge?: number
 }) {
-  const { database, ids, clock, issuer } = deps
+  const { database, ids, clock, issuer, tokenMaxAge = Infinity } = deps
   const policies = createPolicies({ ...deps, access: createAccess(DEFAULT_RULES) })
+
+  const within = (end: Date) =>
+    new Date(Math.min(end.getTime(), clock.now().getTime() + tokenMaxAge))
 
   async function userNamed(name: string): Promise<User> {
     const user = await database.users.byName(checkName('user', name))
@@ -93,7 +98,7 @@ export function createAdmin(deps: {
       name: token.name.slice(0, 200),
       scopes,
       createdAt,
-      expiresAt: token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS),
+      expiresAt: within(token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS)),
     }
     await database.tokens.insert(row)
     return issue(row)
@@ -176,7 +181,7 @@ export function createAdmin(deps: {
         name: 'setup secret',
         scopes: ALL_SCOPES,
         createdAt: clock.now(),
-        expiresAt,
+        expiresAt: within(expiresAt),
       }
       const first = draft(FIRST_ADMIN, 'admin')
       const claim = `setup_secret:${sha256Hex(secret)}`

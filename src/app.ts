@@ -7,6 +7,7 @@ import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
 import { SCOPES, type Claims } from './core/model.ts'
+import { createPeople } from './core/people.ts'
 import { createPolicies } from './core/policies.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
@@ -49,6 +50,7 @@ export type Deps = {
     | 'keys'
     | 'checkSignatures'
     | 'access'
+    | 'tokenMaxAge'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -154,8 +156,9 @@ export function createApp(deps: Deps): App {
     '/',
     manageRoutes({
       ...common,
-      admin: createAdmin(deps),
+      admin: createAdmin({ ...deps, tokenMaxAge: config.tokenMaxAge }),
       keyring,
+      people: createPeople({ ...shared, tokenMaxAge: config.tokenMaxAge }),
       policies: createPolicies(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),

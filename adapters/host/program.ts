@@ -163,6 +163,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
+    const { tokenMaxAge } = parseConfig({ ...process.env, SREG_DATA: folder.root })
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const keyring = createKeyring({
       access: createAccess(DEFAULT_RULES),
@@ -173,7 +174,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
       policy: { add: 'token', read: 'token' },
     })
     return {
-      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
+      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer, tokenMaxAge }),
       keys: localKeys(keyring),
       api: localApi(() => openApp(folder, { database, registryId, signing, issuer })),
       close,

@@ -2,14 +2,14 @@
  * Who may manage, and the answers. Every handler reads its body first and asks then who it is: a
  * body that comes slowly must not carry an ended token past its end.
  */
-import { authoriseToken, identify } from '../core/access.ts'
+import { identify } from '../core/access.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
-import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
+import { SCOPES, type Scope } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
-import { claim, newToken, newUser, policy, privacy } from './requests.ts'
+import { claim, policy, privacy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
@@ -39,49 +39,6 @@ export function manageHandlers(deps: ManageDeps) {
   const administrator = administratorIn(deps)
 
   return {
-    async listUsers(c: Ctx): Promise<Response> {
-      await administrator(c)
-      return data(c, await admin.listUsers())
-    },
-
-    async addUser(c: Ctx): Promise<Response> {
-      const user = await readJson(c, transfer, newUser)
-      await administrator(c)
-      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }))
-    },
-
-    /** Records only: the tokens themselves are kept nowhere. */
-    async listTokens(c: Ctx): Promise<Response> {
-      await administrator(c)
-      return data(c, await admin.listTokens(c.req.param('name') ?? ''))
-    },
-
-    /** Without a time, 90 days or what is left of the asking token, whichever is less. */
-    async createToken(c: Ctx): Promise<Response> {
-      const { user, name, ...wanted } = await readJson(c, transfer, newToken)
-      const asking = await administrator(c)
-      const now = clock.now().getTime()
-      const scopes = SCOPES.filter((scope) => (wanted.scopes ?? DEFAULT_SCOPES).includes(scope))
-      let ends = Math.min(now + DEFAULT_LIFE_MS, asking.expiresAt.getTime())
-      if (wanted.expiresIn !== undefined) ends = now + wanted.expiresIn * 1000
-      if (wanted.expiresAt !== undefined) ends = Date.parse(wanted.expiresAt)
-      const expires = new Date(ends)
-      if (ends <= now)
-        throw new RegistryError('invalid', 'The body does not fit: expiresAt: must lie ahead', {
-          subject: 'request',
-        })
-      authoriseToken(asking, { scopes, expiresAt: expires })
-      const { id, jwt, expiresAt } = await admin.createToken({ user, name, scopes, expires })
-      return data(c, { id, token: jwt, scopes, expiresAt })
-    },
-
-    async revokeToken(c: Ctx): Promise<Response> {
-      await administrator(c)
-      const id = c.req.param('id') ?? ''
-      await admin.revokeToken(id)
-      return data(c, { id })
-    },
-
     async setPrivate(c: Ctx): Promise<Response> {
       const change = await readJson(c, transfer, privacy)
       await administrator(c)

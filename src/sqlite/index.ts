@@ -6,6 +6,7 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqlitePeople } from './people.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -27,6 +28,7 @@ export function sqliteDatabase(handle: Handle): Database {
     blobs: sqliteBlobs(handle),
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
+    people: sqlitePeople(handle),
     tokens: sqliteTokens(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
