@@ -152,9 +152,9 @@ export function createPeople(deps: {
      */
     async remove(name: string, handOver: string | null, claims: Claims | null): Promise<void> {
       const { identity, value } = await account(name, claims)
+      demandPower(identity)
       if (value === null || value.deletedAt !== null || !isTheirs(identity, value))
         throw noUser(identity, name)
-      demandPower(identity)
       if (handOver === null && rules.readOnly && identity.kind !== 'operator')
         throw new RegistryError(
           'denied',
@@ -306,10 +306,10 @@ export function createPeople(deps: {
     /** Ends a robot and its tokens, by its manager or an administrator. */
     async removeRobot(name: string, claims: Claims | null): Promise<void> {
       const { identity, value } = await account(name, claims)
+      demandPower(identity)
       const isRobot = value !== null && value.role === 'robot' && value.deletedAt === null
       if (!isRobot || !isTheirs(identity, value))
         throw new RegistryError('not_found', 'There is no such robot here.', { subject: 'user' })
-      demandPower(identity)
       await remove(value, null, identity)
     },
 
@@ -319,7 +319,7 @@ export function createPeople(deps: {
         catalog.findEntity(entity, claims, clock.now()),
         claims,
       )
-      demandSomebody(identity)
+      demandPower(identity)
       if (value === null) throw absent('entity')
       const owns = identity.kind === 'user' && identity.userId === value.entity.ownerId
       if (!owns && !isAdmin(identity))
@@ -328,7 +328,6 @@ export function createPeople(deps: {
           `You may not give ${entity} away: only its owner and administrators may.`,
           { subject: 'entity' },
         )
-      demandPower(identity)
       const receiving = await receiver(to, claims)
       const from = value.entity.ownerId
       if (receiving.id === from)
@@ -379,7 +378,11 @@ function demandAdmin(identity: Identity): void {
   demandSomebody(identity)
   if (isAdmin(identity)) return
   demandPower(identity)
-  throw new RegistryError('denied', 'Only administrators may do this.', { subject: 'user' })
+  throw new RegistryError(
+    'denied',
+    'You may not administer this registry: only administrators may.',
+    { subject: 'user' },
+  )
 }
 
 const noUser = (identity: Identity, name: string) =>

@@ -71,14 +71,19 @@ export function imagefileHandlers(deps: LibraryDeps) {
       throw new RegistryError('unauthenticated', 'This token has been revoked.', {
         subject: 'token',
       })
+    const alive = expiresAt !== undefined && expiresAt > clock.now()
     try {
       const ticket = openTicket(c, 'upload', uploadID)
       // R24: an ended token goes on with its own upload only
-      const mine = ticket.token === tokenId || (expiresAt ?? clock.now()) > clock.now()
+      const mine = alive || ticket.token === tokenId
       if (ticket.image === imageId && ticket.subject === userId && mine) return ticket
     } catch (error) {
       if (!isRegistryError(error, 'denied')) throw error
     }
+    if (!alive)
+      throw new RegistryError('unauthenticated', 'This token has expired; log in again.', {
+        subject: 'token',
+      })
     throw absent('upload')
   }
 

@@ -23,7 +23,7 @@ const personColumns = {
   ...userColumns,
   ...named({
     deletedAt: sql<number | null>`${t.users.deletedAt}`,
-    manager: sql<string | null>`(select mu.name from users mu where mu.id = ${t.users.managerId})`,
+    manager: sql<string | null>`(select mu.name from users mu where mu.id = users.manager_id)`,
   }),
 }
 type PersonRow = Parameters<typeof toUser>[0] & { deletedAt: number | null; manager: string | null }
@@ -37,7 +37,7 @@ const toPerson = ({ deletedAt, manager, ...row }: PersonRow) => ({
 /** What the token is bound to, as people write it. */
 const place = sql<
   string | null
->`(select be.name || '/' || bc.name || coalesce('/' || (select bn.name from containers bn where bn.id = ${t.tokens.containerId}), '') from collections bc join entities be on be.id = bc.entity_id where bc.id = ${t.tokens.collectionId})`
+>`(select be.name || '/' || bc.name || coalesce('/' || (select bn.name from containers bn where bn.id = tokens.container_id), '') from collections bc join entities be on be.id = bc.entity_id where bc.id = tokens.collection_id)`
 
 /** With a token that may manage what is the writer's own; `more` says what that is. */
 const mayManage = (more: SQL): SQL =>

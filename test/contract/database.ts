@@ -18,6 +18,7 @@ import {
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
+import { describePeople } from './people.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -2512,6 +2513,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeIdentities(test)
+    describePeople(test)
     describeKeys(test)
     describeSignatures(test)
     describeImports(test)

@@ -55,7 +55,8 @@ export function describeManage(
         [{ name: 'v1' }, /reserved/],
         [{}, /name/],
         [{ name: 'x', admin: 'yes' }, /admin/],
-        [{ name: 'x', role: 'admin' }, /role/],
+        [{ name: 'x', role: 'robot' }, /role/],
+        [{ name: 'x', role: 'user', admin: true }, /role or admin/],
       ] as const)
         expectRefusal(await boss.call('POST', '/v1/users', body), 400, words)
     })

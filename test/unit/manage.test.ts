@@ -13,6 +13,7 @@ import {
   tokenIssuer,
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
+import { createPeople } from '../../src/core/people.ts'
 import { createPolicies } from '../../src/core/policies.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
@@ -41,6 +42,14 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   const shared = {
     admin,
     access,
+    people: createPeople({
+      database,
+      access,
+      issuer,
+      clock: systemClock,
+      ids: randomIds,
+      tokenMaxAge: Infinity,
+    }),
     policies: createPolicies({ database, clock: systemClock, access }),
     database,
     clock: systemClock,

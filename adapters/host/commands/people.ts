@@ -1,6 +1,6 @@
 /** sreg-lite user, token, robot and transfer. */
 import { Option, type Command } from 'commander'
-import { SCOPES, type Scope, type Token, type User } from '../../../src/core/model.ts'
+import type { Scope, Token, User } from '../../../src/core/model.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import type { Services } from '../cli.ts'
 import {
@@ -231,7 +231,7 @@ type TokenOptions = {
   container?: string
 }
 /** Keys have no place, so a bound token could not change them. */
-const boundScopes = SCOPES.filter((scope) => ['pull', 'push', 'delete'].includes(scope))
+const boundScopes: Scope[] = ['pull', 'push', 'delete']
 
 function addRobotCommands(program: Command, services: Services): void {
   const robot = program.command('robot').description('accounts of programs, which own nothing')
