@@ -55,7 +55,7 @@ export const collectionFacts = (of: Collection) => ({
 })
 
 /** The facts about an entity; `private` unless the asker can see something in it. */
-const entityFacts = (identity: Identity, entity: Entity, visible: boolean) => ({
+export const entityFacts = (identity: Identity, entity: Entity, visible: boolean) => ({
   subject: 'entity' as const,
   level:
     identity.kind === 'user' && identity.userId === entity.ownerId ? (3 as const) : (0 as const),

@@ -2,7 +2,7 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, Ids, NewToken, Person, Seen } from '../ports.ts'
 import { absent, authoriseToken, identify, isAdmin, manages, type Access } from './access.ts'
-import { actorOf, collectionFacts, containerFacts } from './catalog.ts'
+import { actorOf, collectionFacts, containerFacts, entityFacts } from './catalog.ts'
 import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES } from './model.ts'
 import type { Claims, Identity, Role, Scope, Token } from './model.ts'
 import { checkName, isId } from './names.ts'
@@ -321,7 +321,9 @@ export function createPeople(deps: {
       )
       demandPower(identity)
       if (value === null) throw absent('entity')
-      const owns = identity.kind === 'user' && identity.userId === value.entity.ownerId
+      const facts = entityFacts(identity, value.entity, value.below.ids.length > 0)
+      const owns = facts.level === 3
+      if (!owns && decide(identity, 'see', facts) !== 'allow') throw absent('entity')
       if (!owns && !isAdmin(identity))
         throw new RegistryError(
           'denied',

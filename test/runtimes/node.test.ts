@@ -4,11 +4,13 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
 describeManage('Node', nodeTarget)
+describePeople('Node', nodeTarget)
 describeKeystore('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)

@@ -4,6 +4,7 @@ import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
@@ -33,6 +34,7 @@ describe('Workers', () => {
   })
   describeLibrary('Workers', workersTarget)
   describeKeystore('Workers', workersTarget)
+  describePeople('Workers', workersTarget)
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
 
