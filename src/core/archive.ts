@@ -172,7 +172,9 @@ function placesRead(): (row: MovedRow) => boolean {
       case 'star':
       case 'pulls':
         return has('container', row.containerId)
-      default:
+      case 'token':
+      case 'key':
+      case 'user':
         return true
     }
   }

@@ -540,11 +540,14 @@ export function describeImports(test: Test): void {
       async (world) => {
         const file = fileOf()
         const { id, finish } = await staged(world, file)
-        const rows = () => world.raw?.('SELECT actor, action, object, outcome FROM audit')
+        const exportId = newId()
+        const rows = () =>
+          world.raw?.(
+            `SELECT actor, action, object, outcome FROM audit WHERE object IN ('import ${id}', 'export ${exportId}') ORDER BY seq`,
+          )
         expect(await outcome(finish({ rows: 1 }))).toBe('invalid')
         expect(await rows()).toEqual([])
         await finish()
-        const exportId = newId()
         await world.database.exports.begin(exportId, world.root.writer)
         expect(await rows()).toEqual([
           { actor: 'cli:test', action: 'import', object: `import ${id}`, outcome: 'done' },
