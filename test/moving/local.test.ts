@@ -3,9 +3,10 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import BetterSqlite3 from 'better-sqlite3'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runCommand } from '../../adapters/host/cli.ts'
-import { moving, openAdmin } from '../../adapters/node/main.ts'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { runCommand, type MovingServices } from '../../adapters/host/cli.ts'
+import { movingServices } from '../../adapters/host/program.ts'
+import { moving, openAdmin, platform } from '../../adapters/node/main.ts'
 import { systemClock } from '../../adapters/system.ts'
 import { readArchive } from '../../src/admin.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
@@ -16,7 +17,11 @@ import { fill, seen, shared } from './world.ts'
 type Ended = { code: number; out: Uint8Array; err: string; printed: string }
 
 /** Runs a command in this process; `input` is standard input. */
-async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
+async function sreg(
+  args: string[],
+  input?: Uint8Array,
+  services: MovingServices = moving,
+): Promise<Ended> {
   const out: Uint8Array[] = []
   let [err, printed] = ['', '']
   const code = await runCommand(args, {
@@ -28,7 +33,7 @@ async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
     clock: systemClock,
     openAdmin,
     moving: {
-      ...moving,
+      ...services,
       async *bytesIn() {
         yield input ?? new Uint8Array()
       },
@@ -69,6 +74,8 @@ const target = async (data?: string) => {
 }
 
 beforeAll(async () => {
+  // what the commands log goes to the runner's stderr else
+  process.env['SREG_LOG'] = 'off'
   base = await mkdtemp(join(tmpdir(), 'sreg-move-'))
   source = await target()
   world = await fill(source, 50)
@@ -285,14 +292,20 @@ describe('what the logs tell, and what was left behind', () => {
     const lines: string[] = []
     const write = process.stderr.write.bind(process.stderr)
     process.stderr.write = (text: string | Uint8Array) => lines.push(String(text)) > 0
+    vi.stubEnv('SREG_LOG', 'json')
     try {
-      await sreg(['export', join(base, 'told.sreg'), '--data', source.data])
-      await sreg(['import', join(base, 'told.sreg'), '--data', copy.data])
+      const told = movingServices(platform)
+      const path = join(base, 'told.sreg')
+      await sreg(['export', path, '--data', source.data], undefined, told)
+      await sreg(['import', path, '--data', copy.data], undefined, told)
+      for (const event of ['export', 'import'])
+        await vi.waitFor(() =>
+          expect(lines.join('')).toMatch(new RegExp(`"event":"${event}".*"by":"cli:`)),
+        )
     } finally {
       process.stderr.write = write
+      vi.unstubAllEnvs()
     }
-    for (const event of ['export', 'import'])
-      expect(lines.join('')).toMatch(new RegExp(`"event":"${event}".*"by":"cli:`))
     const rows = [source.data, copy.data].flatMap((data) => {
       const sqlite = new BetterSqlite3(join(data, 'sreg.sqlite3'), { readonly: true })
       const found = sqlite.prepare('SELECT actor, action, name FROM audit ORDER BY seq DESC').all()

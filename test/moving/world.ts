@@ -127,7 +127,7 @@ export async function shared(target: Target, admin: string, refs: readonly strin
   const users = of('user').filter((user) => SHARING.includes(user.name))
   const facts = [
     // an import makes nobody administrator or staff (R42)
-    ...users.map(({ id: _, managerId, role, ...user }) => ({
+    ...users.map(({ id: _id, managerId, role, ...user }) => ({
       ...user,
       manager: name(managerId),
       role: role === 'robot' ? role : 'user',
