@@ -175,7 +175,7 @@ test('what was made in a place after that place was read is left out', async () 
       writeArchive({
         head: () => here.exports.head({ operator: 'test', now: here.clock.now() }),
         page: async () => ({ rows: rows as MovedRow[], cursor: null }),
-        async *blob() {
+        blob: () => {
           throw new Error('no image is left')
         },
       }),
