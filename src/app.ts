@@ -14,12 +14,22 @@ import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
+import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
-import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import type {
+  BlobStore,
+  Clock,
+  Database,
+  Ended,
+  Ids,
+  Log,
+  RateLimiter,
+  TokenVerifier,
+} from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -45,6 +55,7 @@ export type Deps = {
     | 'sweepGrace'
     | 'sweepInterval'
     | 'keys'
+    | 'limits'
     | 'checkSignatures'
   >
   version: string
@@ -63,6 +74,7 @@ export type Deps = {
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
   tallyEveryMs?: number
@@ -100,6 +112,7 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    limits: createLimits({ ...deps, tallies, defer }),
     async authenticate(c: Ctx) {
       const claims = await authenticate(c, deps.verifier)
       if (claims !== null) defer(c, tallies.tokenUse(claims.tokenId))
