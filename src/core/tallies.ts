@@ -43,7 +43,9 @@ export function createTallies({
   const notedAt = new Map<string, number>()
   let calls = new Map<string, Counter>()
   /** How often each was called in the window of that beginning, as far as is known here. */
-  const known = new Map<string, { begin: number; count: number }>()
+  let known = new Map<string, { begin: number; count: number }>()
+  /** Those that were not asked for lately, the next to be forgotten. */
+  let older = new Map<string, { begin: number; count: number }>()
   let flushedAt = clock.now().getTime()
 
   async function flush(): Promise<void> {
@@ -59,7 +61,7 @@ export function createTallies({
     await database.tokens.touch(tokens, now)
     // others may count, too: isolates of a Worker
     for (const { name, period, count } of await database.counters.add(called)) {
-      const mine = known.get(name)
+      const mine = known.get(name) ?? older.get(name)
       if (mine?.begin !== period.getTime()) continue
       mine.count = Math.max(mine.count, count)
     }
@@ -67,15 +69,17 @@ export function createTallies({
 
   /** What is known of a counter; `fresh` when it is not known what the database has of it. */
   function counter(name: string, begin: Date) {
-    const found = known.get(name)
-    known.delete(name)
+    const found = known.get(name) ?? older.get(name)
     const fresh = found?.begin !== begin.getTime()
-    if (fresh && known.size >= KNOWN) {
-      const [oldest = ''] = known.keys()
-      known.delete(oldest)
-    }
     const entry = found === undefined || fresh ? { begin: begin.getTime(), count: 0 } : found
-    known.set(name, entry)
+    if (fresh || !known.has(name)) {
+      older.delete(name)
+      if (known.size >= KNOWN / 2) {
+        older = known
+        known = new Map()
+      }
+      known.set(name, entry)
+    }
     return { entry, fresh }
   }
 
