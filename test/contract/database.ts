@@ -17,6 +17,7 @@ import {
 } from '../../src/core/model.ts'
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, Seen, Viewer, Writer } from '../../src/ports.ts'
+import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -1724,6 +1725,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             viewer,
             now,
           ),
+        pullImage: ({ catalog }, of, viewer, now = at()) =>
+          catalog.pullImage(pathOf(of), TAGGED, viewer, now, {
+            begin: at(),
+            container: 9,
+            collection: 9,
+            counts: true,
+          }),
         entityById: ({ catalog }, { container, there }, viewer, now = at()) =>
           catalog.entityById(there ? container.entityId : newId(), viewer, now),
         collectionById: ({ catalog }, { container, there }, viewer, now = at()) =>
@@ -2503,6 +2511,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeKeys(test)
+    describeCounters(test)
     describeSignatures(test)
     describeImports(test)
 
