@@ -207,7 +207,7 @@ export const SETTINGS = {
     help: 'searches per token, or per address without one, and minute',
   },
   SREG_LIMIT_KEYS: {
-    default: '60',
+    default: '600',
     schema: whole(0),
     help: 'requests that add public keys, per token, or per address without one, and minute',
   },
