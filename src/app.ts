@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
+import { createAccess } from './core/access.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
@@ -57,6 +58,7 @@ export type Deps = {
     | 'keys'
     | 'limits'
     | 'checkSignatures'
+    | 'access'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -101,7 +103,8 @@ export type App = {
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
   const { minFree, maxImage, checkSignatures } = config
-  const shared = { ...deps, minFree, maxImage, checkSignatures }
+  const access = createAccess(config.access)
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures }
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: Ctx, work: Promise<unknown> | null) => {
@@ -113,10 +116,12 @@ export function createApp(deps: Deps): App {
   const common = {
     ...deps,
     limits: createLimits({ ...deps, tallies, defer }),
+    access,
     async authenticate(c: Ctx) {
       const claims = await authenticate(c, deps.verifier)
-      if (claims !== null) defer(c, tallies.tokenUse(claims.tokenId))
-      return claims
+      if (claims === null) return null
+      defer(c, tallies.tokenUse(claims.tokenId))
+      return { ...claims, address: c.env.entry.address }
     },
   }
   const tickets = ticketBox({
@@ -127,6 +132,7 @@ export function createApp(deps: Deps): App {
 
   const keyring = createKeyring({
     ...deps,
+    access,
     policy: config.keys,
     async changed(fingerprints) {
       const done = await verdicts.reverify(fingerprints, 2)
@@ -154,7 +160,7 @@ export function createApp(deps: Deps): App {
       ...common,
       admin: createAdmin(deps),
       keyring,
-      policies: createPolicies(deps),
+      policies: createPolicies(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),

@@ -26,7 +26,7 @@ export type Admin = {
   /** `conflict` when there is such a user. */
   addUser(name: string, options: { admin: boolean }): Promise<User>
   listUsers(): Promise<User[]>
-  /** `expires: null` is 90 days (over HTTP no more than the asking token has), `scopes: null` the default set. */
+  /** `expires: null` is a year (over HTTP no more than the asking token has), `scopes: null` the default set. */
   createToken(draft: {
     user: string
     name: string
@@ -167,7 +167,7 @@ function commands(services: Services, end: (code: number) => void): Command {
     .argument('<user>', 'whose token')
     .option('--name <name>', 'what it is for', 'cli')
     .addOption(
-      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 90d)').argParser(
+      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 1y)').argParser(
         durationArgument,
       ),
     )

@@ -7,7 +7,7 @@ import type { Peer } from '../ports.ts'
 /** The request's log line while it grows (R34: no URL, header, body or ticket goes in here). */
 export type LogEntry = {
   requestId: string
-  /** The client's, as origin.ts finds it; null when the runtime does not tell. */
+  /** The client's address; null where nobody knows. */
   address: string | null
   /** Pattern of the route that matched, such as `/v1/entities/:name`. */
   route: string | null

@@ -3,6 +3,7 @@
  * and keys for those who own them.
  */
 import type { Admin } from '../admin.ts'
+import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Policies } from '../core/policies.ts'
 import { onError } from '../http/json-resp.ts'
@@ -16,6 +17,7 @@ import { movingHandlers } from './moving.ts'
 
 export type ManageDeps = RouteDeps & {
   admin: Admin
+  access: Access
   database: Pick<Database, 'tokens'>
   clock: Clock
   transfer: Transfer

@@ -135,6 +135,26 @@ export function describeCounters(test: Test): void {
       expect((await pull(world, stranger.viewer)).value.counted).toEqual([c(1), col(1)])
     })
 
+    test(
+      'are those of readers, and not those of contributors',
+      async (world) => {
+        const { container, image } = await place(world, true)
+        for (const [level, counted] of [
+          [1, [c(1), col(1)]],
+          [2, []],
+          [3, []],
+        ] as const) {
+          const person = await world.person(`level-${level}`)
+          await world.raw?.(
+            `insert into grants (id, collection_id, user_id, level, created_at) values ('${person.tokenId}', '${container.collectionId}', '${person.user.id}', ${level}, 0)`,
+          )
+          const { value } = await pull(world, person.viewer)
+          expect([level, value.image?.id, value.counted]).toEqual([level, image.id, counted])
+        }
+      },
+      true,
+    )
+
     test('of an image that is not there yet are not counted', async (world) => {
       const { alice, container } = await place(world)
       const image = await world.record(alice, container.id, 'coming')
