@@ -191,6 +191,7 @@ async function openApp(
   books: { database: Database; registryId: string; signing: SigningKeys; issuer: TokenIssuer },
 ): Promise<App> {
   const { createApp, webTransfer } = await import('../../src/app.ts')
+  const { memoryLimiter } = await import('../limits/memory.ts')
   const { openBlobs } = await import('./registry.ts')
   const config = parseConfig({ ...process.env, SREG_DATA: folder.root })
   const log = consoleLog({ form: 'off' })
@@ -205,6 +206,7 @@ async function openApp(
     keys: [books.signing.current, ...books.signing.previous],
     transfer: webTransfer,
     ended: { has: () => false },
+    limiter: memoryLimiter({ clock: systemClock }),
     clock: systemClock,
     ids: randomIds,
     log,
