@@ -1,5 +1,5 @@
 /** Limits by themselves: windows, addresses, who is counted as whom, what the fields say (R58). */
-import { Hono } from 'hono'
+import type { Hono } from 'hono'
 import { describe, expect, test } from 'vitest'
 import { cloudflareLimiter } from '../../adapters/limits/cloudflare.ts'
 import { memoryLimiter } from '../../adapters/limits/memory.ts'
