@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
-import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
+import { foreignVerifier, tokenIssuer, tokenVerifier, verifierOf } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
@@ -17,6 +17,7 @@ import { cloudflareLimiter, type RateLimitBinding } from '../limits/cloudflare.t
 import { memoryLimiter } from '../limits/memory.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
 import { collectedLog, randomIds, systemClock } from '../system.ts'
+import { workerFetchJson } from './fetch-json.ts'
 import { MIGRATIONS } from './migrations.ts'
 import { workerTransfer } from './transfer.ts'
 
@@ -124,7 +125,17 @@ async function open(env: Env): Promise<Opened> {
     ...(config.setupSecret === null ? {} : { setupSecret: config.setupSecret.reveal() }),
     database,
     blobs,
-    verifier: tokenVerifier({ registryId, keys, clock: systemClock }),
+    verifier: verifierOf(
+      tokenVerifier({ registryId, keys, clock: systemClock }),
+      foreignVerifier({
+        issuers: config.issuers,
+        fetchJson: workerFetchJson,
+        vouch: database.users.vouch,
+        clock: systemClock,
+        ids: randomIds,
+        log,
+      }),
+    ),
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,
