@@ -49,6 +49,11 @@ export function describeIssuers(
           response.end(
             JSON.stringify({ issuer: `${base}/${issuer}`, jwks_uri: `${base}/${issuer}/jwks` }),
           )
+        else if (path === '/moved/jwks')
+          response.writeHead(302, { Location: `${base}/ci/jwks` }).end('{}')
+        else if (path === '/large/jwks')
+          response.end(JSON.stringify({ keys: [jwk], padding: 'a'.repeat(65_536) }))
+        else if (path === '/broken/jwks') response.end('{"keys":[')
         else if (path.endsWith('/jwks')) response.end(JSON.stringify({ keys: [jwk] }))
         else response.writeHead(500).end()
       })
@@ -76,6 +81,9 @@ export function describeIssuers(
             issuer('ci', { allowPrivate: true }),
             issuer('down', { allowPrivate: true }),
             issuer('closed'),
+            ...['moved', 'large', 'broken'].map((path) =>
+              issuer(path, { allowPrivate: true, jwksUri: `${base}/${path}/jwks` }),
+            ),
           ]),
           NODE_EXTRA_CA_CERTS: ca,
           DENO_CERT: ca,
@@ -140,6 +148,8 @@ export function describeIssuers(
       ).push('lab/tools/built', sampleSif({ content: randomUUID() }), {
         tags: ['v1'],
       })
+      // what apptainer remote login asks
+      expect((await ci.call('GET', '/v1/token-status')).status).toBe(200)
       const { json } = await ci.call('GET', '/v1/rbac/users/current')
       expect(json.username).toMatch(/^oidc:[0-9a-f]{12}$/)
     })
@@ -244,6 +254,13 @@ export function describeIssuers(
       expectRefusal(answer, 503, /try again/)
       expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
       expectData(await (await client()).call('GET', '/v1/entities/lab'))
+    })
+
+    test.each(['moved', 'large', 'broken'])('keys that are %s are 503', async (issuer) => {
+      const before = asked.length
+      const answer = await (await client({}, { issuer })).call('GET', '/v1/entities/lab')
+      expectRefusal(answer, 503, /try again/)
+      expect(asked.slice(before)).toEqual([`/${issuer}/jwks`])
     })
 
     test('an issuer at a private address is not even asked, unless that is allowed', async ({
