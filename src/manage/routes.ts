@@ -12,6 +12,7 @@ import { defineRoutes, type Route } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
+import { described } from './about.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
@@ -65,5 +66,5 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest/parts', access: 'admin', handler: moving.finishParts },
   ]
-  return defineRoutes({ routes, owns: [], onError, deps })
+  return defineRoutes({ routes, owns: [], described, onError, deps })
 }
