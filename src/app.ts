@@ -15,11 +15,12 @@ import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
 import { logged } from './http/log.ts'
+import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
-import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import type { Assets, BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -63,6 +64,8 @@ export type Deps = {
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  /** What the viewer at /docs is made of; without it there is the document only. */
+  assets?: Assets
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
   tallyEveryMs?: number
@@ -135,30 +138,31 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
-  root.route(
-    '/',
-    manageRoutes({
-      ...common,
-      admin: createAdmin(deps),
-      keyring,
-      policies: createPolicies(deps),
-      exports: createExports({ ...shared, keyIds }),
-      imports: createImports({ ...shared, keyIds }),
-    }),
-  )
-  root.route(
-    '/',
-    libraryRoutes({
-      ...common,
-      tickets,
-      catalog: createCatalog(shared),
-      uploads: createUploads(shared),
-      tallies,
-      defer,
-    }),
-  )
-  root.route('/', hkpRoutes({ ...common, keyring, policy: config.keys }))
-  root.route('/', webRoutes(common))
+  const manage = manageRoutes({
+    ...common,
+    admin: createAdmin(deps),
+    keyring,
+    policies: createPolicies(deps),
+    exports: createExports({ ...shared, keyIds }),
+    imports: createImports({ ...shared, keyIds }),
+  })
+  const library = libraryRoutes({
+    ...common,
+    tickets,
+    catalog: createCatalog(shared),
+    uploads: createUploads(shared),
+    tallies,
+    defer,
+  })
+  const hkp = hkpRoutes({ ...common, keyring, policy: config.keys })
+  const { version } = deps
+  const document = () =>
+    openApi(
+      [library, manage, hkp, web].map(({ table }) => table),
+      { version, publicUrl: config.publicUrl },
+    )
+  const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
+  for (const protocol of [manage, library, hkp, web]) root.route('/', protocol)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

@@ -3,7 +3,12 @@
  * Each isolate puts the registry together at its first request.
  */
 import { createHash } from 'node:crypto'
-import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
+import type {
+  ExecutionContext,
+  Fetcher,
+  R2Bucket,
+  ScheduledController,
+} from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
 import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
@@ -15,10 +20,11 @@ import { r2Blobs } from '../blobs/r2.ts'
 import { d1Database, type D1Binding } from '../databases/d1.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
 import { collectedLog, randomIds, systemClock } from '../system.ts'
+import { workerAssets } from './assets.ts'
 import { MIGRATIONS } from './migrations.ts'
 import { workerTransfer } from './transfer.ts'
 
-export type Env = { DB?: D1Binding; BLOBS?: R2Bucket } & Record<string, unknown>
+export type Env = { DB?: D1Binding; BLOBS?: R2Bucket; ASSETS?: Fetcher } & Record<string, unknown>
 
 /** A revoked token's downloads end within this time (R25). */
 const ENDED_POLL_MS = 1000
@@ -119,6 +125,7 @@ async function open(env: Env): Promise<Opened> {
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,
+    ...(env.ASSETS === undefined ? {} : { assets: workerAssets(env.ASSETS) }),
     ended,
     // What is only counted in memory goes with the isolate.
     tallyEveryMs: 0,

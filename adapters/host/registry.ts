@@ -10,6 +10,7 @@ import { bind, bindBucket } from '../bind.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
+import { hostAssets } from './assets.ts'
 import {
   lockDataFolder,
   openDataFolder,
@@ -83,6 +84,7 @@ export async function startRegistry(
       keys,
       issuer,
       transfer: await platform.transfer(),
+      assets: hostAssets,
       ended,
       clock,
       ids,

@@ -54,7 +54,7 @@ export function openApi(
       if (about === undefined) throw new Error(`${name} is not described`)
       left.delete(name)
       const { path, params } = addressOf(route.path, about)
-      const operation = describe(route, about, params, components.schemas)
+      const operation = describe({ ...route, path }, about, params, components.schemas)
       paths[path] = {
         ...paths[path],
         [route.method.toLowerCase()]: { tags: [described.name], ...operation },
@@ -249,15 +249,19 @@ function jsonSchema(schema: Schema, io: 'input' | 'output', schemas: Json): Json
       if (json.minimum === Number.MIN_SAFE_INTEGER) delete json.minimum
     },
   }) as Json & { $defs?: Json }
-  const { $defs = {}, id: _id, ...rest } = relocated(made) as Json & { $defs?: Json }
-  for (const [name, of] of Object.entries($defs)) {
-    const { id: _name, ...plain } = of as Json
-    schemas[name] = plain
-  }
+  const { $defs = {}, ...rest } = relocated(made) as Json & { $defs?: Json }
+  for (const [name, of] of Object.entries($defs)) schemas[name] = withoutId(of)
   const name = words.get(schema)?.id
   if (name === undefined) return rest
-  schemas[name] = rest
+  // a record that nothing in it refers to stands at the root
+  schemas[name] ??= withoutId(rest)
   return { $ref: `#/components/schemas/${name}` }
+}
+
+/** Zod writes the id of a record into it, where JSON Schema knows no such word. */
+function withoutId(schema: unknown): Json {
+  const { id: _, ...rest } = schema as Json
+  return rest
 }
 
 /** References to `$defs` of one schema, as references to the document's components. */

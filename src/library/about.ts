@@ -275,7 +275,7 @@ export const described: Described = {
     },
     'POST /v1/imagefile/*': {
       summary: 'Uploads an image in one body, as old clients do',
-      params: { id: params.imageId.id },
+      params: { ref: params.imageId.id },
       body: BYTES,
       answer: pushed,
       errors: ['conflict', 'length_required', 'insufficient_storage'],

@@ -2,16 +2,7 @@
 import * as z from 'zod/mini'
 import type { KeyFacts, ImportReport, Policy, Token, User } from '../core/model.ts'
 import { POLICY_MODES, SCOPES, type MovedKind } from '../core/model.ts'
-import {
-  BYTES,
-  count,
-  digest,
-  id,
-  record,
-  said,
-  time,
-  type Described,
-} from '../http/about.ts'
+import { BYTES, count, digest, id, record, said, time, type Described } from '../http/about.ts'
 import {
   claim,
   exportHead,
