@@ -63,8 +63,8 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/imports/:id/rows', access: 'admin', handler: moving.importRows },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.wantBlob },
     { method: 'PUT', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.importBlob },
-    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest/parts', access: 'admin', handler: moving.finishParts },
+    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
   ]
   return defineRoutes({ routes, owns: [], described, onError, deps })
 }

@@ -10,7 +10,7 @@ const checks = z.object({
 
 export const described: Described = {
   name: 'Pages',
-  about: 'Pages for people, this document, and what watches over the process.',
+  about: 'Pages for people, this document, and signs of life.',
   routes: {
     'GET /': {
       summary: 'The home page',
@@ -24,7 +24,7 @@ export const described: Described = {
       answer: html,
     },
     'GET /healthz': {
-      summary: 'The process answers',
+      summary: 'The server answers',
       answer: bare(z.object({ status: z.literal('ok') })),
     },
     'GET /readyz': {

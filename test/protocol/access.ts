@@ -100,6 +100,9 @@ POST /pks/add                                1222113 1222113 1222113
 GET  /                                       2222112 2222112 2222112
 GET  /auth/tokens                            2222222 2222222 2222222
 GET  /library/:entity/:collection/:container 2222222 2222222 2222222
+GET  /openapi.json                           2222222 2222222 2222222
+GET  /docs                                   2222222 2222222 2222222
+GET  /docs/:file                             2222222 2222222 2222222
 GET  /healthz                                2222222 2222222 2222222
 GET  /readyz                                 2222222 2222222 2222222
 `
@@ -388,6 +391,7 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
     const { armor } = await makeKey(unique('Added '))
     return { path: '/pks/add', body: new URLSearchParams({ keytext: armor }).toString() }
   },
+  'GET /docs/:file': () => ({ path: '/docs/start.js' }),
   'GET /library/:entity/:collection/:container': ({ names }) => ({ path: `/library/${names}` }),
 }
 
