@@ -86,7 +86,8 @@ async function start() {
       bindings: settings,
       d1Databases: ['DB'],
       r2Buckets: ['BLOBS'],
-      assets: { directory: copyAssets(), binding: 'ASSETS' },
+      // Not `assets`: a router would then stand between the client and the Worker.
+      serviceBindings: { ASSETS: { disk: { path: copyAssets(), writable: false } } },
       resourcePersistencePath: join(folder.root, 'workerd'),
       // Straight to the Worker: the entry in front of it would compress and lose lengths.
       unsafeDirectSockets: [{ host: options.host, port: Number(options.port) }],
