@@ -84,13 +84,13 @@ CREATE TABLE grants (
   CHECK ((user_id IS NULL) <> (team_id IS NULL))
 );
 --> statement-breakpoint
-CREATE UNIQUE INDEX grants_user ON grants (collection_id, user_id) WHERE user_id IS NOT NULL;
+CREATE UNIQUE INDEX grants_user ON grants (collection_id, user_id);
 --> statement-breakpoint
-CREATE UNIQUE INDEX grants_team ON grants (collection_id, team_id) WHERE team_id IS NOT NULL;
+CREATE UNIQUE INDEX grants_team ON grants (collection_id, team_id);
 --> statement-breakpoint
-CREATE INDEX grants_of_user ON grants (user_id, collection_id, level) WHERE user_id IS NOT NULL;
+CREATE INDEX grants_of_user ON grants (user_id, collection_id);
 --> statement-breakpoint
-CREATE INDEX grants_of_team ON grants (team_id, collection_id, level) WHERE team_id IS NOT NULL;
+CREATE INDEX grants_of_team ON grants (team_id, collection_id);
 --> statement-breakpoint
 -- Which digests an entity has through its images: equal content counts once.
 CREATE TABLE holdings (

@@ -4,8 +4,12 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 const INPUTS = [
-  ...['src', 'adapters', 'package.json', 'package-lock.json'],
-  ...['scripts/build.mjs', 'scripts/assets.mjs'],
+  'src',
+  'adapters',
+  'package.json',
+  'package-lock.json',
+  'scripts/build.mjs',
+  'scripts/assets.mjs',
 ]
 
 /**

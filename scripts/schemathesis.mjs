@@ -101,17 +101,17 @@ async function furnish({ url, admin }) {
   const ref = 'alice/tools/true'
   const pushed = await libraryClient(url, token).push(ref, sampleSif())
   const names = [
-    ['/v1/(images|imagefile)/', { ref: `${ref}:latest` }],
-    ['/v1/entities/', { entity: 'alice' }],
-    ['/v1/collections/', { collection: 'alice/tools' }],
-    ['/v1/containers/', { container: ref }],
-    ['/tags/', { id: pushed.container }],
-    ['/v2/imagefile/', { id: pushed.image }],
-    ['/v1/users/', { name: 'alice' }],
-    ['/v1/exports/blobs/', { digest: pushed.digest }],
+    { path: '/v1/(images|imagefile)/', ref: `${ref}:latest` },
+    { path: '/v1/entities/', entity: 'alice' },
+    { path: '/v1/collections/', collection: 'alice/tools' },
+    { path: '/v1/containers/', container: ref },
+    { path: '/tags/', id: pushed.container },
+    { path: '/v2/imagefile/', id: pushed.image },
+    { path: '/v1/users/', name: 'alice' },
+    { path: '/v1/exports/blobs/', digest: pushed.digest },
   ]
   const existing = names.map(
-    ([path, params]) => `
+    ({ path, ...params }) => `
 [[operations]]
 include-path-regex = "^.*${path}"
 [operations.parameters]
@@ -130,12 +130,19 @@ async function ask(bin, folder, url, name, token, settings, more = []) {
   const report = join(folder, `${name}.xml`)
   writeFileSync(config, settings)
   const args = [
-    ...['--config-file', config, 'run', `${url}/openapi.json`],
-    ...['--checks', CHECKS.join(',')],
-    ...['--phases', 'examples,coverage,fuzzing', '--max-examples', options.examples],
-    ...['--seed', options.seed, '--workers', '2', '--max-redirects', '0'],
-    ...['--warnings', 'off', '--generation-database', 'none'],
-    ...['--report', 'junit', '--report-junit-path', report],
+    `--config-file=${config}`,
+    'run',
+    `${url}/openapi.json`,
+    `--checks=${CHECKS.join(',')}`,
+    '--phases=coverage,fuzzing',
+    `--max-examples=${options.examples}`,
+    `--seed=${options.seed}`,
+    '--workers=2',
+    '--max-redirects=0',
+    '--warnings=off',
+    '--generation-database=none',
+    '--report=junit',
+    `--report-junit-path=${report}`,
     ...(token === null ? [] : ['--header', `Authorization: Bearer ${token}`]),
     ...more,
   ]

@@ -2,6 +2,7 @@
  * What administrators may do: users, tokens, privacy. The command line calls these, where whoever can
  * write the data folder is trusted (integrity.md, actors); over HTTP, src/manage asks first who it is.
  */
+import { createAccess, DEFAULT_RULES } from './core/access.ts'
 import { sha256Hex } from './core/digest.ts'
 import {
   DEFAULT_LIFE_MS,
@@ -19,6 +20,7 @@ import { RegistryError } from './errors.ts'
 import type { Clock, Database, Ids, NewToken } from './ports.ts'
 
 export * from './core/archive.ts'
+export { createAccess, DEFAULT_RULES } from './core/access.ts'
 export { createKeyring } from './core/keyring.ts'
 export { createExports, createImports } from './core/moving.ts'
 export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
@@ -37,7 +39,7 @@ export function createAdmin(deps: {
   issuer: TokenIssuer
 }) {
   const { database, ids, clock, issuer } = deps
-  const policies = createPolicies(deps)
+  const policies = createPolicies({ ...deps, access: createAccess(DEFAULT_RULES) })
 
   async function userNamed(name: string): Promise<User> {
     const user = await database.users.byName(checkName('user', name))
@@ -68,7 +70,7 @@ export function createAdmin(deps: {
     }
   }
 
-  /** `expires: null` is 90 days from now, `scopes: null` the default set. */
+  /** `expires: null` is a year from now, `scopes: null` the default set. */
   async function createToken(token: {
     user: string
     name: string
@@ -77,10 +79,10 @@ export function createAdmin(deps: {
   }): Promise<{ id: string; jwt: string; expiresAt: Date }> {
     const user = await userNamed(token.user)
     const scopes = token.scopes ?? [...DEFAULT_SCOPES]
-    if (scopes.includes('admin') && user.role !== 'admin')
+    if (scopes.includes('admin') && user.role === 'robot')
       throw new RegistryError(
         'denied',
-        `${user.name} is no administrator, so their token cannot have the scope "admin".`,
+        'A robot manages nothing, so its token cannot have the scope "admin".',
         { subject: 'token' },
       )
     const createdAt = clock.now()

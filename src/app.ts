@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
+import { createAccess } from './core/access.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
@@ -47,6 +48,7 @@ export type Deps = {
     | 'sweepInterval'
     | 'keys'
     | 'checkSignatures'
+    | 'access'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -92,7 +94,8 @@ export type App = {
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
   const { minFree, maxImage, checkSignatures } = config
-  const shared = { ...deps, minFree, maxImage, checkSignatures }
+  const access = createAccess(config.access)
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures }
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: Ctx, work: Promise<unknown> | null) => {
@@ -103,10 +106,12 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    access,
     async authenticate(c: Ctx) {
       const claims = await authenticate(c, deps.verifier)
-      if (claims !== null) defer(c, tallies.tokenUse(claims.tokenId))
-      return claims
+      if (claims === null) return null
+      defer(c, tallies.tokenUse(claims.tokenId))
+      return { ...claims, address: c.env.entry.address }
     },
   }
   const tickets = ticketBox({
@@ -117,6 +122,7 @@ export function createApp(deps: Deps): App {
 
   const keyring = createKeyring({
     ...deps,
+    access,
     policy: config.keys,
     async changed(fingerprints) {
       const done = await verdicts.reverify(fingerprints, 2)
@@ -138,31 +144,32 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
-  const manage = manageRoutes({
-    ...common,
-    admin: createAdmin(deps),
-    keyring,
-    policies: createPolicies(deps),
-    exports: createExports({ ...shared, keyIds }),
-    imports: createImports({ ...shared, keyIds }),
-  })
-  const library = libraryRoutes({
-    ...common,
-    tickets,
-    catalog: createCatalog(shared),
-    uploads: createUploads(shared),
-    tallies,
-    defer,
-  })
-  const hkp = hkpRoutes({ ...common, keyring, policy: config.keys })
+  const protocols = [
+    manageRoutes({
+      ...common,
+      admin: createAdmin(deps),
+      keyring,
+      policies: createPolicies(shared),
+      exports: createExports({ ...shared, keyIds }),
+      imports: createImports({ ...shared, keyIds }),
+    }),
+    libraryRoutes({
+      ...common,
+      tickets,
+      catalog: createCatalog(shared),
+      uploads: createUploads(shared),
+      tallies,
+      defer,
+    }),
+    hkpRoutes({ ...common, keyring, policy: config.keys }),
+  ]
   const { version } = deps
-  const document = () =>
-    openApi(
-      [library, manage, hkp, web].map(({ table }) => table),
-      { version, publicUrl: config.publicUrl },
-    )
+  const document = () => {
+    const tables = [...protocols, web].map(({ table }) => table)
+    return openApi(tables, { version, publicUrl: config.publicUrl })
+  }
   const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
-  for (const protocol of [manage, library, hkp, web]) root.route('/', protocol)
+  for (const protocol of [...protocols, web]) root.route('/', protocol)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

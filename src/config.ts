@@ -4,6 +4,7 @@
  */
 import * as z from 'zod/mini'
 import en from 'zod/v4/locales/en.js'
+import type { Rules } from './core/access.ts'
 import { RegistryError } from './errors.ts'
 
 // The small zod speaks no language unless told to: problems are sentences.
@@ -152,6 +153,56 @@ export const SETTINGS = {
     schema: z.enum(['public', 'token']),
     help: 'who may look public keys up: everybody, or whoever has a token',
   },
+  SREG_READ_ONLY: {
+    default: 'off',
+    schema: z.enum(['on', 'off']),
+    help: 'on refuses every push, delete and key; pulls go on',
+  },
+  SREG_ANONYMOUS_PULL: {
+    default: 'on',
+    schema: z.enum(['on', 'off']),
+    help: 'off shows nothing to who has no token, public images included',
+  },
+  SREG_DEFAULT_PRIVATE: {
+    default: 'off',
+    schema: z.enum(['on', 'off']),
+    help: 'on makes new collections private unless somebody makes them public',
+  },
+  SREG_PRIVATE_ONLY: {
+    default: 'off',
+    schema: z.enum(['on', 'off']),
+    help: 'on makes new collections private, and nothing can be made public; what is public stays so until it is made private',
+  },
+  SREG_USER_COLLECTIONS: {
+    default: 'on',
+    schema: z.enum(['on', 'off']),
+    help: 'off lets only staff and administrators make collections and teams',
+  },
+  SREG_USER_COLLECTION_LIMIT: {
+    default: '0',
+    schema: whole(0),
+    help: 'collections that the entity of an ordinary user may have; 0 is no limit',
+  },
+  SREG_DEFAULT_QUOTA: {
+    default: '0',
+    schema: whole(0),
+    help: 'bytes that the images of an entity may take, equal ones counted once, unless it has a quota of its own; 0 is no limit',
+  },
+  SREG_TOKEN_MAX_AGE: {
+    default: '3650',
+    schema: whole(1, 3650),
+    help: 'days that a token may live at most; without a wish it lives a year, or this if that is less',
+  },
+  SREG_AUDIT_DAYS: {
+    default: '365',
+    schema: whole(1, 36500),
+    help: 'days that the audit log is kept',
+  },
+  SREG_AUDIT_ROWS: {
+    default: '1000000',
+    schema: whole(1000),
+    help: 'entries that the audit log keeps at most',
+  },
   SREG_S3_BUCKET: {
     default: '',
     schema: z.string(),
@@ -228,6 +279,12 @@ export type Config = Readonly<{
   maxConnections: number
   /** Who may add keys, and look them up. */
   keys: Readonly<{ add: 'token' | 'anyone'; read: 'public' | 'token' }>
+  access: Rules
+  /** Bytes an entity may take unless it has its own quota; null is no limit. */
+  defaultQuota: number | null
+  /** Milliseconds. */
+  tokenMaxAge: number
+  audit: Readonly<{ days: number; rows: number }>
   /** Null keeps blobs on disk. */
   s3: S3Config | null
 }>
@@ -338,6 +395,17 @@ export function parseConfig(
     checkSignatures: v.SREG_CHECK_SIGNATURES === 'on',
     maxConnections: v.SREG_MAX_CONNECTIONS,
     keys: Object.freeze({ add: v.SREG_KEYS_ADD, read: v.SREG_KEYS_READ }),
+    access: Object.freeze({
+      readOnly: v.SREG_READ_ONLY === 'on',
+      anonymousPull: v.SREG_ANONYMOUS_PULL === 'on',
+      userCollections: v.SREG_USER_COLLECTIONS === 'on',
+      userCollectionLimit: v.SREG_USER_COLLECTION_LIMIT || null,
+      defaultPrivate: v.SREG_DEFAULT_PRIVATE === 'on',
+      privateOnly: v.SREG_PRIVATE_ONLY === 'on',
+    }),
+    defaultQuota: v.SREG_DEFAULT_QUOTA || null,
+    tokenMaxAge: v.SREG_TOKEN_MAX_AGE * 86_400_000,
+    audit: Object.freeze({ days: v.SREG_AUDIT_DAYS, rows: v.SREG_AUDIT_ROWS }),
     s3:
       v.SREG_S3_BUCKET === ''
         ? null

@@ -196,7 +196,23 @@ export type LookupPath = { entity: string | null; collection: string; container:
 export type Below = { ids: string[]; size: number }
 
 /** The writing user as guards inside a batch re-check them (R6, R8). */
-export type Writer = { userId: string; tokenId: string; admin: boolean; now: Date }
+export type Writer = {
+  userId: string
+  tokenId: string
+  /** An administrator with that power. */
+  admin: boolean
+  /** Owns everything: an administrator or staff with that power. */
+  manages: boolean
+  /** Where the request came from, for the audit log; null where nobody knows. */
+  address: string | null
+  now: Date
+}
+
+/** Whoever can write the data folder, as the audit log calls them: `cli:` and a name. */
+export type Operator = { operator: string; now: Date }
+
+/** Who makes a change, for the audit row that shares its batch (R57). */
+export type Actor = Writer | Operator
 
 export type CatalogBook = {
   /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
@@ -255,6 +271,8 @@ export type CatalogBook = {
     description: string
     entityId: string
     private: boolean
+    /** Collections that the entity may have (`denied` beyond); null or absent is no limit. */
+    limit?: number | null
     writer: Writer
   }): Promise<{ row: Collection; created: boolean }>
   createContainer(draft: {
@@ -451,27 +469,33 @@ export type BlobsBook = {
   liveCount(): Promise<number>
 }
 
+/** A user on their way in, with the id that their entity will have (robots have none). */
+export type NewUser = Omit<User, 'managerId' | 'subject'> & {
+  managerId?: string | null
+  entityId: string
+}
+
 export type UsersBook = {
   /** Makes a user and the entity of the same name (an existing entity of that name passes to them). */
-  create(user: User & { entityId: string }): Promise<{ created: boolean; user: User }>
+  create(user: NewUser): Promise<{ created: boolean; user: User }>
   /** Makes the first admin only if no admin exists (R19); false otherwise. */
-  createFirstAdmin(user: User & { entityId: string }): Promise<boolean>
+  createFirstAdmin(user: NewUser): Promise<boolean>
   /**
    * Spends a claim of whoever sets the deployment's secrets (R19): notes `claim` for ever, makes
    * `user` when no administrator is enabled, and gives the token to the administrator there is (the
    * one of that name, else the oldest), all in one batch. Null when the claim was spent before;
    * `conflict` when there is no administrator and somebody else has the name.
    */
-  claimAdmin(
-    claim: string,
-    user: User & { entityId: string },
-    token: Omit<NewToken, 'userId'>,
-  ): Promise<User | null>
+  claimAdmin(claim: string, user: NewUser, token: Omit<NewToken, 'userId'>): Promise<User | null>
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
 }
 
-export type NewToken = Omit<Token, 'userName' | 'revokedAt' | 'lastUsedAt'>
+export type NewToken = Omit<
+  Token,
+  'userName' | 'revokedAt' | 'lastUsedAt' | 'collectionId' | 'containerId'
+> &
+  Partial<Pick<Token, 'collectionId' | 'containerId'>>
 
 export type TokensBook = {
   insert(token: NewToken): Promise<void>

@@ -39,7 +39,7 @@ const RULES: { files: RegExp; may: string[] }[] = [
     may: ['src/core/', 'src/errors.ts', ...types('src/ports.ts')],
   },
   { files: /^src\/ports\.ts$/, may: types('src/core/model.ts', 'src/errors.ts') },
-  { files: /^src\/config\.ts$/, may: ['zod', 'src/errors.ts'] },
+  { files: /^src\/config\.ts$/, may: ['zod', 'src/errors.ts', ...types('src/core/access.ts')] },
   {
     files: /^src\/http\/[^/]+\.ts$/,
     may: ['hono', 'zod', 'src/http/', 'src/core/', 'src/errors.ts', ...PROTOCOL_TYPES],

@@ -137,7 +137,8 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
   }
   const { current } = await readSigningKeys(folder)
   for (const warning of folder.warnings) say(`Warning: ${warning}`)
-  const { createAdmin, createKeyring, tokenIssuer } = await import('../../src/admin.ts')
+  const { createAccess, createAdmin, createKeyring, DEFAULT_RULES, tokenIssuer } =
+    await import('../../src/admin.ts')
   const { localKeys } = await import('./keys.ts')
   const opened = await platform.openDatabase(folder.database, {
     mode: 'cli',
@@ -155,6 +156,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
     }
     const issuer = tokenIssuer({ registryId, signingKey: current })
     const keyring = createKeyring({
+      access: createAccess(DEFAULT_RULES),
       database,
       clock: systemClock,
       registryId,

@@ -10,7 +10,7 @@ import type { BlobRead, Bytes } from '../../src/ports.ts'
 
 const KIB = 1024
 const MIB = 1024 * KIB
-/** Memory of all downloads together, as long as each still gets its smallest buffers (R49). */
+/** Memory of all downloads' buffers together, beside the smallest ones that each of them gets (R49). */
 const BUDGET = 64 * MIB
 const SMALLEST = 64 * KIB
 const LARGEST = MIB
@@ -18,7 +18,6 @@ const LARGEST = MIB
 /** Transfer for requests that come through `listen`. A write stalled for `stallSeconds` ends. */
 export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = {}): Transfer {
   const buffers = bufferPool()
-  let active = 0
 
   return {
     receive: (c) => receive(c),
@@ -32,7 +31,6 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
       const { entry } = c.env
       entry.status = status
       entry.bytesOut = 0
-      active++
       const writer = openWriter(
         outgoing,
         (bytes) => (entry.bytesOut = (entry.bytesOut ?? 0) + bytes),
@@ -44,7 +42,7 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
           outgoing.writeHead(status, headers)
           await (blob.readInto === undefined
             ? stream(blob, writer)
-            : alternate(blob, blob.readInto.bind(blob), writer, buffers, active))
+            : alternate(blob, blob.readInto.bind(blob), writer, buffers))
           await writer.end()
         }
         if (writer.gone()) entry.reason = 'the client left before the end'
@@ -54,7 +52,6 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
         entry.reason = error instanceof Error ? (error.stack ?? error.message) : String(error)
         outgoing.destroy()
       } finally {
-        active--
         writer.release()
         await blob.close()
       }
@@ -164,26 +161,28 @@ async function alternate(
   readInto: NonNullable<BlobRead['readInto']>,
   writer: Writer,
   buffers: BufferPool,
-  active: number,
 ): Promise<void> {
   const end = blob.range.end + 1
   let position = blob.range.start
-  const size = bufferSize(active, end - position)
+  const size = bufferSize(BUDGET - buffers.inUse(), end - position)
   const taken: Uint8Array[] = []
-  let writing: Promise<void> | null = null
-  for (let turn = 0; position < end; turn = 1 - turn) {
-    const buffer = (taken[turn] ??= buffers.take(size))
-    const read = await readInto(buffer, 0, Math.min(size, end - position), position)
-    if (read === 0) throw new Error(`The blob ends at ${position}, before byte ${end}`)
+  try {
+    let writing: Promise<void> | null = null
+    for (let turn = 0; position < end; turn = 1 - turn) {
+      const buffer = (taken[turn] ??= buffers.take(size))
+      const read = await readInto(buffer, 0, Math.min(size, end - position), position)
+      if (read === 0) throw new Error(`The blob ends at ${position}, before byte ${end}`)
+      await writing
+      if (writer.gone()) return
+      writing = writer.write(buffer.subarray(0, read))
+      position += read
+    }
     await writing
-    if (writer.gone()) return
-    writing = writer.write(buffer.subarray(0, read))
-    position += read
+  } finally {
+    // After a failure a buffer may still be on its way into the socket: reusing it would send a
+    // stranger's bytes there, so it is left to the garbage collector.
+    buffers.give(taken, !writer.gone() && position >= end)
   }
-  await writing
-  // After a failure a buffer may still be on its way into the socket: reusing it would send a
-  // stranger's bytes there, so it is left to the garbage collector.
-  if (!writer.gone()) for (const buffer of taken) buffers.give(buffer)
 }
 
 async function stream(blob: BlobRead, writer: Writer): Promise<void> {
@@ -196,36 +195,52 @@ async function stream(blob: BlobRead, writer: Writer): Promise<void> {
   if (left !== 0) throw new Error(`The store gave ${left} bytes too few`)
 }
 
-/** Size of each of a download's two buffers: a power of two, so that they can be reused. */
-export function bufferSize(active: number, length: number): number {
-  const fair = Math.min(BUDGET / (2 * active), LARGEST)
+/**
+ * Size of each of a download's two buffers: a power of two, so that they can be reused, and no more
+ * than a sixteenth of what is `left` of the budget for both: however many come, they stay within it.
+ */
+export function bufferSize(left: number, length: number): number {
+  const fair = Math.min(left / 32, LARGEST)
   let size = SMALLEST
   while (size * 2 <= fair && size < length) size *= 2
   return size
 }
 
-type BufferPool = { take(size: number): Uint8Array; give(buffer: Uint8Array): void }
+type BufferPool = {
+  take(size: number): Uint8Array
+  /** Ends the use of buffers; `again` keeps them for their next use. */
+  give(buffers: Uint8Array[], again: boolean): void
+  /** Bytes of what was taken and not given back. */
+  inUse(): number
+}
 
 /** Buffers waiting for their next use, by size; what exceeds the budget is not kept. */
 function bufferPool(): BufferPool {
   const waiting = new Map<number, Uint8Array[]>()
   let held = 0
+  let used = 0
   return {
+    inUse: () => used,
     take(size) {
+      used += size
       const buffer = waiting.get(size)?.pop()
       if (buffer === undefined) return Buffer.allocUnsafeSlow(size)
       held -= size
       return buffer
     },
-    give(buffer) {
-      if (held + buffer.length > BUDGET / 4) {
-        waiting.clear()
-        held = 0
+    give(buffers, again) {
+      for (const buffer of buffers) {
+        used -= buffer.length
+        if (!again) continue
+        if (held + buffer.length > BUDGET / 4) {
+          waiting.clear()
+          held = 0
+        }
+        const same = waiting.get(buffer.length)
+        if (same === undefined) waiting.set(buffer.length, [buffer])
+        else same.push(buffer)
+        held += buffer.length
       }
-      const same = waiting.get(buffer.length)
-      if (same === undefined) waiting.set(buffer.length, [buffer])
-      else same.push(buffer)
-      held += buffer.length
     },
   }
 }

@@ -3,163 +3,272 @@
  * object; nothing else in the registry compares owners, roles, scopes or privacy.
  */
 import { RegistryError, type ErrorSubject } from '../errors.ts'
-import { ANONYMOUS, type Claims, type Identity, type Scope, type Standing } from './model.ts'
+import {
+  ANONYMOUS,
+  type Claims,
+  type Identity,
+  type Level,
+  type Scope,
+  type Standing,
+} from './model.ts'
 
 /**
- * `see` a record, `download` bytes, `create` something inside, `push` bytes or tags, `delete`,
- * or do what only administrators may (`administer`).
+ * `see` a record, `download` bytes, `found` a collection in an entity, `create` something inside,
+ * `push` bytes or tags, `delete`, `manage` (who may do what, privacy, freezing, links), or do what
+ * only administrators may (`administer`).
  */
 export type Action =
   | 'see'
   | 'download'
+  | 'found'
   | 'create'
   | 'push'
   | 'delete'
   | 'set the policy of'
+  | 'manage'
   | 'administer'
 
-/** What access depends on; null is a thing that does not exist. */
-export type Facts = { subject: ErrorSubject; ownerId: string; private: boolean } | null
+/**
+ * What access depends on; null is a thing that does not exist. `level` is what the asker may do there
+ * apart from their role; the ids say whether a bound token reaches it, and are absent for what is
+ * above (an entity has neither, a collection no container).
+ */
+export type Facts = {
+  subject: ErrorSubject
+  level: Level
+  private: boolean
+  collectionId?: string
+  containerId?: string
+} | null
+
+/** What the operator says about everything (SREG_* of docs/access.md). */
+export type Rules = Readonly<{
+  /** No pushes, deletes or key adds. */
+  readOnly: boolean
+  /** Without it, who has no token sees nothing. */
+  anonymousPull: boolean
+  /** Ordinary users may make collections in their entity, and teams. */
+  userCollections: boolean
+  /** Collections in the entity of an ordinary user; null is no limit. */
+  userCollectionLimit: number | null
+  /** New collections are private unless said otherwise. */
+  defaultPrivate: boolean
+  /** Nothing is, or can be made, public from now on. */
+  privateOnly: boolean
+}>
+
+export const DEFAULT_RULES: Rules = {
+  readOnly: false,
+  anonymousPull: true,
+  userCollections: true,
+  userCollectionLimit: null,
+  defaultPrivate: false,
+  privateOnly: false,
+}
 
 export type Decision = 'allow' | 'challenge' | 'hide' | 'deny'
 
-const SCOPE: Record<Exclude<Action, 'see'>, Scope> = {
-  download: 'pull',
-  create: 'push',
-  push: 'push',
-  delete: 'delete',
+/** Scope and level that an action takes; `see` takes no scope. */
+const NEEDS: Record<Exclude<Action, 'see' | 'download' | 'administer'>, [Scope, Level]> = {
+  found: ['push', 3],
+  create: ['push', 2],
+  push: ['push', 2],
+  delete: ['delete', 3],
   // a token that only pushes must not lift what its pushes have to meet (R17)
-  'set the policy of': 'keys',
-  administer: 'admin',
+  'set the policy of': ['keys', 3],
+  manage: ['admin', 3],
 }
+const scopeOf = (action: Action): Scope | null =>
+  action === 'see'
+    ? null
+    : action === 'download'
+      ? 'pull'
+      : action === 'administer'
+        ? 'admin'
+        : NEEDS[action][0]
+
+/** What a registry that is read-only refuses. */
+const CHANGES: readonly Action[] = ['found', 'create', 'push', 'delete']
 
 /**
  * Who asks: claims of a verified token count only with their row (R14). Effective scopes are
- * JWT ∩ row ∩ role. A token whose row is gone, revoked or expired is `unauthenticated`.
+ * JWT ∩ row ∩ role: a robot never has `admin`, and a bound token does not either. A token whose row is
+ * gone, revoked or expired is `unauthenticated`.
  */
 export function identify(claims: Claims | null, standing: Standing | null): Identity {
   if (claims === null) return ANONYMOUS
+  if (claims.operator !== undefined) return { kind: 'operator', name: claims.operator }
   if (standing === null)
     throw new RegistryError(
       'unauthenticated',
       'This token has been revoked or has expired; get a new one and log in again.',
       { subject: 'token' },
     )
-  const admin = standing.role === 'admin'
+  const { userId, userName, role, collectionId, containerId } = standing
+  const mayManage = role !== 'robot' && collectionId === ''
   const scopes = claims.scopes.filter(
-    (scope) => standing.scopes.includes(scope) && (scope !== 'admin' || admin),
+    (scope) => standing.scopes.includes(scope) && (scope !== 'admin' || mayManage),
   )
+  const power = scopes.includes('admin')
   return {
     kind: 'user',
-    userId: standing.userId,
-    userName: standing.userName,
+    userId,
+    userName,
     tokenId: claims.tokenId,
-    admin: scopes.includes('admin'),
+    role,
+    admin: power && role === 'admin',
+    manages: power && (role === 'admin' || role === 'staff'),
     scopes,
+    collectionId,
+    containerId,
+    address: claims.address ?? null,
   }
 }
 
-/**
- * allow: go on. challenge (401): nobody asked for something that needs somebody. hide (404): it
- * does not exist for the asker, and looks exactly as if it did not (R26). deny (403): visible, but
- * not to be changed by the asker.
- */
-export function decide(identity: Identity, action: Action, facts: Facts): Decision {
-  if (identity.kind === 'anonymous' && action !== 'see' && action !== 'download') return 'challenge'
-  if (facts === null) return 'hide'
-  const owns = identity.kind === 'user' && (identity.admin || identity.userId === facts.ownerId)
-  const visible = !facts.private || owns
-  if (!visible) return 'hide'
-  switch (action) {
-    case 'see':
-      return 'allow'
-    case 'download':
+/** What the asker may do with a thing: their role's power, their level, and the token's binding. */
+function levelOf(identity: Identity, facts: NonNullable<Facts>): Level {
+  if (identity.kind === 'anonymous') return 0
+  if (identity.kind === 'operator') return 3
+  const level = identity.manages ? 3 : facts.level
+  const { collectionId, containerId } = identity
+  if (collectionId === '') return level
+  if (facts.collectionId !== collectionId) return 0
+  if (containerId === '' || facts.containerId === containerId) return level
+  // the collection of the container that it is bound to can be seen: clients walk down to it
+  return facts.containerId === undefined && level > 0 ? 1 : 0
+}
+
+/** The one answer for things that are not there and things that are not to be seen (R26). */
+export function absent(subject: ErrorSubject): RegistryError {
+  return new RegistryError('not_found', `There is no such ${subject} here.`, { subject })
+}
+
+export type Access = ReturnType<typeof createAccess>
+
+/** The decision under the operator's rules. */
+export function createAccess(rules: Rules) {
+  /**
+   * allow: go on. challenge (401): nobody asked for something that needs somebody. hide (404): it
+   * does not exist for the asker, and looks exactly as if it did not (R26). deny (403): visible, but
+   * not to be changed by the asker.
+   */
+  function decide(identity: Identity, action: Action, facts: Facts): Decision {
+    const looks = action === 'see' || action === 'download'
+    if (identity.kind === 'anonymous' && !(looks && rules.anonymousPull)) return 'challenge'
+    if (facts === null) return 'hide'
+    const level = levelOf(identity, facts)
+    if (facts.private && level === 0) return 'hide'
+    if (rules.readOnly && CHANGES.includes(action)) return 'deny'
+    if (action === 'see') return 'allow'
+    if (action === 'download')
       return !facts.private || hasScope(identity, 'pull') ? 'allow' : 'deny'
-    case 'create':
-    case 'push':
-    case 'delete':
-    case 'set the policy of':
-      return owns && hasScope(identity, SCOPE[action]) ? 'allow' : 'deny'
-    case 'administer':
-      return identity.kind === 'user' && identity.admin ? 'allow' : 'deny'
+    if (action === 'administer') return isAdmin(identity) ? 'allow' : 'deny'
+    if (action === 'found' && !rules.userCollections && !manages(identity)) return 'deny'
+    const [scope, needed] = NEEDS[action]
+    return level >= needed && hasScope(identity, scope) ? 'allow' : 'deny'
   }
+
+  /**
+   * Like `decide`, but throws what is not allowed, with a sentence for the terminal. `subject` is what
+   * was looked for: something hidden and something that does not exist must be called the same (R26).
+   */
+  function authorise(
+    identity: Identity,
+    action: Action,
+    facts: Facts,
+    name = '',
+    subject: ErrorSubject = facts?.subject ?? 'image',
+  ): void {
+    const decision = decide(identity, action, facts)
+    if (decision === 'allow') return
+    if (decision === 'challenge')
+      throw new RegistryError(
+        'unauthenticated',
+        'This needs a token: log in first, for example with apptainer remote login.',
+        { subject: 'token' },
+      )
+    if (decision === 'hide') throw absent(subject)
+    throw new RegistryError('denied', whyDenied(identity, action, name || `this ${subject}`), {
+      subject,
+    })
+  }
+
+  function whyDenied(identity: Identity, action: Action, what: string): string {
+    if (rules.readOnly && CHANGES.includes(action)) return READ_ONLY
+    const scope = scopeOf(action)
+    if (identity.kind === 'user' && scope !== null && !identity.scopes.includes(scope))
+      return `Your token lacks the scope "${scope}"; create one that has it with sreg-lite token create.`
+    if (identity.kind === 'user' && identity.collectionId !== '' && action !== 'administer')
+      return `You may not ${VERB[action]} ${what}: your token is bound to another place.`
+    if (action === 'found' && !rules.userCollections)
+      return 'Only staff and administrators make collections here: ask one of them for a collection that you may push to.'
+    const mayPush = action === 'found' || action === 'create' || action === 'push'
+    const elsewhere =
+      identity.kind === 'user' && identity.role !== 'robot' && mayPush
+        ? `Push to your own entity (library://${identity.userName}/...), or ask`
+        : 'Ask'
+    return `You may not ${VERB[action]} ${what}: it belongs to somebody else. ${elsewhere} its owner or an administrator.`
+  }
+
+  /**
+   * The one decision in front of the keystore; throws what is not allowed, with a sentence for the
+   * terminal. `ownerId` is that of the key that is meant, null when it is nobody's: adding one proves
+   * nothing, so who has added it may not remove it (R46).
+   */
+  function authoriseKey(
+    identity: Identity,
+    action: KeyAction,
+    policy: KeystorePolicy,
+    ownerId: string | null = null,
+  ): void {
+    if (action === 'look up' && policy.read === 'public') return
+    if (
+      rules.readOnly &&
+      action !== 'look up' &&
+      (identity.kind === 'user' || policy.add === 'anyone')
+    )
+      throw new RegistryError('denied', READ_ONLY, { subject: 'key' })
+    if (action === 'add' && policy.add === 'anyone') return
+    if (identity.kind === 'anonymous')
+      throw new RegistryError(
+        'unauthenticated',
+        action === 'look up'
+          ? 'This keystore answers to tokens only: log in first, for example with apptainer remote login.'
+          : 'Keys are changed with a token only: log in first, for example with apptainer remote login.',
+        { subject: 'token' },
+      )
+    if (identity.kind === 'operator' || action === 'look up') return
+    if (action === 'remove' && identity.admin) return
+    if (!hasScope(identity, 'keys'))
+      throw new RegistryError(
+        'denied',
+        'Your token lacks the scope "keys"; create one that has it with sreg-lite token create.',
+        { subject: 'key' },
+      )
+    if (identity.collectionId !== '')
+      throw new RegistryError(
+        'denied',
+        'Your token is bound to a collection, so it cannot change keys.',
+        { subject: 'key' },
+      )
+    if (action === 'remove' && ownerId !== identity.userId)
+      throw new RegistryError(
+        'denied',
+        'Only its owner and administrators may remove this key; it is yours when you sign for it (sreg-lite key claim).',
+        { subject: 'key' },
+      )
+  }
+
+  return { rules, decide, authorise, authoriseKey }
 }
 
-/**
- * Like `decide`, but throws what is not allowed, with a sentence for the terminal. `subject` is what
- * was looked for: something hidden and something that does not exist must be called the same (R26).
- */
-export function authorise(
-  identity: Identity,
-  action: Action,
-  facts: Facts,
-  name = '',
-  subject: ErrorSubject = facts?.subject ?? 'image',
-): void {
-  const decision = decide(identity, action, facts)
-  if (decision === 'allow') return
-  if (decision === 'challenge')
-    throw new RegistryError(
-      'unauthenticated',
-      'This needs a token: log in first, for example with apptainer remote login.',
-      { subject: 'token' },
-    )
-  if (decision === 'hide') throw absent(subject)
-  const what = name === '' ? `this ${subject}` : name
-  const elsewhere =
-    identity.kind === 'user' && (action === 'create' || action === 'push')
-      ? `Push to your own entity (library://${identity.userName}/...), or ask`
-      : 'Ask'
-  const scope = action === 'see' ? null : SCOPE[action]
-  throw new RegistryError(
-    'denied',
-    identity.kind === 'user' && scope !== null && !identity.scopes.includes(scope)
-      ? `Your token lacks the scope "${scope}"; create one that has it with sreg-lite token create.`
-      : `You may not ${VERB[action]} ${what}: it belongs to somebody else. ${elsewhere} its owner or an administrator.`,
-    { subject },
-  )
-}
+const READ_ONLY =
+  'This registry is read-only for now (SREG_READ_ONLY): nothing can be pushed, deleted or added; ask its administrator when that ends.'
 
 /** What the operator says of the keystore: who may look keys up, and who may add them. */
 export type KeystorePolicy = { read: 'public' | 'token'; add: 'token' | 'anyone' }
 
 export type KeyAction = 'look up' | 'add' | 'claim' | 'remove'
-
-/**
- * The one decision in front of the keystore; throws what is not allowed, with a sentence for the
- * terminal. `ownerId` is that of the key that is meant, null when it is nobody's: adding one proves
- * nothing, so who has added it may not remove it (R46).
- */
-export function authoriseKey(
-  identity: Identity,
-  action: KeyAction,
-  policy: KeystorePolicy,
-  ownerId: string | null = null,
-): void {
-  if (action === 'look up' && policy.read === 'public') return
-  if (action === 'add' && policy.add === 'anyone') return
-  if (identity.kind === 'anonymous')
-    throw new RegistryError(
-      'unauthenticated',
-      action === 'look up'
-        ? 'This keystore answers to tokens only: log in first, for example with apptainer remote login.'
-        : 'Keys are changed with a token only: log in first, for example with apptainer remote login.',
-      { subject: 'token' },
-    )
-  if (action === 'look up' || (action === 'remove' && identity.admin)) return
-  if (!hasScope(identity, 'keys'))
-    throw new RegistryError(
-      'denied',
-      'Your token lacks the scope "keys"; create one that has it with sreg-lite token create.',
-      { subject: 'key' },
-    )
-  if (action === 'remove' && ownerId !== identity.userId)
-    throw new RegistryError(
-      'denied',
-      'Only its owner and administrators may remove this key; it is yours when you sign for it (sreg-lite key claim).',
-      { subject: 'key' },
-    )
-}
 
 /**
  * R14: a token that is made with another one has no more scopes and no longer a life. Throws
@@ -184,21 +293,28 @@ export function authoriseToken(
     )
 }
 
-/** The one answer for things that are not there and things that are not to be seen (R26). */
-export function absent(subject: ErrorSubject): RegistryError {
-  return new RegistryError('not_found', `There is no such ${subject} here.`, { subject })
-}
-
 const VERB: Record<Action, string> = {
   see: 'see',
   download: 'download',
+  found: 'make a collection in',
   create: 'create anything in',
   push: 'push to',
   delete: 'delete from',
   'set the policy of': 'set the policy of',
+  manage: 'manage',
   administer: 'administer',
 }
 
 function hasScope(identity: Identity, scope: Scope): boolean {
-  return identity.kind === 'user' && identity.scopes.includes(scope)
+  return (
+    identity.kind === 'operator' || (identity.kind === 'user' && identity.scopes.includes(scope))
+  )
 }
+
+/** May administer: users, everybody's tokens, exports. */
+export const isAdmin = (identity: Identity): boolean =>
+  identity.kind === 'operator' || (identity.kind === 'user' && identity.admin)
+
+/** Owns every collection and team. */
+export const manages = (identity: Identity): boolean =>
+  identity.kind === 'operator' || (identity.kind === 'user' && identity.manages)

@@ -1,8 +1,18 @@
 /** Entities to tags: find, create, tag, delete, search. Every method asks `authorise` first. */
 import { isRegistryError, RegistryError } from '../errors.ts'
-import type { Below, BlobStore, Clock, Database, Ids, LookupPath, Seen, Writer } from '../ports.ts'
-import { absent, authorise, identify } from './access.ts'
-import type { Claims, Collection, Container, Entity, Identity, Image, Tag } from './model.ts'
+import type {
+  Actor,
+  Below,
+  BlobStore,
+  Clock,
+  Database,
+  Ids,
+  LookupPath,
+  Seen,
+  Writer,
+} from '../ports.ts'
+import { absent, identify, manages, type Access } from './access.ts'
+import type { Claims, Collection, Container, Entity, Identity, Image, Level, Tag } from './model.ts'
 import { checkName } from './names.ts'
 import { parseHash, type Ref } from './ref.ts'
 import { createVerdicts, isPending } from './verdicts.ts'
@@ -14,36 +24,76 @@ const SEARCH_LIMIT = 1000
 const MAX_TERMS = 8
 const SHORTEST_TERM = 3
 
-type Deps = { database: Database; blobs: BlobStore; clock: Clock; ids: Ids }
+type Deps = { database: Database; blobs: BlobStore; clock: Clock; ids: Ids; access: Access }
 
 export type Catalog = ReturnType<typeof createCatalog>
 
 /** The facts `authorise` needs about a container, and about everything inside it. */
 export const containerFacts = (
   subject: 'container' | 'image' | 'tag',
-  of: { ownerId: string; containerPrivate: boolean; collectionPrivate: boolean },
-) => ({ subject, ownerId: of.ownerId, private: of.containerPrivate || of.collectionPrivate })
+  of: {
+    level: Level
+    containerPrivate: boolean
+    collectionPrivate: boolean
+    collectionId: string
+    containerId: string
+  },
+) => ({
+  subject,
+  level: of.level,
+  private: of.containerPrivate || of.collectionPrivate,
+  collectionId: of.collectionId,
+  containerId: of.containerId,
+})
+
+/** The facts about a collection. */
+export const collectionFacts = (of: Collection) => ({
+  subject: 'collection' as const,
+  level: of.level,
+  private: of.private,
+  collectionId: of.id,
+})
+
+/** The facts about an entity; `private` unless the asker can see something in it. */
+const entityFacts = (identity: Identity, entity: Entity, visible: boolean) => ({
+  subject: 'entity' as const,
+  level:
+    identity.kind === 'user' && identity.userId === entity.ownerId ? (3 as const) : (0 as const),
+  private: !visible,
+})
 
 const factsOfContainer = (container: Container) =>
-  containerFacts('container', { ...container, containerPrivate: container.private })
+  containerFacts('container', {
+    ...container,
+    containerPrivate: container.private,
+    containerId: container.id,
+  })
 
 const nameOf = (image: Image | Container): string =>
   'containerName' in image
     ? `${image.entityName}/${image.collectionName}/${image.containerName}`
     : `${image.entityName}/${image.collectionName}/${image.name}`
 
+/** Who makes a change, as the guards of a batch and its audit row want it. */
+export function actorOf(identity: Identity, clock: Clock): Actor {
+  return identity.kind === 'operator'
+    ? { operator: identity.name, now: clock.now() }
+    : writerOf(identity, clock)
+}
+
 /** The writing user as the guards of a batch want it. */
 export function writerOf(identity: Identity, clock: Clock): Writer {
-  if (identity.kind === 'anonymous') throw new Error('authorise lets nobody write anonymously')
-  const { userId, tokenId, admin } = identity
-  return { userId, tokenId, admin, now: clock.now() }
+  if (identity.kind !== 'user') throw new Error('authorise lets nobody else write here')
+  const { userId, tokenId, admin, manages, address } = identity
+  return { userId, tokenId, admin, manages, address, now: clock.now() }
 }
 
 /** "No description" is what clients send when their user said nothing. */
 const described = (text: string) => (/^no description$/i.test(text.trim()) ? '' : text)
 
-export function createCatalog({ database, blobs, clock, ids }: Deps) {
+export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
   const { catalog } = database
+  const { authorise, rules } = access
   const verdicts = createVerdicts({ database, clock })
 
   /** Reads with the claims as viewer and turns claims and standing into the identity. */
@@ -68,12 +118,14 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.findEntity(name, viewer, now),
       )
+      authorise(
+        identity,
+        'see',
+        value === null ? null : entityFacts(identity, value.entity, value.below.ids.length > 0),
+        '',
+        'entity',
+      )
       if (value === null) throw absent('entity')
-      authorise(identity, 'see', {
-        subject: 'entity',
-        ownerId: value.entity.ownerId,
-        private: value.below.ids.length === 0,
-      })
       return value
     },
 
@@ -85,8 +137,9 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.findCollection(entity, name, viewer, now),
       )
+      const facts = value === null ? null : collectionFacts(value.collection)
+      authorise(identity, 'see', facts, '', 'collection')
       if (value === null) throw absent('collection')
-      authorise(identity, 'see', { subject: 'collection', ...value.collection })
       return value
     },
 
@@ -97,8 +150,9 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.findContainer(path, viewer, now),
       )
+      const facts = value === null ? null : factsOfContainer(value.container)
+      authorise(identity, 'see', facts, '', 'container')
       if (value === null) throw absent('container')
-      authorise(identity, 'see', factsOfContainer(value.container))
       return value
     },
 
@@ -124,7 +178,10 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
         ),
       )
       const { blob } = value ?? { blob: null }
-      if (value === null || blob === null) throw absent('image')
+      if (value === null || blob === null) {
+        authorise(identity, action, null)
+        throw absent('image')
+      }
       authorise(identity, action, containerFacts('image', value), nameOf(value))
       if (selector.kind === 'digest' && identity.kind === 'user' && !(await holds(blob)))
         throw absent('image')
@@ -140,12 +197,13 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
         catalog.entityParent(name, viewer, now),
       )
       // the parent is the registry itself: a user may make the entity of their own name only
-      const mine = identity.kind === 'user' && identity.userName === name
+      const mine =
+        identity.kind === 'user' && identity.userName === name && identity.role !== 'robot'
       const ownerId = identity.kind === 'user' ? identity.userId : ''
       authorise(
         identity,
         'create',
-        { subject: 'entity', ownerId: mine ? ownerId : '', private: false },
+        { subject: 'entity', level: mine ? 3 : 0, private: false },
         `the entity ${name}`,
       )
       const { row } = await catalog.createEntity({
@@ -169,10 +227,8 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       // a stranger who knows the id could see the entity by its name, or it has nothing to see
       authorise(
         identity,
-        'create',
-        value === null
-          ? null
-          : { subject: 'entity', ownerId: value.ownerId, private: !value.visible },
+        'found',
+        value === null ? null : entityFacts(identity, value, value.visible),
         value === null ? '' : `the entity ${value.name}`,
         'entity',
       )
@@ -183,7 +239,8 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
         description: described(body.description),
         entityId: value.id,
         // R15: every create body carries "private":false as a zero value
-        private: body.private || value.defaultPrivate,
+        private: body.private || value.defaultPrivate || rules.defaultPrivate || rules.privateOnly,
+        limit: manages(identity) ? null : rules.userCollectionLimit,
         writer: writerOf(identity, clock),
       })
       return row
@@ -200,7 +257,7 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       authorise(
         identity,
         'create',
-        value === null ? null : { subject: 'collection', ...value },
+        value === null ? null : collectionFacts(value),
         value === null ? '' : `the collection ${value.entityName}/${value.name}`,
         'collection',
       )
@@ -272,8 +329,9 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.listTags(containerId, viewer, now),
       )
+      const facts = value === null ? null : factsOfContainer(value.container)
+      authorise(identity, 'see', facts, '', 'container')
       if (value === null) throw absent('container')
-      authorise(identity, 'see', factsOfContainer(value.container))
       return value.tags
     },
 
@@ -344,13 +402,14 @@ export function createCatalog({ database, blobs, clock, ids }: Deps) {
       claims: Claims | null,
     ): Promise<{ images: Image[]; cut: boolean; terms: string[] }> {
       const terms = searchTerms(query.value)
-      const { value } = await look(claims, (viewer, now) =>
+      const { identity, value } = await look(claims, (viewer, now) =>
         catalog.search(
           { terms, arch: query.arch, signed: query.signed, limit: SEARCH_LIMIT },
           viewer,
           now,
         ),
       )
+      authorise(identity, 'see', { subject: 'image', level: 0, private: false })
       return { ...value, terms }
     },
   }

@@ -4,7 +4,7 @@
  */
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, KeyPage, KeyPlace, Seen, Viewer, Writer } from '../ports.ts'
-import { absent, authoriseKey, identify, type KeystorePolicy } from './access.ts'
+import { absent, identify, type Access, type KeyAction, type KeystorePolicy } from './access.ts'
 import { ANONYMOUS, type Claims, type Identity, type KeyFacts, type StoredKey } from './model.ts'
 import { mergeKeys, readClearsigned, readKeys, verifyClearsigned } from './openpgp.ts'
 
@@ -47,6 +47,7 @@ export type Keyring = ReturnType<typeof createKeyring>
 export function createKeyring(deps: {
   database: Pick<Database, 'keys' | 'tokens' | 'users'>
   clock: Clock
+  access: Access
   policy: KeystorePolicy
   registryId: string
   /** Absent where nobody claims keys by signing: on the command line beside the data. */
@@ -63,16 +64,16 @@ export function createKeyring(deps: {
   const whoAsks = (asker: Asker, { standing }: Pick<Seen<unknown>, 'standing'>): Identity =>
     asker === 'operator' ? ANONYMOUS : identify(asker, standing)
   const writerOf = (identity: Identity, now: Date): Writer | null =>
-    identity.kind === 'anonymous' ? null : { ...identity, now }
+    identity.kind === 'user' ? { ...identity, now } : null
 
   /** Throws unless the asker may do this; the operator may do everything. */
   function allow(
     asker: Asker,
     identity: Identity,
-    action: Parameters<typeof authoriseKey>[1],
+    action: KeyAction,
     ownerId: string | null = null,
   ): void {
-    if (asker !== 'operator') authoriseKey(identity, action, policy, ownerId)
+    if (asker !== 'operator') deps.access.authoriseKey(identity, action, policy, ownerId)
   }
 
   async function find(fingerprint: string, asker: Asker) {
@@ -269,7 +270,7 @@ export function createKeyring(deps: {
     ): Promise<{ challenge: string; notAfter: Date }> {
       const { identity, key } = await find(fingerprint, asker)
       allow(asker, identity, 'claim')
-      if (identity.kind === 'anonymous' || deps.challenges === undefined)
+      if (identity.kind !== 'user' || deps.challenges === undefined)
         throw new Error('a challenge for nobody')
       if (key === null) throw absent('key')
       refuseRevoked(key)
@@ -285,7 +286,7 @@ export function createKeyring(deps: {
     async claim(fingerprint: string, signed: string, asker: Asker): Promise<StoredKey> {
       const { identity, key } = await find(fingerprint, asker)
       allow(asker, identity, 'claim')
-      if (identity.kind === 'anonymous' || deps.challenges === undefined)
+      if (identity.kind !== 'user' || deps.challenges === undefined)
         throw new Error('a claim of nobody')
       if (key === null) throw absent('key')
       refuseRevoked(key)

@@ -5,9 +5,15 @@ export const SCOPES = ['pull', 'push', 'delete', 'keys', 'admin'] as const
 export type Scope = (typeof SCOPES)[number]
 export const DEFAULT_SCOPES: readonly Scope[] = ['pull', 'push', 'delete', 'keys']
 /** Life of a token for which nothing else was asked. */
-export const DEFAULT_LIFE_MS = 90 * 86_400_000
+export const DEFAULT_LIFE_MS = 365 * 86_400_000
 
-export type Role = 'admin' | 'user'
+/** What somebody is in the whole registry (docs/access.md). */
+export const ROLES = ['admin', 'staff', 'user', 'robot'] as const
+export type Role = (typeof ROLES)[number]
+
+/** What somebody may do in a collection: nothing, read, contribute, own. */
+export const LEVELS = ['none', 'reader', 'contributor', 'owner'] as const
+export type Level = 0 | 1 | 2 | 3
 
 export type User = {
   id: string
@@ -15,6 +21,10 @@ export type User = {
   role: Role
   disabled: boolean
   createdAt: Date
+  /** Who looks after a robot's tokens; null for people, and for robots that nobody looks after. */
+  managerId: string | null
+  /** issuer|sub of an identity that another issuer vouches for (R35); null for all others. */
+  subject: string | null
 }
 
 /** A token's record. The secret itself is a signed JWT that is never stored. */
@@ -28,6 +38,9 @@ export type Token = {
   expiresAt: Date
   revokedAt: Date | null
   lastUsedAt: Date | null
+  /** Ids of what it is bound to, empty for nothing; one bound to a container names its collection too. */
+  collectionId: string
+  containerId: string
 }
 
 /** What a verified token says, before the database was asked whether it still stands. */
@@ -36,6 +49,10 @@ export type Claims = {
   userId: string
   scopes: readonly Scope[]
   expiresAt: Date
+  /** Where the request came from, for the audit log; absent where nobody knows. */
+  address?: string | null
+  /** Whoever can write the data folder, on the command line: `cli:` and a name; never of a token. */
+  operator?: string
 }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */
@@ -45,19 +62,34 @@ export type Standing = {
   role: Role
   /** Scopes of the token's row; effective scopes are JWT ∩ row ∩ role (R14). */
   scopes: Scope[]
+  /** What the token is bound to; empty for nothing. */
+  collectionId: string
+  containerId: string
 }
 
-/** Who asks: nobody, or a user through a token whose row stands. */
+/**
+ * Who asks: nobody, whoever can write the data folder (`cli:` and a name), or a user through a token
+ * whose row stands.
+ */
 export type Identity =
   | { kind: 'anonymous' }
+  | { kind: 'operator'; name: string }
   | {
       kind: 'user'
       userId: string
       userName: string
       tokenId: string
+      role: Role
       /** True only for an administrator whose token carries the scope `admin`. */
       admin: boolean
+      /** Owns every collection and team: true for the same, and for staff whose token carries it. */
+      manages: boolean
       scopes: readonly Scope[]
+      /** What the token is bound to; empty for nothing. */
+      collectionId: string
+      containerId: string
+      /** Where the request came from; null where nobody knows. */
+      address: string | null
     }
 
 export const ANONYMOUS: Identity = { kind: 'anonymous' }
@@ -71,6 +103,10 @@ export type Entity = {
   defaultPrivate: boolean
   createdAt: Date
   updatedAt: Date
+  /** Bytes that its images may take; null is the registry's default, 0 no limit. */
+  quota: number | null
+  /** Bytes that they take, equal ones counted once. */
+  used: number
 }
 
 export type Collection = {
@@ -81,6 +117,8 @@ export type Collection = {
   entityId: string
   entityName: string
   ownerId: string
+  /** Of who asks, apart from what administrators and staff may do everywhere. */
+  level: Level
   policy: Policy
   createdAt: Date
   updatedAt: Date
@@ -98,7 +136,12 @@ export type Container = {
   entityId: string
   entityName: string
   ownerId: string
+  /** Of who asks, in its collection. */
+  level: Level
   downloads: number
+  stars: number
+  /** Its tags cannot be moved or deleted, only added to. */
+  frozen: boolean
   createdAt: Date
   updatedAt: Date
 }
@@ -205,6 +248,8 @@ export type Image = {
   entityId: string
   entityName: string
   ownerId: string
+  /** Of who asks, in its collection. */
+  level: Level
   containerPrivate: boolean
   collectionPrivate: boolean
   containerDescription: string
@@ -313,6 +358,9 @@ export type MovedRow =
       expiresAt: number
       revokedAt: number | null
       lastUsedAt: number | null
+      /** Absent in files of older versions: bound to nothing. */
+      collectionId?: string
+      containerId?: string
     }
   | {
       type: 'entity'

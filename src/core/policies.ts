@@ -1,8 +1,8 @@
 /** What collections ask of signatures (R17): shown to who may see them, set by who owns them. */
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database } from '../ports.ts'
-import { absent, authorise, identify } from './access.ts'
-import { writerOf } from './catalog.ts'
+import { absent, identify, type Access } from './access.ts'
+import { collectionFacts, writerOf } from './catalog.ts'
 import { MAX_POLICY_KEYS, type Claims, type Policy } from './model.ts'
 import { parsePath } from './ref.ts'
 
@@ -11,7 +11,9 @@ export type Policies = ReturnType<typeof createPolicies>
 /** Claims, nobody, or whoever can write the data folder. */
 type Asker = Claims | 'operator' | null
 
-export function createPolicies({ database, clock }: { database: Database; clock: Clock }) {
+export function createPolicies(deps: { database: Database; clock: Clock; access: Access }) {
+  const { database, clock } = deps
+  const { authorise } = deps.access
   /** The collection of `entity/collection`, for somebody who may do that with it. */
   async function find(ref: string, action: 'see' | 'set the policy of', asker: Asker) {
     const [entity = '', name = ''] = parsePath(ref, 2)
@@ -19,7 +21,7 @@ export function createPolicies({ database, clock }: { database: Database; clock:
     const found = await database.catalog.findCollection(entity, name, claims, clock.now())
     const identity = identify(claims, found.standing)
     const collection = found.value?.collection ?? null
-    const facts = collection === null ? null : { subject: 'collection' as const, ...collection }
+    const facts = collection === null ? null : collectionFacts(collection)
     const shown = `the collection ${entity}/${name}`
     if (asker !== 'operator') authorise(identity, action, facts, shown, 'collection')
     if (collection === null) throw absent('collection')

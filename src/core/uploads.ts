@@ -4,7 +4,7 @@
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { BlobInfo, BlobPart, BlobStore, Bytes, Clock, Database, Ids, Log } from '../ports.ts'
-import { absent, authorise, identify } from './access.ts'
+import { absent, identify, type Access } from './access.ts'
 import { containerFacts, writerOf } from './catalog.ts'
 import { hasher, type Hasher } from './digest.ts'
 import type { Claims, Identity, Image, SifFacts, Upload } from './model.ts'
@@ -35,6 +35,7 @@ const HOUR_MS = 3_600_000
 
 type Deps = {
   database: Database
+  access: Access
   blobs: BlobStore
   clock: Clock
   ids: Ids
@@ -156,6 +157,7 @@ export async function inspectBlob(
 export function createUploads(deps: Deps) {
   const { database, blobs, clock, ids, minFree, maxImage = null, checkSignatures = true } = deps
   const { catalog, uploads } = database
+  const { authorise } = deps.access
   const verdicts = createVerdicts(deps)
   /** By upload id, oldest first; an absent entry means: read the finished blob again. */
   const running = new Map<string, RunningHash>()

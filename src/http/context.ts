@@ -7,6 +7,8 @@ import type { Peer } from '../ports.ts'
 /** The request's log line while it grows (R34: no URL, header, body or ticket goes in here). */
 export type LogEntry = {
   requestId: string
+  /** The client's address; null where nobody knows. */
+  address: string | null
   /** Pattern of the route that matched, such as `/v1/entities/:name`. */
   route: string | null
   userId: string | null
@@ -61,9 +63,10 @@ export type Env = {
 export type Ctx = Context<Env>
 
 /** A fresh log entry for a request. */
-export function newEntry(requestId: string): LogEntry {
+export function newEntry(requestId: string, address: string | null = null): LogEntry {
   return {
     requestId,
+    address,
     route: null,
     userId: null,
     tokenId: null,

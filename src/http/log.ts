@@ -21,7 +21,8 @@ export function logged(
     const startedAt = clock.now().getTime()
     const given = request.headers.get('x-request-id')
     const requestId = given !== null && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : ids.next()
-    const entry = newEntry(requestId)
+    // Asked for now: a socket forgets its peer when it closes.
+    const entry = newEntry(requestId, addressOf(request.headers, connection.peer, deps))
     const headers = {
       'X-Request-Id': requestId,
       'Referrer-Policy': 'no-referrer',
@@ -29,8 +30,6 @@ export function logged(
     }
     connection.putHeaders?.(headers)
     const bindings: Bindings = { ...connection, entry }
-    // Asked for now: a socket forgets its peer when it closes.
-    const address = addressOf(request.headers, connection.peer, deps)
 
     const write = (response: Response): void => {
       const failed = entry.code === 'internal' || entry.code === 'unavailable'
@@ -44,7 +43,7 @@ export function logged(
         user: entry.userId ?? undefined,
         token: entry.tokenId ?? undefined,
         ticket: entry.ticket ?? undefined,
-        address,
+        address: entry.address,
         request: requestId,
         code: entry.code ?? undefined,
         reason: entry.reason ?? undefined,

@@ -59,7 +59,7 @@ export function discoveryHandlers(deps: LibraryDeps) {
      */
     async currentUser(c: Ctx): Promise<Response> {
       const identity = await whoami(c)
-      if (identity.kind === 'anonymous') throw new Error('whoami lets nobody through')
+      if (identity.kind !== 'user') throw new Error('whoami lets nobody through')
       const secret = (c.req.header('authorization') ?? '').trim().replace(/^\S+\s+/, '')
       const host = new URL(originOf(c, deps.config)).hostname
       const { userId: id, userName: username } = identity

@@ -1,7 +1,7 @@
 /** What the management API says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
 import type { KeyFacts, ImportReport, Policy, Token, User } from '../core/model.ts'
-import { POLICY_MODES, SCOPES, type MovedKind } from '../core/model.ts'
+import { POLICY_MODES, ROLES, SCOPES, type MovedKind } from '../core/model.ts'
 import { BYTES, count, digest, id, record, said, time, type Described } from '../http/about.ts'
 import {
   claim,
@@ -24,9 +24,11 @@ const user = record<User>('User')(
   z.object({
     id,
     name: text,
-    role: z.enum(['admin', 'user']),
+    role: z.enum(ROLES),
     disabled: z.boolean(),
     createdAt: time,
+    managerId: said(z.nullable(id), "Who looks after a robot's tokens."),
+    subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
   }),
 )
 const token = record<Token>('Token')(
@@ -40,6 +42,8 @@ const token = record<Token>('Token')(
     expiresAt: time,
     revokedAt: maybeTime,
     lastUsedAt: maybeTime,
+    collectionId: said(text, 'What it is bound to; empty for nothing.'),
+    containerId: text,
   }),
 )
 const secret = said(z.string(), 'The token itself; it is shown this once and stored nowhere.')

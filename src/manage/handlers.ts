@@ -2,7 +2,7 @@
  * Who may manage, and the answers. Every handler reads its body first and asks then who it is: a
  * body that comes slowly must not carry an ended token past its end.
  */
-import { authorise, authoriseToken, identify } from '../core/access.ts'
+import { authoriseToken, identify } from '../core/access.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
 import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
@@ -18,14 +18,18 @@ const CLAIM_LIFE_S = 86_400
  * Says who the asking administrator is and what their token may give on (R14); throws for everybody
  * else.
  */
-export function administratorIn({ database, clock }: Pick<ManageDeps, 'database' | 'clock'>) {
+export function administratorIn({
+  database,
+  clock,
+  access,
+}: Pick<ManageDeps, 'database' | 'clock' | 'access'>) {
   return async (c: Ctx): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date }> => {
     const claims = c.get('claims')
     const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
-    authorise(identity, 'administer', { subject: 'user', ownerId: '', private: false })
+    access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
     if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    const { userId, scopes } = identity
+    const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
     return { userId, scopes, expiresAt: claims.expiresAt }
   }
 }

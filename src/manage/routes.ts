@@ -3,6 +3,7 @@
  * and keys for those who own them.
  */
 import type { Admin } from '../admin.ts'
+import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Claims } from '../core/model.ts'
 import type { Policies } from '../core/policies.ts'
@@ -19,6 +20,7 @@ import { movingHandlers } from './moving.ts'
 
 export type ManageDeps = {
   admin: Admin
+  access: Access
   database: Pick<Database, 'tokens'>
   clock: Clock
   transfer: Transfer

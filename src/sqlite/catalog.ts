@@ -1,26 +1,31 @@
 /** Entities to tags, and search over them. */
 import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
-import type { CatalogBook, ImageSelector, LookupPath, Viewer } from '../ports.ts'
+import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   dropGuard,
-  entityOfCollection,
-  entityOfContainer,
-  entityOfImage,
+  inCollection,
+  inContainer,
   indexImages,
   isLive,
+  levelIn,
+  mayFound,
   mayWrite,
+  ofImage,
   p,
   policyMet,
   text,
   recountContainer,
   standingQuery,
   unindexImages,
-  viewerIsAdmin,
+  searchScope,
+  viewerManages,
   viewerValues,
   visibleCollection,
   visibleContainer,
+  writerManages,
+  writerStands,
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
@@ -35,6 +40,7 @@ import {
   toImage,
   toStanding,
   toUser,
+  userColumns,
 } from './rows.ts'
 import * as t from './schema.ts'
 import { storeVerdict, verdictValues } from './signatures.ts'
@@ -52,6 +58,13 @@ const unmet = () =>
   })
 const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
   new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
+
+/** Values for reading what a writer has just made as they see it. */
+const asViewer = ({ userId, tokenId }: Writer) => ({
+  viewerId: userId,
+  viewerToken: tokenId,
+  viewerAdmin: 0,
+})
 
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
@@ -91,7 +104,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     named: eq(t.entities.name, text('entity')),
     unique: and(
       visibleCollection,
-      sql`(select count(*) from collections oc join entities oe on oe.id = oc.entity_id where oc.name = ${p('collection')} and (oe.owner_id = ${p('viewerId')} or oc.private = 0 or ${viewerIsAdmin})) = 1`,
+      sql`(select count(*) from collections oc where oc.name = ${p('collection')} and (oc.private = 0 or ((${levelIn(p('viewerId').getSQL(), sql`oc.id`)} > 0 or ${viewerManages}) and exists (select 1 from tokens ob where ob.id = ${p('viewerToken')} and ob.collection_id in ('', oc.id))))) = 1`,
     ),
   }
   const ofPath = (within: SQL | undefined) =>
@@ -174,7 +187,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(sql`(${t.entities.ownerId} = ${p('viewerId')} or ${viewerIsAdmin})`)
+        .where(sql`(${t.entities.ownerId} = ${p('viewerId')} or ${viewerManages})`)
         .orderBy(t.entities.name)
         .limit(LIST_LIMIT),
     ),
@@ -241,7 +254,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     imageById: prepare(() => imagesJoined().where(eq(t.images.id, text('id')))),
     user: prepare(() =>
       db
-        .select()
+        .select(userColumns)
         .from(t.users)
         .where(eq(t.users.name, text('name'))),
     ),
@@ -269,7 +282,9 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     dropGuard: dropGuard(db),
     entityGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or wu.name = ${p('name')}))`,
+        mayWrite: writerStands(
+          sql`wt.collection_id = '' and (${writerManages} or (wu.name = ${p('name')} and wu.robot = 0))`,
+        ),
       }),
     ),
     entity: prepare(() =>
@@ -287,8 +302,9 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     collectionGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(sql`${p('entityId')}`),
+        mayWrite: mayFound(p('entityId').getSQL()),
         found: sql`exists (select 1 from entities where id = ${p('entityId')})`,
+        withinLimit: sql`${p('limit')} is null or exists (select 1 from collections where entity_id = ${p('entityId')} and name = ${p('name')}) or (select count(*) from collections where entity_id = ${p('entityId')}) < ${p('limit')}`,
       }),
     ),
     collection: prepare(() =>
@@ -312,7 +328,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     containerGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfCollection),
+        mayWrite: mayWrite(inCollection, 2),
         found: sql`exists (select 1 from collections where id = ${p('collectionId')})`,
       }),
     ),
@@ -341,7 +357,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     imageGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfContainer),
+        mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from containers where id = ${p('containerId')})`,
       }),
     ),
@@ -367,7 +383,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     attachGuardUpload: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfImage),
+        mayWrite: mayWrite(ofImage, 2),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
         policyMet: policyMet(p('imageId').getSQL()),
@@ -375,9 +391,9 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     attachGuardBlob: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfImage),
+        mayWrite: mayWrite(ofImage, 2),
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
-        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id join entities re on re.id = rc.entity_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and (re.owner_id = ${p('writerId')} or (rc.private = 0 and rn.private = 0) or (${p('writerAdmin')} = 1 and exists (select 1 from users ru where ru.id = ${p('writerId')} and ru.role = 'admin'))))`,
+        readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`,
         policyMet: policyMet(p('imageId').getSQL()),
       }),
     ),
@@ -469,7 +485,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     setTagGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfContainer),
+        mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
         policyMet: policyMet(p('imageId').getSQL()),
@@ -495,13 +511,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
     deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfContainer),
+        mayWrite: mayWrite(inContainer, 3),
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
     deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfContainer),
+        mayWrite: mayWrite(inContainer, 3),
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
@@ -599,7 +615,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   const visibility = { collection: privately('collection'), container: privately('container') }
 
   /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
-  const scoped = sql`case when ${viewerIsAdmin} then ${p('text')} else ${p('match')} end`
+  const scoped = sql`case when ${viewerManages} then ${p('text')} else ${searchScope} || ${p('text')} end`
   const matching = prepare(() =>
     db
       .select(imageColumns)
@@ -778,16 +794,30 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return store(draft.id, steps, toEntity, { may_write: lostRight })
     },
     async createCollection({ writer, ...draft }) {
-      const values = { ...writerValues(writer), ...draft }
+      const values = {
+        ...writerValues(writer),
+        ...asViewer(writer),
+        limit: null,
+        ...draft,
+      }
       const steps = [
         w.collectionGuard(values),
         w.collection(values),
         w.collectionByName(values),
       ] as const
-      return store(draft.id, steps, toCollection, { may_write: lostRight, found: gone('entity') })
+      return store(draft.id, steps, toCollection, {
+        may_write: lostRight,
+        found: gone('entity'),
+        within_limit: () =>
+          new RegistryError(
+            'denied',
+            `Your entity has ${String(draft.limit)} collections, as many as it may have here (SREG_USER_COLLECTION_LIMIT).`,
+            { subject: 'collection' },
+          ),
+      })
     },
     async createContainer({ writer, ...draft }) {
-      const values = { ...writerValues(writer), ...draft }
+      const values = { ...writerValues(writer), ...asViewer(writer), ...draft }
       const steps = [
         w.containerGuard(values),
         w.container(values),
@@ -797,7 +827,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return store(draft.id, steps, toContainer, reasons)
     },
     async createImage({ writer, ...draft }) {
-      const values = { ...writerValues(writer), ...draft }
+      const values = { ...writerValues(writer), ...asViewer(writer), ...draft }
       const steps = [w.imageGuard(values), w.image(values), w.imageByDigest(values)] as const
       return store(draft.id, steps, toImage, { may_write: lostRight, found: gone('container') })
     },
@@ -991,9 +1021,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       const values = viewerValues(viewer, now)
       // a NUL would end the expression for FTS5, which reads it as a C string
       const plain = terms.map((term) => term.replaceAll('\0', '\ufffd').replaceAll('"', '""'))
-      const text = `{names tags description labels} : (${plain.map((term) => `"${term}"`).join(' AND ')})`
-      const scope = viewer === null ? '"pub"' : `("pub" OR "own${viewer.userId}")`
-      const match = `(scope : ${scope}) AND (${text})`
+      const text = `({names tags description labels} : (${plain.map((term) => `"${term}"`).join(' AND ')}))`
       return see(
         viewer,
         values,
@@ -1001,12 +1029,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           matching({
             ...values,
             text,
-            match,
             arch: arch.length === 0 ? '' : `,${arch.join(',')},`,
             signed: signed ? 1 : 0,
             limit,
           }),
-          candidates({ ...values, text, match }),
+          candidates({ ...values, text }),
         ] as const,
         ([rows, count]) => ({
           images: rows.map(toImage),

@@ -1,6 +1,7 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
 import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
-import type { Viewer, Writer } from '../ports.ts'
+import type { Level, Role } from '../core/model.ts'
+import type { Actor, Viewer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -26,14 +27,44 @@ export function viewerValues(viewer: Viewer, now: Date): Record<string, string |
   }
 }
 
-/** The viewer is an administrator through a token whose JWT and row carry the scope `admin` (R14). */
-export const viewerIsAdmin = sql`(${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and vu.role = 'admin' and instr(vt.scopes, 'admin') > 0))`
+/** The viewer owns everything: an administrator or staff, through a token with the scope `admin` (R14). */
+export const viewerManages = sql`(${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
+
+/** What a user was granted in a collection, directly and through teams; 0 for nothing. */
+const grantedTo = (userId: SQL, collectionId: SQL): SQL =>
+  sql`coalesce((select max(lg.level) from grants lg where lg.collection_id = ${collectionId} and (lg.user_id = ${userId} or lg.team_id in (select lm.team_id from team_members lm where lm.user_id = ${userId}))), 0)`
+
+/** What a user may do in a collection (0 to 3): its entity's owner owns it. Null when there is none. */
+export const levelIn = (userId: SQL, collectionId: SQL): SQL =>
+  sql`max((select case when le.owner_id = ${userId} then 3 else 0 end from collections lc join entities le on le.id = lc.entity_id where lc.id = ${collectionId}), ${grantedTo(userId, collectionId)})`
+
+const viewerId = p('viewerId').getSQL()
+const collectionId = t.collections.id.getSQL()
+
+/** The same of the viewer, in a query that joins `collections` and `entities`. */
+export const viewerLevel: SQL<Level> = sql`max(case when ${t.entities.ownerId} = ${viewerId} then 3 else 0 end, ${grantedTo(viewerId, collectionId)})`
+
+/**
+ * The viewer's token is not bound, or to this collection (and container): what is private elsewhere
+ * does not exist for it. Asked of the row, which no JWT can widen.
+ */
+const viewerReaches = (container: SQL | null) =>
+  sql`exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`})))`
 
 /** A collection the viewer can see, in a query that joins `collections` and `entities`. */
-export const visibleCollection: SQL = sql`(${t.entities.ownerId} = ${p('viewerId')} or ${t.collections.private} = 0 or ${viewerIsAdmin})`
+export const visibleCollection: SQL = sql`(${t.collections.private} = 0 or ((${viewerLevel} > 0 or ${viewerManages}) and ${viewerReaches(null)}))`
 
 /** A container the viewer can see, in a query that also joins `containers`. */
-export const visibleContainer: SQL = sql`(${t.entities.ownerId} = ${p('viewerId')} or (${t.collections.private} = 0 and ${t.containers.private} = 0) or ${viewerIsAdmin})`
+export const visibleContainer: SQL = sql`((${t.collections.private} = 0 and ${t.containers.private} = 0) or ((${viewerLevel} > 0 or ${viewerManages}) and ${viewerReaches(t.containers.id.getSQL())}))`
+
+/**
+ * Where search may look, as an expression of the full-text index: what is public, and what the viewer
+ * owns or was granted something in (at most 500 collections), or the place that the token is bound to.
+ */
+export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((select case when sb.collection_id = '' then ' OR "own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else ' OR "col' || sb.collection_id || '"' end from tokens sb where sb.id = ${p('viewerToken')} and sb.user_id = ${viewerId}), '') || ')) AND ')`
+
+/** The word for what a user is. */
+export const roleOf = sql<Role>`case when ${t.users.role} = 'admin' then 'admin' when ${t.users.staff} = 1 then 'staff' when ${t.users.robot} = 1 then 'robot' else 'user' end`
 
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
@@ -42,8 +73,10 @@ export function standingQuery(db: Handle['db']) {
       .select({
         userId: t.users.id,
         userName: t.users.name,
-        role: t.users.role,
+        role: roleOf,
         scopes: t.tokens.scopes,
+        collectionId: t.tokens.collectionId,
+        containerId: t.tokens.containerId,
       })
       .from(t.tokens)
       .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
@@ -60,24 +93,79 @@ export function standingQuery(db: Handle['db']) {
   )
 }
 
-/** Values of the placeholders that `mayWrite` uses. */
-export function writerValues(writer: Writer): Record<string, string | number> {
+/** Values of the placeholders that `mayWrite` and `audited` use. */
+export function writerValues(by: Actor): Record<string, string | number> {
+  const now = by.now.getTime()
+  if ('operator' in by)
+    return {
+      operator: 1,
+      writerId: '',
+      writerName: by.operator,
+      writerToken: '',
+      writerAdmin: 0,
+      writerManages: 0,
+      writerAddress: '',
+      now,
+    }
   return {
-    writerId: writer.userId,
-    writerToken: writer.tokenId,
-    writerAdmin: writer.admin ? 1 : 0,
-    now: writer.now.getTime(),
+    operator: 0,
+    writerId: by.userId,
+    writerName: '',
+    writerToken: by.tokenId,
+    writerAdmin: by.admin ? 1 : 0,
+    writerManages: by.manages ? 1 : 0,
+    writerAddress: by.address ?? '',
+    now,
   }
 }
 
+const writerId = sql`wu.id`
+
+/** The writer's token and user stand; `more` is a condition on their rows `wt` and `wu`. An operator always does. */
+export const writerStands = (more: SQL): SQL =>
+  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
+
+/** The writer owns everything: by role, and through a token with that power. */
+export const writerManages = sql`(${p('writerManages')} = 1 and (wu.role = 'admin' or wu.staff = 1) and wt.collection_id = '')`
+
 /**
- * Condition of a guard (R6): the writer's token and user stand, and own the entity that
- * `entityId` yields, or are administrators. What does not exist is nobody's: the guard `found` or
- * the statement itself refuses it by its own name. Expiry is not asked again: a token that ran out
- * between the request's first statement and this one does not kill it (R24).
+ * Condition of a guard (R6): the writer's token and user stand, the token reaches the place, and they
+ * have at least `level` in the collection (null: its id), or own everything. What does not exist is
+ * nobody's: the guard `found` or the statement itself refuses it by its own name. Expiry is not asked
+ * again: a token that ran out between the request's first statement and this one does not kill it (R24).
  */
-export const mayWrite = (entityId: SQL): SQL =>
-  sql`exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ((${p('writerAdmin')} = 1 and wu.role = 'admin') or coalesce((select we.owner_id = wu.id from entities we where we.id = ${entityId}), 1)))`
+export const mayWrite = (place: Place, level: Level): SQL =>
+  writerStands(
+    sql`(wt.collection_id = '' or coalesce(wt.collection_id = ${place.collection}${place.container === null ? sql` and wt.container_id = ''` : sql` and wt.container_id in ('', coalesce(${place.container}, wt.container_id))`}, 1)) and (${writerManages} or coalesce(${levelIn(writerId, place.collection)} >= ${sql.raw(String(level))}, 1))`,
+  )
+
+/** The same for what is made in an entity itself: its owner, with a token that is not bound. */
+export const mayFound = (entityId: SQL): SQL =>
+  writerStands(
+    sql`wt.collection_id = '' and (${writerManages} or coalesce((select we.owner_id = wu.id from entities we where we.id = ${entityId}), 1))`,
+  )
+
+/** Where something is written: ids as SQL; `container` null for what stands in the collection itself. */
+export type Place = { collection: SQL; container: SQL | null }
+
+/**
+ * A row of the audit log, in the batch of what it tells of (R57). `object` is kind and id
+ * (`image 65f…`), `name` what people call it, each as SQL over the values of the batch; `when` leaves
+ * the row out where nothing was done.
+ */
+export const audited = (
+  db: Handle['db'],
+  { action, object, name, detail = sql`''`, when = sql`1` }: AuditedChange,
+) =>
+  prepare(() =>
+    db
+      .insert(t.audit)
+      .select(
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
+      ),
+  )
+
+export type AuditedChange = { action: string; object: SQL; name: SQL; detail?: SQL; when?: SQL }
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of
@@ -92,7 +180,7 @@ export const keysThatFit = (issuer: SQL): SQL =>
  * somebody who may write there (R17).
  */
 export const acceptedBy = (collectionId: SQL, marks: SQL): SQL =>
-  sql`coalesce((select pc.policy <> 'require' or exists (select 1 from json_each(${marks}) pm join keys pk on pk.seq = cast(pm.value as integer) where pk.seq || ':' || pk.revision = pm.value and pk.removed_at is null and case when pc.policy_keys = '[]' then exists (select 1 from users pu where pu.id = pk.owner_id and pu.disabled = 0 and (pu.id = pe.owner_id or pu.role = 'admin')) else pk.fingerprint in (select value from json_each(pc.policy_keys)) end) from collections pc join entities pe on pe.id = pc.entity_id where pc.id = ${collectionId}), 1)`
+  sql`coalesce((select pc.policy <> 'require' or exists (select 1 from json_each(${marks}) pm join keys pk on pk.seq = cast(pm.value as integer) where pk.seq || ':' || pk.revision = pm.value and pk.removed_at is null and case when pc.policy_keys = '[]' then exists (select 1 from users pu where pu.id = pk.owner_id and pu.disabled = 0 and (pu.role = 'admin' or pu.staff = 1 or ${levelIn(sql`pu.id`, sql`pc.id`)} >= 2)) else pk.fingerprint in (select value from json_each(pc.policy_keys)) end) from collections pc where pc.id = ${collectionId}), 1)`
 
 /** Condition of a guard: the policy of the collection is met by the stored verdict of an image (R8). */
 export const policyMet = (imageId: SQL): SQL =>
@@ -101,9 +189,15 @@ export const policyMet = (imageId: SQL): SQL =>
     sql`coalesce((select pv.marks from images pi join verdicts pv on pv.digest = pi.digest where pi.id = ${imageId}), '[]')`,
   )
 
-export const entityOfCollection = sql`(select entity_id from collections where id = ${p('collectionId')})`
-export const entityOfContainer = sql`(select gc.entity_id from containers gn join collections gc on gc.id = gn.collection_id where gn.id = ${p('containerId')})`
-export const entityOfImage = sql`(select gc.entity_id from images gi join containers gn on gn.id = gi.container_id join collections gc on gc.id = gn.collection_id where gi.id = ${p('imageId')})`
+export const inCollection: Place = { collection: p('collectionId').getSQL(), container: null }
+export const inContainer: Place = {
+  collection: sql`(select collection_id from containers where id = ${p('containerId')})`,
+  container: p('containerId').getSQL(),
+}
+export const ofImage: Place = {
+  collection: sql`(select gn.collection_id from images gi join containers gn on gn.id = gi.container_id where gi.id = ${p('imageId')})`,
+  container: sql`(select container_id from images where id = ${p('imageId')})`,
+}
 
 /** Removes index rows; `seqs` is a subselect of images.seq. Followed by `indexImages` of the same. */
 export const unindexImages = (db: Handle['db'], seqs: SQL) =>
@@ -114,7 +208,7 @@ export const indexImages = (db: Handle['db'], seqs: SQL) =>
   prepare(() =>
     db.insert(t.search).select(sql`
       select i.seq as rowid,
-        case when c.private = 0 and n.private = 0 then 'pub ' else '' end || 'own' || e.owner_id as scope,
+        case when c.private = 0 and n.private = 0 then 'pub ' else '' end || 'own' || e.owner_id || ' col' || c.id as scope,
         e.name || '/' || c.name || '/' || n.name as names,
         (select group_concat(g.name, char(10)) from tags g where g.image_id = i.id) as tags,
         i.description as description,

@@ -463,7 +463,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.tokens)
         .select(
-          sql`select r.id as id, r.parent_id as user_id, r.name as name, (select coalesce(group_concat(value, ' '), '') from json_each(r.record, '$.scopes') where value <> 'admin' or ${p('keepPower')} = 1) as scopes, ${field('createdAt')} as created_at, ${field('expiresAt')} as expires_at, ${field('revokedAt')} as revoked_at, ${field('lastUsedAt')} as last_used_at, '' as collection_id, '' as container_id from ${staged('token')} and ${p('sameIssuer')} = 1 and ${userHere(sql`r.parent_id`)} = r.parent_id order by r.seq`,
+          sql`select r.id as id, r.parent_id as user_id, r.name as name, (select coalesce(group_concat(value, ' '), '') from json_each(r.record, '$.scopes') where value <> 'admin' or ${p('keepPower')} = 1) as scopes, ${field('createdAt')} as created_at, ${field('expiresAt')} as expires_at, ${field('revokedAt')} as revoked_at, ${field('lastUsedAt')} as last_used_at, coalesce(${field('collectionId')}, '') as collection_id, coalesce(${field('containerId')}, '') as container_id from ${staged('token')} and ${p('sameIssuer')} = 1 and ${userHere(sql`r.parent_id`)} = r.parent_id order by r.seq`,
         )
         .onConflictDoUpdate({
           target: t.tokens.id,

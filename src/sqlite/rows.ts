@@ -6,7 +6,9 @@ import type {
   Entity,
   Image,
   Judgement,
+  Level,
   Policy,
+  Role,
   Scope,
   Standing,
   Token,
@@ -14,6 +16,7 @@ import type {
   User,
   Verdict,
 } from '../core/model.ts'
+import { roleOf, viewerLevel } from './fragments.ts'
 import * as t from './schema.ts'
 
 type Named<T> = {
@@ -41,6 +44,8 @@ export const entityColumns = {
   description: t.entities.description,
   ownerId: t.entities.ownerId,
   defaultPrivate: t.entities.defaultPrivate,
+  quota: t.entities.quota,
+  used: t.entities.used,
   createdAt: t.entities.createdAt,
   updatedAt: t.entities.updatedAt,
 }
@@ -54,6 +59,7 @@ export const collectionColumns = named({
   entityId: t.collections.entityId,
   entityName: t.entities.name,
   ownerId: t.entities.ownerId,
+  level: viewerLevel,
   policy: t.collections.policy,
   policyKeys: t.collections.policyKeys,
   createdAt: t.collections.createdAt,
@@ -69,6 +75,9 @@ export const containerColumns = named({
   private: t.containers.private,
   size: t.containers.size,
   downloads: t.containers.downloads,
+  stars: t.containers.stars,
+  frozen: t.containers.frozen,
+  level: viewerLevel,
   collectionId: t.containers.collectionId,
   collectionName: t.collections.name,
   collectionPrivate: t.collections.private,
@@ -95,6 +104,7 @@ export const imageColumns = named({
   entityId: t.collections.entityId,
   entityName: t.entities.name,
   ownerId: t.entities.ownerId,
+  level: viewerLevel,
   createdBy: t.images.createdBy,
   createdAt: t.images.createdAt,
   updatedAt: t.images.updatedAt,
@@ -126,6 +136,19 @@ export const tokenColumns = named({
   expiresAt: t.tokens.expiresAt,
   revokedAt: t.tokens.revokedAt,
   lastUsedAt: t.tokens.lastUsedAt,
+  collectionId: t.tokens.collectionId,
+  containerId: t.tokens.containerId,
+})
+
+/** Columns of a user. */
+export const userColumns = named({
+  id: t.users.id,
+  name: t.users.name,
+  role: roleOf,
+  disabled: t.users.disabled,
+  managerId: t.users.managerId,
+  subject: t.users.subject,
+  createdAt: t.users.createdAt,
 })
 
 export const toEntity = (row: EntityRow): Entity => ({
@@ -216,6 +239,7 @@ export type EntityRow = typeof t.entities.$inferSelect
 export type CollectionRow = typeof t.collections.$inferSelect & {
   entityName: string
   ownerId: string
+  level: Level
 }
 export type ContainerRow = typeof t.containers.$inferSelect & {
   collectionName: string
@@ -223,6 +247,7 @@ export type ContainerRow = typeof t.containers.$inferSelect & {
   entityId: string
   entityName: string
   ownerId: string
+  level: Level
 }
 export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId'> & {
   containerName: string
@@ -235,17 +260,23 @@ export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId'> & {
   entityId: string
   entityName: string
   ownerId: string
+  level: Level
   blobKey: string | null
   policy: Policy['mode']
   judgement: string | null
   tags: string | null
 }
 export type UploadRow = typeof t.uploads.$inferSelect
-export type UserRow = typeof t.users.$inferSelect
+export type UserRow = Pick<
+  typeof t.users.$inferSelect,
+  'id' | 'name' | 'disabled' | 'managerId' | 'subject' | 'createdAt'
+> & { role: Role }
 export type TokenRow = typeof t.tokens.$inferSelect & { userName: string }
 export type StandingRow = {
   userId: string
   userName: string
-  role: 'admin' | 'user'
+  role: Role
   scopes: string
+  collectionId: string
+  containerId: string
 }

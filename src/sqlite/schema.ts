@@ -406,18 +406,10 @@ export const grants = sqliteTable(
     createdAt: time('created_at').notNull(),
   },
   (t) => [
-    uniqueIndex('grants_user')
-      .on(t.collectionId, t.userId)
-      .where(sql`user_id IS NOT NULL`),
-    uniqueIndex('grants_team')
-      .on(t.collectionId, t.teamId)
-      .where(sql`team_id IS NOT NULL`),
-    index('grants_of_user')
-      .on(t.userId, t.collectionId, t.level)
-      .where(sql`user_id IS NOT NULL`),
-    index('grants_of_team')
-      .on(t.teamId, t.collectionId, t.level)
-      .where(sql`team_id IS NOT NULL`),
+    uniqueIndex('grants_user').on(t.collectionId, t.userId),
+    uniqueIndex('grants_team').on(t.collectionId, t.teamId),
+    index('grants_of_user').on(t.userId, t.collectionId),
+    index('grants_of_team').on(t.teamId, t.collectionId),
   ],
 )
 

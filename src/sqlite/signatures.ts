@@ -7,7 +7,7 @@ import { guarded } from './failure.ts'
 import {
   acceptedBy,
   dropGuard,
-  entityOfCollection,
+  inCollection,
   isLive,
   keysThatFit,
   mayWrite,
@@ -194,7 +194,7 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
     ),
     policyGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: sql`${p('trusted')} = 1 or ${mayWrite(entityOfCollection)}`,
+        mayWrite: sql`${p('trusted')} = 1 or ${mayWrite(inCollection, 3)}`,
         found: sql`exists (select 1 from collections where id = ${p('collectionId')})`,
       }),
     ),
@@ -284,7 +284,7 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
     async setPolicy({ collectionId, policy, writer, now }) {
       const values = {
         ...(writer === null
-          ? { writerId: '', writerToken: '', writerAdmin: 0 }
+          ? { operator: 0, writerId: '', writerToken: '', writerManages: 0 }
           : writerValues(writer)),
         now: now.getTime(),
         trusted: writer === null ? 1 : 0,

@@ -1,7 +1,7 @@
 /** Users, their tokens, ended ids and settings. */
 import { and, eq, gt, isNull, lt, sql } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
-import type { EndedBook, SettingsBook, TokensBook, UsersBook } from '../ports.ts'
+import type { EndedBook, NewUser, SettingsBook, TokensBook, UsersBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   dropGuard,
@@ -13,7 +13,7 @@ import {
   viewerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
-import { tokenColumns, toStanding, toToken, toUser } from './rows.ts'
+import { tokenColumns, toStanding, toToken, toUser, userColumns } from './rows.ts'
 import * as t from './schema.ts'
 
 export function sqliteUsers(handle: Handle): UsersBook {
@@ -36,6 +36,9 @@ export function sqliteUsers(handle: Handle): UsersBook {
           role: p('role'),
           disabled: p('disabled'),
           createdAt: p('createdAt'),
+          staff: p('staff'),
+          robot: p('robot'),
+          managerId: p('managerId'),
         })
         .onConflictDoNothing(),
     ),
@@ -44,7 +47,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
       db
         .insert(t.entities)
         .select(
-          sql`select ${p('entityId')} as id, u.name as name, '' as description, u.id as owner_id, 0 as default_private, ${p('createdAt')} as created_at, ${p('createdAt')} as updated_at, null as quota, 0 as used from users u where u.id = ${p('id')}`,
+          sql`select ${p('entityId')} as id, u.name as name, '' as description, u.id as owner_id, 0 as default_private, ${p('createdAt')} as created_at, ${p('createdAt')} as updated_at, null as quota, 0 as used from users u where u.id = ${p('id')} and u.robot = 0`,
         )
         .onConflictDoUpdate({ target: t.entities.name, set: { ownerId: sql`excluded.owner_id` } }),
     ),
@@ -53,11 +56,11 @@ export function sqliteUsers(handle: Handle): UsersBook {
     index: indexImages(db, ofEntity),
     byName: prepare(() =>
       db
-        .select()
+        .select(userColumns)
         .from(t.users)
         .where(eq(t.users.name, text('name'))),
     ),
-    list: prepare(() => db.select().from(t.users).orderBy(t.users.name)),
+    list: prepare(() => db.select(userColumns).from(t.users).orderBy(t.users.name)),
     claimGuard: prepare(() =>
       db.insert(t.guard).values({
         first: sql`not exists (select 1 from settings where key = ${p('claim')})`,
@@ -81,13 +84,17 @@ export function sqliteUsers(handle: Handle): UsersBook {
     ),
     byToken: prepare(() =>
       db
-        .select()
+        .select(userColumns)
         .from(t.users)
         .where(sql`id = (select user_id from tokens where id = ${p('tokenId')})`),
     ),
   }
-  const row = (user: Parameters<UsersBook['create']>[0]) => ({
+  const row = ({ role, managerId, ...user }: NewUser) => ({
     ...user,
+    role: role === 'admin' ? 'admin' : 'user',
+    staff: role === 'staff' ? 1 : 0,
+    robot: role === 'robot' ? 1 : 0,
+    managerId: managerId ?? null,
     createdAt: user.createdAt.getTime(),
   })
   return {
@@ -186,6 +193,8 @@ export function sqliteTokens(handle: Handle): TokensBook {
         scopes: p('scopes'),
         createdAt: p('createdAt'),
         expiresAt: p('expiresAt'),
+        collectionId: p('collectionId'),
+        containerId: p('containerId'),
       }),
     ),
     listFor: prepare(() =>
@@ -225,6 +234,8 @@ export function sqliteTokens(handle: Handle): TokensBook {
     async insert(token) {
       await handle.write(
         q.insert({
+          collectionId: '',
+          containerId: '',
           ...token,
           scopes: token.scopes.join(' '),
           createdAt: token.createdAt.getTime(),

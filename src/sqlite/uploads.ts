@@ -5,9 +5,9 @@ import type { BlobsBook, UploadsBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   dropGuard,
-  entityOfImage,
   isLive,
   mayWrite,
+  ofImage,
   p,
   text,
   standingQuery,
@@ -45,7 +45,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
     ),
     guard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: mayWrite(entityOfImage),
+        mayWrite: mayWrite(ofImage, 2),
         found: sql`exists (select 1 from images where id = ${p('imageId')})`,
         fewUploads: sql`(select count(*) from uploads where state in ('open', 'finishing') and user_id = ${p('userId')}) < ${p('perUser')}`,
         spaceLeft: sql`coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('size')} <= ${p('free')}`,

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decide, identify } from '../../src/core/access.ts'
+import { createAccess, DEFAULT_RULES, identify } from '../../src/core/access.ts'
 import { containerFacts } from '../../src/core/catalog.ts'
 import {
   DEFAULT_SCOPES,
@@ -16,7 +16,7 @@ import {
   type User,
 } from '../../src/core/model.ts'
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
-import type { Database, Seen, Viewer, Writer } from '../../src/ports.ts'
+import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -105,7 +105,7 @@ async function worldOf(made: MadeDatabase) {
       user,
       tokenId,
       viewer: { tokenId, userId: user.id, scopes },
-      writer: { tokenId, userId: user.id, admin, now: at() },
+      writer: { tokenId, userId: user.id, admin, manages: admin, address: '192.0.2.7', now: at() },
     }
   }
 
@@ -821,7 +821,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describe('the first administrator (R19)', () => {
-      const admin = (name: string): User & { entityId: string } => ({
+      const admin = (name: string): NewUser => ({
         id: newId(),
         entityId: newId(),
         name,
@@ -898,7 +898,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           )
           const [won, ...more] = drafts.filter((_, index) => owners[index] !== null)
           expect(more).toEqual([])
-          const { entityId: _, ...user } = won?.user ?? admin('nobody')
+          const { entityId: _, ...made } = won?.user ?? admin('nobody')
+          const user = { ...made, managerId: null, subject: null }
           expect(owners.filter((owner) => owner !== null)).toEqual([user])
           expect(await users.list()).toEqual([user])
           expect(await tokens.listFor(user.id)).toMatchObject([won?.token])
@@ -1795,6 +1796,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             userName: 'alice',
             role: 'user',
             scopes: DEFAULT_SCOPES,
+            collectionId: '',
+            containerId: '',
           })
         }
       })
@@ -2215,12 +2218,14 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           ...people.map(({ viewer }) => viewer),
           ...(people[0] === undefined ? [] : [(await world.token(people[0].user, SCOPES)).viewer]),
         ]
-        const images = (
-          await Promise.all([...world.touched.images].map((id) => world.image(id)))
-        ).filter((image) => image !== null)
         for (const viewer of viewers) {
+          const seenImages = [...world.touched.images].map(
+            async (id) => (await catalog.imageById(id, viewer, at())).value,
+          )
+          const images = (await Promise.all(seenImages)).filter((image) => image !== null)
           const standing =
             viewer === null ? null : await world.database.tokens.standing(viewer, at())
+          const { decide } = createAccess(DEFAULT_RULES)
           const who = identify(viewer === null ? null : { ...viewer, expiresAt: LATER }, standing)
           const visible = images.filter(
             (image) => decide(who, 'see', containerFacts('image', image)) === 'allow',
@@ -2235,11 +2240,12 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             const collections = new Set(
               inside
                 .filter(
-                  ({ ownerId, collectionPrivate }) =>
+                  ({ level, collectionPrivate, collectionId }) =>
                     decide(who, 'see', {
                       subject: 'collection',
-                      ownerId,
+                      level,
                       private: collectionPrivate,
+                      collectionId,
                     }) === 'allow',
                 )
                 .map(({ collectionId }) => collectionId),
@@ -2321,7 +2327,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describe('users and tokens', () => {
       test('a user is made once; the second call gets what stands', async (world) => {
         const { users } = world.database
-        const draft = (): User & { entityId: string } => ({
+        const draft = (): NewUser => ({
           id: newId(),
           entityId: newId(),
           name: 'alice',
@@ -2384,6 +2390,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             expiresAt: at(60 * 24),
             revokedAt: null,
             lastUsedAt: null,
+            collectionId: '',
+            containerId: '',
           })),
         )
         expect(await tokens.revoke(other.tokenId, at(1))).toBe(true)

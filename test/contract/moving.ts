@@ -185,6 +185,8 @@ export function describeImports(test: Test): void {
         expiresAt: at(60 * 24).getTime(),
         revokedAt: at(3).getTime(),
         lastUsedAt: null,
+        collectionId: '',
+        containerId: '',
       })
       // what its owner has removed moves too: its packets count when it comes back (R46)
       expect(await everything(database, 'key', 3)).toContainEqual({

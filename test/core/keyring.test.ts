@@ -3,6 +3,7 @@ import { afterEach, expect, test } from 'vitest'
 import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/host/program.ts'
 import { systemClock } from '../../adapters/system.ts'
+import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { createKeyring } from '../../src/core/keyring.ts'
 import { isRegistryError } from '../../src/errors.ts'
 import { makeKey } from '../fixtures/make-key.ts'
@@ -33,6 +34,7 @@ test('two adds are at work, the others wait, and too many are told to come again
   const keyring = createKeyring({
     database: { ...database, keys },
     clock: systemClock,
+    access: createAccess(DEFAULT_RULES),
     registryId: 'test',
     policy: { add: 'anyone', read: 'public' },
   })

@@ -2,6 +2,7 @@
  * Where the digests of signed objects come from, what that costs (R3, R52), and what the sweep does
  * about verdicts that nobody has made, or that keys have overtaken.
  */
+import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { readKeys } from '../../src/core/openpgp.ts'
@@ -71,7 +72,8 @@ const verdictOf = async (id: string) =>
   (await core.database.catalog.imageById(id, null, core.clock.now())).value?.judgement.verdict
 
 /** Another process on the same registry: it remembers nothing. */
-const elsewhere = () => createUploads({ ...core, ids: randomIds, minFree: 0, blobs: core.blobs })
+const access = createAccess(DEFAULT_RULES)
+const elsewhere = () => createUploads({ ...core, access, ids: randomIds, minFree: 0 })
 
 async function inParts(bytes: Uint8Array, complete = core.uploads) {
   const { id } = await announced(bytes)
@@ -152,6 +154,7 @@ describe('the sweep', () => {
   test('looks at signed images that nobody has looked at', async () => {
     const unchecked = createUploads({
       ...core,
+      access,
       ids: randomIds,
       minFree: 0,
       checkSignatures: false,
@@ -197,6 +200,8 @@ describe('the sweep', () => {
       userId: alice.claims.userId,
       tokenId: alice.claims.tokenId,
       admin: false,
+      manages: false,
+      address: null,
       now: core.clock.now(),
     }
     await database.catalog.deleteImage(

@@ -1,4 +1,5 @@
 /** Uploads by a clock of our own: what is left behind, and when it makes way. */
+import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -62,14 +63,23 @@ async function* body(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes
 }
 
+const access = createAccess(DEFAULT_RULES)
+
 /** A process with its own memory, on the same database and blobs. */
 const process = (blobs: ReturnType<typeof memoryBlobs>) =>
-  createUploads({ database: opened.database, blobs, clock, ids: randomIds, minFree: 0 })
+  createUploads({ database: opened.database, blobs, clock, ids: randomIds, minFree: 0, access })
 
 /** The record of an image to be pushed. */
 async function newImage(digest = sha256Hex(SIF)): Promise<string> {
   const { catalog } = opened.database
-  const writer = { userId: claims.userId, tokenId: claims.tokenId, admin: false, now: clock.now() }
+  const writer = {
+    userId: claims.userId,
+    tokenId: claims.tokenId,
+    admin: false,
+    manages: false,
+    address: null,
+    now: clock.now(),
+  }
   const draft = { description: '', private: false, writer }
   const found = await catalog.findEntity('alice', claims, clock.now())
   const entityId = found.value?.entity.id ?? ''
@@ -170,7 +180,14 @@ describe('R50: an upload that was left makes way for the next push of its image'
     const found = await opened.database.catalog.imageById(image, claims, clock.now())
     const containerId = found.value?.containerId ?? ''
     const { userId, tokenId } = claims
-    const writer = { userId, tokenId, admin: false, now: clock.now() }
+    const writer = {
+      userId,
+      tokenId,
+      admin: false,
+      manages: false,
+      address: null,
+      now: clock.now(),
+    }
     await opened.database.catalog.deleteImage({ imageId: image, containerId }, writer)
     expect(await opened.database.uploads.expire(clock.now(), 10)).toBe(1)
     const ended = await opened.database.uploads.find(upload.id, claims, clock.now())

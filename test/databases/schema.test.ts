@@ -165,7 +165,14 @@ describe('query plans', () => {
 
   const now = new Date(0)
   const viewer: NonNullable<Viewer> = { userId: 'user', tokenId: 'token', scopes: ['admin'] }
-  const writer: Writer = { userId: 'user', tokenId: 'token', admin: true, now }
+  const writer: Writer = {
+    userId: 'user',
+    tokenId: 'token',
+    admin: true,
+    manages: true,
+    address: null,
+    now,
+  }
   const path = { entity: 'e', collection: 'c', container: 'n' }
   const tagged = { by: 'tag', tag: 't', arch: 'amd64' } as const
   const digest = { by: 'digest', digest: 'd' } as const

@@ -1,4 +1,5 @@
 /** The core put together in this process, with a clock the test holds and stores it may slow down. */
+import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/node/main.ts'
 import { randomIds } from '../../adapters/system.ts'
@@ -46,7 +47,8 @@ export async function coreWith(options: {
   const log = {
     event: (_: string, name: string, fields: LogFields = {}) => void events.push({ name, fields }),
   }
-  const shared = { database, blobs, clock, ids: randomIds, log, minFree: 0 }
+  const access = createAccess(DEFAULT_RULES)
+  const shared = { database, blobs, clock, ids: randomIds, log, minFree: 0, access }
   const catalog = createCatalog(shared)
   const uploads = createUploads(shared)
   /** A sweep as a fresh start of the server has it; a persistent one asks the database for the time. */

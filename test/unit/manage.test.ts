@@ -12,6 +12,7 @@ import {
   createKeyring,
   tokenIssuer,
 } from '../../src/admin.ts'
+import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { createPolicies } from '../../src/core/policies.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
@@ -26,6 +27,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   const signingKey = { kty: 'OKP', crv: 'Ed25519', x, d, kid: 'test' }
   const issuer = tokenIssuer({ registryId: randomIds.next(), signingKey })
   const admin = createAdmin({ database, ids: randomIds, clock: systemClock, issuer })
+  const access = createAccess(DEFAULT_RULES)
   const moving = {
     database,
     blobs: memoryBlobs(),
@@ -38,11 +40,13 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   }
   const shared = {
     admin,
-    policies: createPolicies({ database, clock: systemClock }),
+    access,
+    policies: createPolicies({ database, clock: systemClock, access }),
     database,
     clock: systemClock,
     transfer: webTransfer,
     keyring: createKeyring({
+      access,
       database,
       clock: systemClock,
       registryId: 'test',
