@@ -23,6 +23,7 @@ export * from './core/archive.ts'
 export { createAccess, DEFAULT_RULES } from './core/access.ts'
 export { createKeyring } from './core/keyring.ts'
 export { createExports, createImports } from './core/moving.ts'
+export { foreignVerifier, verifierOf } from './core/issuers.ts'
 export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
 
 /** Every scope, for the first administrator (R19). */

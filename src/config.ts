@@ -5,7 +5,9 @@
 import * as z from 'zod/mini'
 import en from 'zod/v4/locales/en.js'
 import type { Rules } from './core/access.ts'
+import type { TrustedIssuer } from './core/issuers.ts'
 import { RegistryError } from './errors.ts'
+import { parseIssuers } from './issuers-config.ts'
 
 // The small zod speaks no language unless told to: problems are sentences.
 z.config(en())
@@ -153,6 +155,11 @@ export const SETTINGS = {
     schema: z.enum(['public', 'token']),
     help: 'who may look public keys up: everybody, or whoever has a token',
   },
+  SREG_TRUSTED_ISSUERS: {
+    default: '',
+    schema: z.string(),
+    help: 'issuers (OIDC) whose tokens are accepted, with the rules for them (JSON; docs/issuers.md)',
+  },
   SREG_READ_ONLY: {
     default: 'off',
     schema: z.enum(['on', 'off']),
@@ -285,6 +292,8 @@ export type Config = Readonly<{
   /** Milliseconds. */
   tokenMaxAge: number
   audit: Readonly<{ days: number; rows: number }>
+  /** Whose tokens are accepted besides our own. */
+  issuers: readonly TrustedIssuer[]
   /** Null keeps blobs on disk. */
   s3: S3Config | null
 }>
@@ -368,6 +377,8 @@ export function parseConfig(
   for (const proxy of proxies)
     if (!/^[0-9a-f.:]+(\/\d{1,3})?$/i.test(proxy))
       problems.push(`SREG_TRUSTED_PROXIES: ${JSON.stringify(proxy)} is no address or network`)
+  const trusted = parseIssuers(v.SREG_TRUSTED_ISSUERS ?? '')
+  problems.push(...trusted.problems.map((problem) => `SREG_TRUSTED_ISSUERS: ${problem}`))
   if (problems.length > 0)
     throw new RegistryError(
       'invalid',
@@ -406,6 +417,7 @@ export function parseConfig(
     defaultQuota: v.SREG_DEFAULT_QUOTA || null,
     tokenMaxAge: v.SREG_TOKEN_MAX_AGE * 86_400_000,
     audit: Object.freeze({ days: v.SREG_AUDIT_DAYS, rows: v.SREG_AUDIT_ROWS }),
+    issuers: Object.freeze(trusted.issuers),
     s3:
       v.SREG_S3_BUCKET === ''
         ? null

@@ -19,6 +19,7 @@ import type {
   MovedRow,
   Policy,
   PolicyStanding,
+  Scope,
   SifFacts,
   SignatureFacts,
   Standing,
@@ -489,6 +490,23 @@ export type UsersBook = {
   claimAdmin(claim: string, user: NewUser, token: Omit<NewToken, 'userId'>): Promise<User | null>
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
+  /**
+   * Takes in an identity that another issuer has vouched for (R35), all in one batch: makes its user
+   * (a robot without an entity) and its token's row where they are absent, makes the grant the only
+   * one the user has, and forgets rows of its tokens that ended more than a day ago. The token is bound
+   * to the collection. `disabled` when its user is, or has been deleted; `no collection` when there is
+   * none of that name; both leave everything as it was.
+   */
+  vouch(identity: {
+    userId: string
+    name: string
+    /** issuer|sub. */
+    subject: string
+    token: Pick<NewToken, 'id' | 'name' | 'createdAt' | 'expiresAt'> & { scopes: readonly Scope[] }
+    /** `collection` as entity/collection; 1 reads, 2 contributes. */
+    grant: { id: string; collection: string; level: 1 | 2 }
+    now: Date
+  }): Promise<'ok' | 'disabled' | 'no collection'>
 }
 
 export type NewToken = Omit<
@@ -701,6 +719,13 @@ export type TokenVerifier = {
   /** Signature, issuer, audience and times, without the database; null is an explicit rejection. */
   verify(jwt: string): Promise<Claims | null>
 }
+
+/**
+ * A JSON document that another server has at an https address: status 200 without redirects, at most
+ * 64 KiB, within 5 s, and from no loopback, private or link-local address unless `allowPrivate` (R55).
+ * Everything else throws, with a reason for the log.
+ */
+export type FetchJson = (url: string, options: { allowPrivate: boolean }) => Promise<unknown>
 
 export type Clock = { now(): Date }
 

@@ -10,7 +10,7 @@ import type {
   ScheduledController,
 } from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
-import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
+import { foreignVerifier, tokenIssuer, tokenVerifier, verifierOf } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
@@ -21,6 +21,7 @@ import { d1Database, type D1Binding } from '../databases/d1.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
 import { collectedLog, randomIds, systemClock } from '../system.ts'
 import { workerAssets } from './assets.ts'
+import { workerFetchJson } from './fetch-json.ts'
 import { MIGRATIONS } from './migrations.ts'
 import { workerTransfer } from './transfer.ts'
 
@@ -121,7 +122,17 @@ async function open(env: Env): Promise<Opened> {
     ...(config.setupSecret === null ? {} : { setupSecret: config.setupSecret.reveal() }),
     database,
     blobs,
-    verifier: tokenVerifier({ registryId, keys, clock: systemClock }),
+    verifier: verifierOf(
+      tokenVerifier({ registryId, keys, clock: systemClock }),
+      foreignVerifier({
+        issuers: config.issuers,
+        fetchJson: workerFetchJson,
+        vouch: database.users.vouch,
+        clock: systemClock,
+        ids: randomIds,
+        log,
+      }),
+    ),
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,

@@ -17,6 +17,7 @@ import {
 } from '../../src/core/model.ts'
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
+import { describeIdentities } from './identities.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -2510,6 +2511,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
       })
     })
 
+    describeIdentities(test)
     describeKeys(test)
     describeSignatures(test)
     describeImports(test)
