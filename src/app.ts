@@ -16,13 +16,24 @@ import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
+import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
 import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
-import type { Assets, BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import type {
+  Assets,
+  BlobStore,
+  Clock,
+  Database,
+  Ended,
+  Ids,
+  Log,
+  RateLimiter,
+  TokenVerifier,
+} from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -48,6 +59,7 @@ export type Deps = {
     | 'sweepGrace'
     | 'sweepInterval'
     | 'keys'
+    | 'limits'
     | 'checkSignatures'
     | 'access'
   >
@@ -71,6 +83,7 @@ export type Deps = {
   transfer: Transfer
   /** What the viewer at /docs is made of; without it there is the document only. */
   assets?: Assets
+  limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
   tallyEveryMs?: number
@@ -112,6 +125,7 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    limits: createLimits({ ...deps, tallies, defer }),
     access,
     async authenticate(c: Ctx): Promise<Claims | null> {
       const { operator } = deps

@@ -140,10 +140,9 @@ function explained(more: string | undefined, access: Access): Json {
 
 /** What any row of this access may refuse. */
 function refusalsOf(access: Access): ErrorCode[] {
-  const any: ErrorCode[] = ['rate_limited']
-  if (access === 'open') return any
-  if (access === 'ticket') return [...any, 'denied']
-  return [...any, 'unauthenticated', 'denied', 'unavailable']
+  if (access === 'ticket') return ['denied']
+  if (access === 'open') return ['rate_limited']
+  return ['rate_limited', 'unauthenticated', 'denied', 'unavailable']
 }
 
 function securityOf(access: Access): Json[] {

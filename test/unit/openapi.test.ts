@@ -80,7 +80,8 @@ test('every operation says what it does, under a name of its own', () => {
       name,
     ).toEqual(named)
     expect(operation.responses, name).toHaveProperty('200')
-    expect(operation.responses, name).toHaveProperty('429')
+    const ticket = /^\/v1\/(?:blob|part)$/.test(path)
+    expect(Object.keys(operation.responses).includes('429'), name).toBe(!ticket)
   }
 })
 
