@@ -100,6 +100,9 @@ POST /pks/add                                1222113 1222113 1222113
 GET  /                                       2222112 2222112 2222112
 GET  /auth/tokens                            2222222 2222222 2222222
 GET  /library/:entity/:collection/:container 2222222 2222222 2222222
+GET  /openapi.json                           2222222 2222222 2222222
+GET  /docs                                   2222222 2222222 2222222
+GET  /docs/:file                             2222222 2222222 2222222
 GET  /healthz                                2222222 2222222 2222222
 GET  /readyz                                 2222222 2222222 2222222
 `
@@ -247,154 +250,154 @@ function noUpload(): Opened {
 }
 
 /** A request of each route that names something, good enough to succeed for whoever may. */
-export const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Promise<Call>> =
-  {
-    'POST /v1/build': () => ({ path: '/v1/build', body: {} }),
-    'POST /v1/build-context': () => ({ path: '/v1/build-context', body: {} }),
-    'POST /v1/entities': ({ entity }) => ({ path: '/v1/entities', body: { name: entity } }),
-    'GET /v1/entities/*': ({ entity }) => ({ path: `/v1/entities/${entity}` }),
-    'POST /v1/collections': ({ entityId }) => ({
-      path: '/v1/collections',
-      // private, or the private column's entity would have something to show from here on
-      body: { name: unique('new'), entity: entityId, private: true },
-    }),
-    'GET /v1/collections/*': ({ names }) => ({
-      path: `/v1/collections/${names.split('/').slice(0, 2).join('/')}`,
-    }),
-    'POST /v1/containers': ({ collectionId }) => ({
-      path: '/v1/containers',
-      body: { name: unique('new'), collection: collectionId },
-    }),
-    'GET /v1/containers/*': ({ names }) => ({ path: `/v1/containers/${names}` }),
-    'POST /v1/images': ({ containerId }) => ({
-      path: '/v1/images',
-      body: { hash: `sha256.${anyDigest()}`, container: containerId },
-    }),
-    'GET /v1/images/*': ({ names }) => ({ path: `/v1/images/${names}:latest` }),
-    'DELETE /v1/images/*': ({ names }) => ({ path: `/v1/images/${names}:latest` }),
-    'GET /v1/tags/:id': ({ containerId }) => ({ path: `/v1/tags/${containerId}` }),
-    'POST /v1/tags/:id': (place) => ({
-      path: `/v1/tags/${place.containerId}`,
-      body: { Tag: unique('tag'), ImageID: idOf(place) },
-    }),
-    'GET /v2/tags/:id': ({ containerId }) => ({ path: `/v2/tags/${containerId}` }),
-    'POST /v2/tags/:id': (place) => ({
-      path: `/v2/tags/${place.containerId}`,
-      body: { Arch: 'amd64', Tag: unique('tag'), ImageID: idOf(place) },
-    }),
-    'GET /v1/search': ({ entity }) => ({ path: `/v1/search?value=${entity}` }),
-    'GET /v1/imagefile/*': ({ names }) => ({ path: `/v1/imagefile/${names}:latest` }),
-    'POST /v1/imagefile/*': async (place) => {
-      const { id, bytes } = await single(place, false)
-      return { path: `/v1/imagefile/${id}`, body: bytes }
-    },
-    'POST /v2/imagefile/:id': async (place) => {
-      const { id, bytes } = await single(place, false)
-      return { path: `/v2/imagefile/${id}`, body: { filesize: bytes.length } }
-    },
-    'PUT /v2/imagefile/:id/_complete': async (place) => {
-      const { base } = await single(place, true)
-      return { path: `${base}/_complete`, body: {} }
-    },
-    'POST /v2/imagefile/:id/_multipart': async (place) => {
-      const { base, bytes } = await single(place, false)
-      return { path: `${base}/_multipart`, body: { filesize: bytes.length } }
-    },
-    'PUT /v2/imagefile/:id/_multipart': async (place) => {
-      const { base, uploadID, bytes } = await parts(place, false)
-      const body = { uploadID, partNumber: 1, partSize: bytes.length, sha256sum: sha256(bytes) }
-      return { path: `${base}/_multipart`, body }
-    },
-    'PUT /v2/imagefile/:id/_multipart_complete': async (place) => {
-      const { base, uploadID, etag } = await parts(place, true)
-      const body = { uploadID, completedParts: [{ partNumber: 1, token: etag }] }
-      return { path: `${base}/_multipart_complete`, body }
-    },
-    'PUT /v2/imagefile/:id/_multipart_abort': async (place) => {
-      const { base, uploadID } = await parts(place, true)
-      return { path: `${base}/_multipart_abort`, body: { uploadID } }
-    },
-    'GET /v1/blob': (place) => ({
-      path: place.ticket,
-      // a refused range breaks the connection (R5), and fetch would show no status
-      ...(nothing(place) ? {} : { headers: { range: 'bytes=0-9' } }),
-    }),
-    'PUT /v1/blob': async (place) => {
-      const { url, bytes } = await single(place, false)
-      return { path: url || `/v1/blob?t=${UNSIGNED}`, body: bytes }
-    },
-    'PUT /v1/part': async (place) => {
-      const { url, bytes } = await parts(place, false)
-      return { path: url || `/v1/part?t=${UNSIGNED}`, body: bytes }
-    },
-    'POST /v1/users': () => ({ path: '/v1/users', body: { name: unique('user') } }),
-    'GET /v1/users/:name/tokens': ({ entity }) => ({ path: `/v1/users/${entity}/tokens` }),
-    'POST /v1/tokens': ({ entity }) => ({
-      path: '/v1/tokens',
-      body: { user: entity, name: 'made', scopes: ['pull'] },
-    }),
-    // what is revoked for good is in test/protocol/manage.ts
-    'DELETE /v1/tokens/:id': () => ({ path: `/v1/tokens/${anyId()}` }),
-    'PUT /v1/privacy': ({ names, entity }) => ({
-      path: '/v1/privacy',
-      body: { ref: names.replace(/\/[^/]*$/, ''), private: entity === OWNERS.private },
-    }),
-    'GET /v1/policy': ({ names }) => ({
-      path: `/v1/policy?ref=${encodeURIComponent(names.replace(/\/[^/]*$/, ''))}`,
-    }),
-    'PUT /v1/policy': ({ names }) => ({
-      path: '/v1/policy',
-      body: { ref: names.replace(/\/[^/]*$/, ''), policy: 'off' },
-    }),
-    'POST /v1/exports': () => ({ path: '/v1/exports' }),
-    'GET /v1/exports/blobs/:digest': () => ({ path: `/v1/exports/blobs/${anyDigest()}` }),
-    'POST /v1/imports': () => ({ path: '/v1/imports', body: exportHead() }),
-    // what an import brings is in test/protocol/moving.ts; these name none
-    'POST /v1/imports/:id': () => ({
-      path: `/v1/imports/${anyId()}`,
-      body: { head: exportHead(), rows: 0, sha256: anyDigest() },
-    }),
-    'DELETE /v1/imports/:id': () => ({ path: `/v1/imports/${anyId()}` }),
-    'POST /v1/imports/:id/rows': () => ({
-      path: `/v1/imports/${anyId()}/rows`,
-      body: { rows: [] },
-    }),
-    'POST /v1/imports/:id/blobs/:digest': () => ({
-      path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
-      body: { size: 100 },
-    }),
-    'PUT /v1/imports/:id/blobs/:digest': () => ({
-      path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
-      body: new Uint8Array(100),
-    }),
-    'PUT /v1/imports/:id/blobs/:digest/:part': () => ({
-      path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/1`,
-      body: new Uint8Array(100),
-    }),
-    'POST /v1/imports/:id/blobs/:digest/parts': () => ({
-      path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/parts`,
-      body: { parts: [] },
-    }),
-    'POST /v1/first-admin': () => ({ path: '/v1/first-admin', body: { secret: anyDigest() } }),
-    'GET /v1/keys/:fingerprint': ({ key }) => ({ path: `/v1/keys/${key.fingerprint}` }),
-    'DELETE /v1/keys/:fingerprint': ({ key }) => ({ path: `/v1/keys/${key.fingerprint}` }),
-    'POST /v1/keys/:fingerprint/challenge': ({ key }) => ({
-      path: `/v1/keys/${key.fingerprint}/challenge`,
-    }),
-    // with the caller's own challenge where they get one: whoever signs with the key owns it
-    'POST /v1/keys/:fingerprint/claim': async ({ key }, caller) => {
-      const path = `/v1/keys/${key.fingerprint}`
-      const { json } = await caller.call('POST', `${path}/challenge`)
-      const signed = await clearSign(json?.data?.challenge ?? 'nothing', key)
-      return { path: `${path}/claim`, body: { signed } }
-    },
-    'GET /pks/lookup': ({ key }) => ({ path: `/pks/lookup?op=get&search=0x${key.fingerprint}` }),
-    'POST /pks/add': async () => {
-      const { armor } = await makeKey(unique('Added '))
-      return { path: '/pks/add', body: new URLSearchParams({ keytext: armor }).toString() }
-    },
-    'GET /library/:entity/:collection/:container': ({ names }) => ({ path: `/library/${names}` }),
-  }
+const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Promise<Call>> = {
+  'POST /v1/build': () => ({ path: '/v1/build', body: {} }),
+  'POST /v1/build-context': () => ({ path: '/v1/build-context', body: {} }),
+  'POST /v1/entities': ({ entity }) => ({ path: '/v1/entities', body: { name: entity } }),
+  'GET /v1/entities/*': ({ entity }) => ({ path: `/v1/entities/${entity}` }),
+  'POST /v1/collections': ({ entityId }) => ({
+    path: '/v1/collections',
+    // private, or the private column's entity would have something to show from here on
+    body: { name: unique('new'), entity: entityId, private: true },
+  }),
+  'GET /v1/collections/*': ({ names }) => ({
+    path: `/v1/collections/${names.split('/').slice(0, 2).join('/')}`,
+  }),
+  'POST /v1/containers': ({ collectionId }) => ({
+    path: '/v1/containers',
+    body: { name: unique('new'), collection: collectionId },
+  }),
+  'GET /v1/containers/*': ({ names }) => ({ path: `/v1/containers/${names}` }),
+  'POST /v1/images': ({ containerId }) => ({
+    path: '/v1/images',
+    body: { hash: `sha256.${anyDigest()}`, container: containerId },
+  }),
+  'GET /v1/images/*': ({ names }) => ({ path: `/v1/images/${names}:latest` }),
+  'DELETE /v1/images/*': ({ names }) => ({ path: `/v1/images/${names}:latest` }),
+  'GET /v1/tags/:id': ({ containerId }) => ({ path: `/v1/tags/${containerId}` }),
+  'POST /v1/tags/:id': (place) => ({
+    path: `/v1/tags/${place.containerId}`,
+    body: { Tag: unique('tag'), ImageID: idOf(place) },
+  }),
+  'GET /v2/tags/:id': ({ containerId }) => ({ path: `/v2/tags/${containerId}` }),
+  'POST /v2/tags/:id': (place) => ({
+    path: `/v2/tags/${place.containerId}`,
+    body: { Arch: 'amd64', Tag: unique('tag'), ImageID: idOf(place) },
+  }),
+  'GET /v1/search': ({ entity }) => ({ path: `/v1/search?value=${entity}` }),
+  'GET /v1/imagefile/*': ({ names }) => ({ path: `/v1/imagefile/${names}:latest` }),
+  'POST /v1/imagefile/*': async (place) => {
+    const { id, bytes } = await single(place, false)
+    return { path: `/v1/imagefile/${id}`, body: bytes }
+  },
+  'POST /v2/imagefile/:id': async (place) => {
+    const { id, bytes } = await single(place, false)
+    return { path: `/v2/imagefile/${id}`, body: { filesize: bytes.length } }
+  },
+  'PUT /v2/imagefile/:id/_complete': async (place) => {
+    const { base } = await single(place, true)
+    return { path: `${base}/_complete`, body: {} }
+  },
+  'POST /v2/imagefile/:id/_multipart': async (place) => {
+    const { base, bytes } = await single(place, false)
+    return { path: `${base}/_multipart`, body: { filesize: bytes.length } }
+  },
+  'PUT /v2/imagefile/:id/_multipart': async (place) => {
+    const { base, uploadID, bytes } = await parts(place, false)
+    const body = { uploadID, partNumber: 1, partSize: bytes.length, sha256sum: sha256(bytes) }
+    return { path: `${base}/_multipart`, body }
+  },
+  'PUT /v2/imagefile/:id/_multipart_complete': async (place) => {
+    const { base, uploadID, etag } = await parts(place, true)
+    const body = { uploadID, completedParts: [{ partNumber: 1, token: etag }] }
+    return { path: `${base}/_multipart_complete`, body }
+  },
+  'PUT /v2/imagefile/:id/_multipart_abort': async (place) => {
+    const { base, uploadID } = await parts(place, true)
+    return { path: `${base}/_multipart_abort`, body: { uploadID } }
+  },
+  'GET /v1/blob': (place) => ({
+    path: place.ticket,
+    // a refused range breaks the connection (R5), and fetch would show no status
+    ...(nothing(place) ? {} : { headers: { range: 'bytes=0-9' } }),
+  }),
+  'PUT /v1/blob': async (place) => {
+    const { url, bytes } = await single(place, false)
+    return { path: url || `/v1/blob?t=${UNSIGNED}`, body: bytes }
+  },
+  'PUT /v1/part': async (place) => {
+    const { url, bytes } = await parts(place, false)
+    return { path: url || `/v1/part?t=${UNSIGNED}`, body: bytes }
+  },
+  'POST /v1/users': () => ({ path: '/v1/users', body: { name: unique('user') } }),
+  'GET /v1/users/:name/tokens': ({ entity }) => ({ path: `/v1/users/${entity}/tokens` }),
+  'POST /v1/tokens': ({ entity }) => ({
+    path: '/v1/tokens',
+    body: { user: entity, name: 'made', scopes: ['pull'] },
+  }),
+  // what is revoked for good is in test/protocol/manage.ts
+  'DELETE /v1/tokens/:id': () => ({ path: `/v1/tokens/${anyId()}` }),
+  'PUT /v1/privacy': ({ names, entity }) => ({
+    path: '/v1/privacy',
+    body: { ref: names.replace(/\/[^/]*$/, ''), private: entity === OWNERS.private },
+  }),
+  'GET /v1/policy': ({ names }) => ({
+    path: `/v1/policy?ref=${encodeURIComponent(names.replace(/\/[^/]*$/, ''))}`,
+  }),
+  'PUT /v1/policy': ({ names }) => ({
+    path: '/v1/policy',
+    body: { ref: names.replace(/\/[^/]*$/, ''), policy: 'off' },
+  }),
+  'POST /v1/exports': () => ({ path: '/v1/exports' }),
+  'GET /v1/exports/blobs/:digest': () => ({ path: `/v1/exports/blobs/${anyDigest()}` }),
+  'POST /v1/imports': () => ({ path: '/v1/imports', body: exportHead() }),
+  // what an import brings is in test/protocol/moving.ts; these name none
+  'POST /v1/imports/:id': () => ({
+    path: `/v1/imports/${anyId()}`,
+    body: { head: exportHead(), rows: 0, sha256: anyDigest() },
+  }),
+  'DELETE /v1/imports/:id': () => ({ path: `/v1/imports/${anyId()}` }),
+  'POST /v1/imports/:id/rows': () => ({
+    path: `/v1/imports/${anyId()}/rows`,
+    body: { rows: [] },
+  }),
+  'POST /v1/imports/:id/blobs/:digest': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
+    body: { size: 100 },
+  }),
+  'PUT /v1/imports/:id/blobs/:digest': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
+    body: new Uint8Array(100),
+  }),
+  'PUT /v1/imports/:id/blobs/:digest/:part': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/1`,
+    body: new Uint8Array(100),
+  }),
+  'POST /v1/imports/:id/blobs/:digest/parts': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/parts`,
+    body: { parts: [] },
+  }),
+  'POST /v1/first-admin': () => ({ path: '/v1/first-admin', body: { secret: anyDigest() } }),
+  'GET /v1/keys/:fingerprint': ({ key }) => ({ path: `/v1/keys/${key.fingerprint}` }),
+  'DELETE /v1/keys/:fingerprint': ({ key }) => ({ path: `/v1/keys/${key.fingerprint}` }),
+  'POST /v1/keys/:fingerprint/challenge': ({ key }) => ({
+    path: `/v1/keys/${key.fingerprint}/challenge`,
+  }),
+  // with the caller's own challenge where they get one: whoever signs with the key owns it
+  'POST /v1/keys/:fingerprint/claim': async ({ key }, caller) => {
+    const path = `/v1/keys/${key.fingerprint}`
+    const { json } = await caller.call('POST', `${path}/challenge`)
+    const signed = await clearSign(json?.data?.challenge ?? 'nothing', key)
+    return { path: `${path}/claim`, body: { signed } }
+  },
+  'GET /pks/lookup': ({ key }) => ({ path: `/pks/lookup?op=get&search=0x${key.fingerprint}` }),
+  'POST /pks/add': async () => {
+    const { armor } = await makeKey(unique('Added '))
+    return { path: '/pks/add', body: new URLSearchParams({ keytext: armor }).toString() }
+  },
+  'GET /docs/:file': () => ({ path: '/docs/start.js' }),
+  'GET /library/:entity/:collection/:container': ({ names }) => ({ path: `/library/${names}` }),
+}
 
 /** Every row of every protocol's table, as the source has it. */
 export function routesInSource(): string[] {
@@ -1194,3 +1197,5 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
     })
   })
 }
+
+export { CALLS }
