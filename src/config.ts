@@ -155,11 +155,6 @@ export const SETTINGS = {
     schema: z.enum(['public', 'token']),
     help: 'who may look public keys up: everybody, or whoever has a token',
   },
-  SREG_TRUSTED_ISSUERS: {
-    default: '',
-    schema: z.string(),
-    help: 'issuers (OIDC) whose tokens are accepted, with the rules for them (JSON; docs/issuers.md)',
-  },
   SREG_READ_ONLY: {
     default: 'off',
     schema: z.enum(['on', 'off']),
@@ -209,6 +204,11 @@ export const SETTINGS = {
     default: '1000000',
     schema: whole(1000),
     help: 'entries that the audit log keeps at most',
+  },
+  SREG_TRUSTED_ISSUERS: {
+    default: '',
+    schema: z.string(),
+    help: 'issuers (OIDC) whose tokens are accepted, with the rules for them (JSON; docs/issuers.md)',
   },
   SREG_S3_BUCKET: {
     default: '',
