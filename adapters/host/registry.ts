@@ -15,6 +15,7 @@ import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
 import { bind, bindBucket } from '../bind.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
+import { memoryLimiter } from '../limits/memory.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import {
   lockDataFolder,
@@ -95,6 +96,7 @@ export async function startRegistry(
       keys,
       issuer,
       transfer: await platform.transfer(),
+      limiter: memoryLimiter({ clock }),
       ended,
       clock,
       ids,
