@@ -199,10 +199,10 @@ export function describeIssuers(
     })
 
     test.each(['moved', 'large', 'broken'])('keys that are %s are 503', async (issuer) => {
-      const before = asked.length
+      const before = platform.asked.length
       const answer = await (await client({}, { issuer })).call('GET', '/v1/entities/lab')
       expectRefusal(answer, 503, /try again/)
-      expect(asked.slice(before)).toEqual([`/${issuer}/jwks`])
+      expect(platform.asked.slice(before)).toEqual([`/${issuer}/jwks`])
     })
 
     test('an issuer at a private address is not even asked, unless that is allowed', async ({
