@@ -34,6 +34,9 @@ const named =
   (value) =>
     typeof value === 'string' && checkName(kind, value) === value
 
+/** A user's, or that of an identity which another issuer vouches for (issuers.ts). */
+const userName: Check = (value) => matches(/^oidc:[0-9a-f]{12}$/)(value) || named('user')(value)
+
 const fingerprint = matches(/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/)
 /** Empty: bound to nothing. */
 const binding: Check = (value) => value === '' || id(value)
@@ -44,7 +47,7 @@ const times = { createdAt: time, updatedAt: time }
 const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
   user: {
     id,
-    name: named('user'),
+    name: userName,
     role: matches(/^(admin|staff|user|robot)$/),
     disabled: flag,
     createdAt: time,

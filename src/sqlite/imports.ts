@@ -1,5 +1,5 @@
 /** Rows on their way out, in pages, and on their way in: staged, then made visible in one batch. */
-import { and, asc, eq, gt, sql, type SQL } from 'drizzle-orm'
+import { and, asc, eq, gt, isNull, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import type { MovedKind, MovedRow } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
@@ -106,7 +106,12 @@ export function sqliteExports(handle: Handle): ExportsBook {
       db
         .select()
         .from(t.tokens)
-        .where(byId(t.tokens.id))
+        .where(
+          and(
+            byId(t.tokens.id),
+            sql`user_id not in (select id from users where subject is not null)`,
+          ),
+        )
         .orderBy(asc(t.tokens.id))
         .limit(p('limit')),
     ),
