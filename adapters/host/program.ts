@@ -6,13 +6,8 @@ import { fileURLToPath } from 'node:url'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { App } from '../../src/app.ts'
-<<<<<<< HEAD
-import type { TokenIssuer } from '../../src/core/tokens.ts'
-import type { Database, Log } from '../../src/ports.ts'
-=======
 import type { TokenIssuer } from '../../src/admin.ts'
-import type { Database } from '../../src/ports.ts'
->>>>>>> w-base
+import type { Database, Log } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import { localApi } from './api.ts'

@@ -144,7 +144,11 @@ describe('a registry moves by one file', () => {
       const { admin: books, close } = await openAdmin(of)
       const users = await books.listUsers()
       close()
-      return users.map(({ name, role, managerId }) => [name, role, managerId]).toSorted()
+      // whom another issuer vouches for comes back by itself
+      return users
+        .filter(({ name }) => !name.startsWith('oidc:'))
+        .map(({ name, role, managerId }) => [name, role, managerId])
+        .toSorted()
     }
     expect(await roles(data)).toEqual(await roles(source.data))
     expect(await roles(data)).toContainEqual(['sven', 'staff', null])
