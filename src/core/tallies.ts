@@ -8,6 +8,16 @@ const TOKEN_USE_MS = 3_600_000
 /** Tokens remembered as noted; forgetting one costs a write. */
 const REMEMBERED = 10_000
 
+const WEEK_MS = 7 * 86_400_000
+/** The first Monday, 00:00 UTC, after the day that times are counted from. */
+const MONDAY_MS = 4 * 86_400_000
+
+/** The first moment of the week that `now` is in. */
+export function weekOf(now: Date): Date {
+  const at = now.getTime()
+  return new Date(at - ((at - MONDAY_MS) % WEEK_MS))
+}
+
 export type Tallies = ReturnType<typeof createTallies>
 
 /**
@@ -35,7 +45,8 @@ export function createTallies({
     used = new Set()
     const now = clock.now()
     flushedAt = now.getTime()
-    await database.catalog.countDownloads(counts)
+    // pulls of the last seconds of a week count as the next one's
+    await database.catalog.countDownloads(counts, weekOf(now))
     await database.tokens.touch(tokens, now)
   }
 

@@ -7,8 +7,12 @@ import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Claims } from '../core/model.ts'
 import type { Policies } from '../core/policies.ts'
+import type { Popularity } from '../core/popularity.ts'
+import type { Quotas } from '../core/quotas.ts'
+import type { Shares } from '../core/shares.ts'
 import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
+import type { OriginConfig } from '../http/origin.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
@@ -16,6 +20,9 @@ import type { Exports, Imports } from '../core/moving.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
+import { popularityHandlers } from './popularity.ts'
+import { quotaHandlers } from './quotas.ts'
+import { shareHandlers } from './shares.ts'
 
 export type ManageDeps = {
   admin: Admin
@@ -25,6 +32,10 @@ export type ManageDeps = {
   transfer: Transfer
   keyring: Keyring
   policies: Policies
+  quotas: Quotas
+  popularity: Popularity
+  shares: Shares
+  config: OriginConfig
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -36,6 +47,9 @@ export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
   const moving = movingHandlers(deps)
   const keys = keyHandlers(deps)
+  const quotas = quotaHandlers(deps)
+  const popularity = popularityHandlers(deps)
+  const shares = shareHandlers(deps)
 
   // prettier-ignore
   const routes: Route[] = [
@@ -47,6 +61,15 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
+    { method: 'GET', path: '/v1/usage', access: 'token', handler: quotas.usage },
+    { method: 'PUT', path: '/v1/quota', access: 'admin', handler: quotas.set },
+    { method: 'GET', path: '/v1/stats', access: 'read', handler: popularity.stats },
+    { method: 'GET', path: '/v1/stars', access: 'token', handler: popularity.stars },
+    { method: 'PUT', path: '/v1/stars', access: 'token', handler: popularity.star },
+    { method: 'DELETE', path: '/v1/stars', access: 'token', handler: popularity.unstar },
+    { method: 'GET', path: '/v1/shares', access: 'token', handler: shares.list },
+    { method: 'POST', path: '/v1/shares', access: 'push', handler: shares.create },
+    { method: 'DELETE', path: '/v1/shares/:id', access: 'token', handler: shares.revoke },
     { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },
