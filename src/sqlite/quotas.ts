@@ -3,7 +3,16 @@ import { asc, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { QuotasBook } from '../ports.ts'
 import { guarded } from './failure.ts'
-import { audited, dropGuard, p, text, writerStands, writerValues } from './fragments.ts'
+import {
+  audited,
+  dropGuard,
+  mayWrite,
+  ofImage,
+  p,
+  text,
+  writerStands,
+  writerValues,
+} from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { named } from './rows.ts'
 import * as t from './schema.ts'
@@ -39,7 +48,8 @@ export const withinQuotaNow: SQL = fits(sql`0`)
 
 /**
  * Why bytes were refused, with figures of that entity alone (R29): those of now, for the guard that
- * failed can tell none.
+ * failed can tell none. SQLite looks at later columns of the guard first, so it may be that the writer
+ * had lost the right to write as well: then the figures are none of theirs.
  */
 export function overQuota(handle: Handle) {
   const figures = prepare(() =>
@@ -49,13 +59,25 @@ export function overQuota(handle: Handle) {
         used: sql<number>`qe.used`.as('used'),
         reserved: sql<number>`${reserved(entityOfImage, p('digest').getSQL())}`.as('reserved'),
         allowed: sql<number>`${allowed}`.as('allowed'),
+        mayWrite: sql<number>`${mayWrite(ofImage, 2)}`.as('mayWrite'),
       })
       .from(sql`entities qe`)
       .where(sql`qe.id = ${entityOfImage}`),
   )
   return async (values: Record<string, unknown>): Promise<RegistryError> => {
     const [rows] = await handle.read(figures(values))
-    const { name = '', used = 0, reserved: coming = 0, allowed: most = 0 } = rows[0] ?? {}
+    const {
+      name = '',
+      used = 0,
+      reserved: coming = 0,
+      allowed: most = 0,
+      mayWrite: may,
+    } = rows[0] ?? {}
+    if (may === 0)
+      return new RegistryError(
+        'denied',
+        'You may not write here: the token or the right to write has ended.',
+      )
     const onTheWay = coming === 0 ? '' : `, with ${inUnits(coming)} more on their way`
     return new RegistryError(
       'quota_exceeded',

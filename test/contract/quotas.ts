@@ -283,7 +283,7 @@ export function describeQuotas(test: Test): void {
       expect((await popularity.starred(bob.viewer, at())).value).toEqual([])
       await expectRefused(world, 'denied', () => star(bob, false))
       const none = { containerId: newId(), given: true, by: bob.writer }
-      await expectRefused(world, 'denied', () => popularity.setStar(none))
+      await expectRefused(world, 'not_found', () => popularity.setStar(none))
       await star(who, true)
       await world.database.tokens.revoke(who.tokenId, at())
       await expectRefused(world, 'denied', () => star(who, false))
