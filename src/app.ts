@@ -6,6 +6,7 @@ import { createAccess } from './core/access.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
+import { SCOPES, type Claims } from './core/model.ts'
 import { createPolicies } from './core/policies.ts'
 import { createPopularity } from './core/popularity.ts'
 import { createQuotas } from './core/quotas.ts'
@@ -18,12 +19,22 @@ import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
+import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
-import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import type {
+  BlobStore,
+  Clock,
+  Database,
+  Ended,
+  Ids,
+  Log,
+  RateLimiter,
+  TokenVerifier,
+} from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -35,7 +46,7 @@ export {
   type Transfer,
 } from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
-export { isTrusted } from './http/origin.ts'
+export { isTrusted, parseAddress } from './http/origin.ts'
 export { ENDED_MS, type Sweep, type SweepBudget, type SweepReport } from './core/sweep.ts'
 
 export type Deps = {
@@ -49,6 +60,7 @@ export type Deps = {
     | 'sweepGrace'
     | 'sweepInterval'
     | 'keys'
+    | 'limits'
     | 'checkSignatures'
     | 'access'
     | 'defaultQuota'
@@ -64,11 +76,14 @@ export type Deps = {
   database: Database
   blobs: BlobStore
   verifier: TokenVerifier
+  /** In process, on the command line beside a data folder: who asks (`cli:` and a name), without a token. */
+  operator?: string
   /** Public keys (JWK) that tokens are verified with. */
   keys: JWK[]
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
   tallyEveryMs?: number
@@ -78,6 +93,9 @@ export type Deps = {
   /** For a sweep that runs where no process lives between two requests, in small steps. */
   sweep?: { budget: SweepBudget; persistent: boolean }
 }
+
+/** The last moment that JavaScript knows. */
+const FOREVER = new Date(8.64e15)
 
 export type App = {
   /** Answers one request; `connection` says what only the runtime knows about it. */
@@ -108,8 +126,12 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    limits: createLimits({ ...deps, tallies, defer }),
     access,
-    async authenticate(c: Ctx) {
+    async authenticate(c: Ctx): Promise<Claims | null> {
+      const { operator } = deps
+      if (operator !== undefined)
+        return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
       const claims = await authenticate(c, deps.verifier)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))

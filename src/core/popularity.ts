@@ -5,11 +5,10 @@ import { absent, identify, type Access } from './access.ts'
 import { containerFacts, writerOf } from './catalog.ts'
 import type { Claims } from './model.ts'
 import { parsePath } from './ref.ts'
-import { weekOf } from './tallies.ts'
+import { WEEK_MS, windowOf } from './tallies.ts'
 
 /** Weeks that are shown, this one included. */
 const WEEKS = 12
-const WEEK_MS = 7 * 86_400_000
 
 export type Popularity = ReturnType<typeof createPopularity>
 
@@ -41,7 +40,7 @@ export function createPopularity(deps: { database: Database; clock: Clock; acces
     /** Pulls in all and in the last weeks (those without too, oldest first), and stars. */
     async stats(ref: string, claims: Claims | null) {
       const { container } = await find(ref, 'see', claims)
-      const last = weekOf(clock.now()).getTime()
+      const last = windowOf(clock.now(), WEEK_MS).begin.getTime()
       const first = new Date(last - (WEEKS - 1) * WEEK_MS)
       const counts = new Map(
         (await database.popularity.weeks(container.id, first)).map(({ week, count }) => [

@@ -19,6 +19,8 @@ export const ENDED_MS = 7 * 24 * HOUR_MS
 /** Weeks of pulls are kept for a year, links that are over for a month. */
 const WEEKS_MS = 366 * 24 * HOUR_MS
 const SHARES_MS = 30 * 24 * HOUR_MS
+/** Windows of limits are a week long at most. */
+const COUNTED_MS = 8 * 24 * HOUR_MS
 /** Closed uploads answer "done" again for this long (R20). */
 const CLOSED_MS = HOUR_MS
 
@@ -176,6 +178,7 @@ export function createSweep(deps: {
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
     await database.popularity.forgetWeeks(new Date(now.getTime() - WEEKS_MS))
     await database.shares.prune(new Date(now.getTime() - SHARES_MS))
+    await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
     return report
   }
 

@@ -12,6 +12,7 @@ import type { Ctx } from '../http/context.ts'
 import { data, envelope, errorHeaders, PRIVATE } from '../http/json-resp.ts'
 import { originOf } from '../http/origin.ts'
 import { ifRangeHolds, noneMatches, parseRange, rangeHeaders } from '../http/range.ts'
+import type { PullLimits } from '../ports.ts'
 import { ticketMark, type Purpose, type TicketFields } from '../http/ticket.ts'
 import {
   abortedParts,
@@ -138,7 +139,8 @@ export function imagefileHandlers(deps: LibraryDeps) {
     )
   }
 
-  const redirect = (c: Ctx, url: string) => c.body(null, 303, { ...PRIVATE, Location: url })
+  const redirect = (c: Ctx, url: string, headers: Record<string, string> = {}) =>
+    c.body(null, 303, { ...PRIVATE, ...headers, Location: url })
   const blobUrl = (c: Ctx, fields: Partial<TicketFields>, notAfter: Date) =>
     `${originOf(c, config)}/v1/blob?t=${tickets.sign('get', fields, notAfter)}`
 
@@ -163,20 +165,32 @@ export function imagefileHandlers(deps: LibraryDeps) {
     async download(c: Ctx): Promise<Response> {
       const who = claims(c)
       const ref = parseRef(pathAfter(c, '/v1/imagefile/'), config)
-      const image = await catalog.image(ref, archOf(c), who, 'download')
+      const arch = archOf(c)
+      const asked = c.req.header('range') !== undefined
+      const condition = c.req.header('if-none-match')
+      const week = c.req.method === 'GET' ? deps.limits.pulls() : null
+      let told: Record<string, string> = {}
+      const pulled = async (limits: PullLimits) => {
+        const found = await catalog.pull(ref, arch, who, { ...limits, counts: !asked })
+        told = deps.limits.pulled(c, found.counted)
+        return found
+      }
+      let image =
+        week === null || condition !== undefined
+          ? await catalog.image(ref, arch, who, 'download')
+          : await pulled(week)
       const etag = `"sha256.${image.digest}"`
       const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
       const filename = `${image.containerName}_${tag}.sif`
-      if (noneMatches(c.req.header('if-none-match'), etag))
-        return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (noneMatches(condition, etag)) return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (week !== null && condition !== undefined) image = await pulled(week)
       if (c.req.method === 'GET') {
-        const asked = c.req.header('range') !== undefined
         // a range that begins later goes on with a pull
         if (!/^bytes=(?!0-)/.test(c.req.header('range') ?? ''))
           deps.defer(c, tallies.pull(image.containerId))
         const notAfter = getDeadline(clock.now(), image.blob.size)
         const url = asked ? null : await storeUrl(c, image.blob, notAfter, filename)
-        if (url !== null) return redirect(c, url)
+        if (url !== null) return redirect(c, url, told)
         if (image.blob.size >= REDIRECT_FROM && !asked) {
           const fields: Partial<TicketFields> = {
             method: 'GET',
@@ -187,11 +201,12 @@ export function imagefileHandlers(deps: LibraryDeps) {
             ...image.blob,
             sha256: image.digest,
           }
-          return redirect(c, blobUrl(c, fields, notAfter))
+          return redirect(c, blobUrl(c, fields, notAfter), told)
         }
       }
       return serve(c, image.blob, etag, {
         ...FILE_HEADERS,
+        ...told,
         'Content-Disposition': `attachment; filename="${filename}"`,
       })
     },

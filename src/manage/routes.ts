@@ -5,15 +5,13 @@
 import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
-import type { Claims } from '../core/model.ts'
 import type { Policies } from '../core/policies.ts'
 import type { Popularity } from '../core/popularity.ts'
 import type { Quotas } from '../core/quotas.ts'
 import type { Shares } from '../core/shares.ts'
-import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
 import type { OriginConfig } from '../http/origin.ts'
-import { defineRoutes, type Route } from '../http/routes.ts'
+import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
@@ -24,7 +22,7 @@ import { popularityHandlers } from './popularity.ts'
 import { quotaHandlers } from './quotas.ts'
 import { shareHandlers } from './shares.ts'
 
-export type ManageDeps = {
+export type ManageDeps = RouteDeps & {
   admin: Admin
   access: Access
   database: Pick<Database, 'tokens'>
@@ -40,7 +38,6 @@ export type ManageDeps = {
   imports: Imports
   /** Good once for an administrator's token (R19). */
   setupSecret?: string
-  authenticate: (c: Ctx) => Promise<Claims | null>
 }
 
 export function manageRoutes(deps: ManageDeps) {
@@ -70,7 +67,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'GET', path: '/v1/shares', access: 'token', handler: shares.list },
     { method: 'POST', path: '/v1/shares', access: 'push', handler: shares.create },
     { method: 'DELETE', path: '/v1/shares/:id', access: 'token', handler: shares.revoke },
-    { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+    { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },
     { method: 'GET', path: '/v1/keys/:fingerprint', access: 'read', handler: keys.show },

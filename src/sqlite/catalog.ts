@@ -1,5 +1,5 @@
 /** Entities to tags, and search over them. */
-import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
+import { and, eq, isNotNull, not, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
@@ -21,6 +21,7 @@ import {
   unindexImages,
   searchScope,
   viewerManages,
+  viewerContributes,
   viewerValues,
   visibleCollection,
   visibleContainer,
@@ -154,6 +155,39 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
     ),
   })
+  /** Where the image that the selector means lies, if the viewer can see it and may not write there. */
+  const pulled = (within: SQL | undefined, by: ImageSelector['by']) =>
+    by === 'tag'
+      ? sql`select containers.id as container, collections.id as collection from tags join images on images.id = tags.image_id join containers on containers.id = tags.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), tagged, visibleContainer, not(viewerContributes))}`
+      : sql`select containers.id as container, collections.id as collection from images join containers on containers.id = images.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), eq(t.images.digest, text('digest')), visibleContainer, not(viewerContributes))}`
+  const pulls = (within: SQL | undefined, by: ImageSelector['by']) => {
+    const place = pulled(within, by)
+    const due = sql`select 'limit.week.container.' || container as name, ${p('perContainer')} as most from (${place}) where ${p('perContainer')} > 0 union all select 'limit.week.collection.' || collection as name, ${p('perCollection')} as most from (${place}) where ${p('perCollection')} > 0`
+    const full = sql`select d.name as name, k.count as count from (${due}) d join counters k on k.name = d.name and k.period = ${p('week')} where k.count >= d.most`
+    return {
+      full: prepare(() =>
+        db
+          .select({ name: sql<string>`name`.as('name'), count: sql<number>`count`.as('count') })
+          .from(sql`(${full})`),
+      ),
+      count: prepare(() =>
+        db
+          .insert(t.counters)
+          .select(
+            sql`select name, ${p('week')} as period, 1 as count from (${due}) where ${p('counts')} = 1 and not exists (${full})`,
+          )
+          .onConflictDoUpdate({
+            target: [t.counters.name, t.counters.period],
+            set: { count: sql`${t.counters.count} + 1` },
+          })
+          .returning({ name: t.counters.name, count: t.counters.count }),
+      ),
+    }
+  }
+  const pullsOf = {
+    named: { tag: pulls(inEntity.named, 'tag'), digest: pulls(inEntity.named, 'digest') },
+    unique: { tag: pulls(inEntity.unique, 'tag'), digest: pulls(inEntity.unique, 'digest') },
+  }
   const paths = { named: perPath(inEntity.named), unique: perPath(inEntity.unique) }
   const pathOf = (path: LookupPath) => (path.entity === null ? paths.unique : paths.named)
 
@@ -760,6 +794,38 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return see(viewer, values, [imageStatement(path, selector, values)] as const, ([image]) =>
         image[0] === undefined ? null : toImage(image[0]),
       )
+    },
+
+    async pullImage(path, selector, viewer, now, week) {
+      const values = {
+        ...viewerValues(viewer, now),
+        ...path,
+        ...selector,
+        week: week.begin.getTime(),
+        counts: week.counts ? 1 : 0,
+        perContainer: week.container,
+        perCollection: week.collection,
+      }
+      const counting = pullsOf[path.entity === null ? 'unique' : 'named'][selector.by]
+      const [stands, image, full, counts] = await handle.write(
+        standing(values),
+        imageStatement(path, selector, values),
+        counting.full(values),
+        counting.count(values),
+      )
+      const counted = [
+        ...full.map((row) => ({ ...row, full: true })),
+        ...counts.map((row) => ({ ...row, full: false })),
+      ].map(({ name, ...row }) => ({
+        of: name.startsWith('limit.week.container.')
+          ? ('container' as const)
+          : ('collection' as const),
+        ...row,
+      }))
+      return {
+        standing: toStanding(stands[0]),
+        value: { image: image[0] === undefined ? null : toImage(image[0]), counted },
+      }
     },
 
     async entityById(id, viewer, now) {

@@ -2,6 +2,7 @@
 import { sql } from 'drizzle-orm'
 import type { Database } from '../ports.ts'
 import { sqliteCatalog } from './catalog.ts'
+import { sqliteCounters } from './counters.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
@@ -36,6 +37,7 @@ export function sqliteDatabase(handle: Handle): Database {
     quotas: sqliteQuotas(handle),
     popularity: sqlitePopularity(handle),
     shares: sqliteShares(handle),
+    counters: sqliteCounters(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),
     imports: sqliteImports(handle),

@@ -599,7 +599,7 @@ const namings = (n: Named, mine: { containerId: string; uploadID: string }): Cal
 /** Everything an asker can tell two answers apart by, with the asked-for names taken out. */
 function shape(answer: Answer, names: Record<string, string>): string {
   const headers = [...answer.headers]
-    .filter(([header]) => header !== 'date' && header !== 'x-request-id')
+    .filter(([header]) => !['date', 'x-request-id', 'ratelimit'].includes(header))
     .map(([header, value]) => `${header}: ${value}`)
   const text = [answer.status, ...headers, answer.text].join('\n')
   return Object.entries(names).reduce(
