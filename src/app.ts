@@ -21,11 +21,13 @@ import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
 import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
+import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
 import type {
+  Assets,
   BlobStore,
   Clock,
   Database,
@@ -83,6 +85,8 @@ export type Deps = {
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  /** What the viewer at /docs is made of; without it there is the document only. */
+  assets?: Assets
   limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
@@ -168,8 +172,7 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
-  root.route(
-    '/',
+  const protocols = [
     manageRoutes({
       ...common,
       admin: createAdmin(deps),
@@ -181,9 +184,6 @@ export function createApp(deps: Deps): App {
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
-  )
-  root.route(
-    '/',
     libraryRoutes({
       ...common,
       tickets,
@@ -193,9 +193,15 @@ export function createApp(deps: Deps): App {
       tallies,
       defer,
     }),
-  )
-  root.route('/', hkpRoutes({ ...common, keyring, policy: config.keys }))
-  root.route('/', webRoutes(common))
+    hkpRoutes({ ...common, keyring, policy: config.keys }),
+  ]
+  const { version } = deps
+  const document = () => {
+    const tables = [...protocols, web].map(({ table }) => table)
+    return openApi(tables, { version, publicUrl: config.publicUrl })
+  }
+  const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
+  for (const protocol of [...protocols, web]) root.route('/', protocol)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

@@ -164,6 +164,15 @@ export type DirectTransfers = {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Assets
+
+/** Files of others that pages need, as they were published. */
+export type Assets = {
+  /** The whole file of that name (no folders), or null. */
+  get(name: string): Promise<Uint8Array | null>
+}
+
+// ---------------------------------------------------------------------------------------------
 // Database: books opened together. Every method is one atomic unit and one round trip.
 
 /** Who looks, as the database needs to know it: a verified token (claims of its JWT), or nobody. */

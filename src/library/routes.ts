@@ -11,6 +11,7 @@ import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Tickets } from '../http/ticket.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { BlobStore, Clock, Database, Ended } from '../ports.ts'
+import { described } from './about.ts'
 import { catalogHandlers } from './catalog.ts'
 import { discoveryHandlers } from './discovery.ts'
 import { imagefileHandlers } from './imagefile.ts'
@@ -79,5 +80,6 @@ export function libraryRoutes(deps: LibraryDeps) {
     { method: 'PUT', path: '/v1/blob', access: 'ticket', handler: file.putWhole },
     { method: 'PUT', path: '/v1/part', access: 'ticket', handler: file.putPart },
   ]
-  return defineRoutes({ routes, owns: ['/v1/*', '/v2/*', '/assets/*'], onError, deps })
+  const owns = ['/v1/*', '/v2/*', '/assets/*']
+  return defineRoutes({ routes, owns, described, onError, deps })
 }

@@ -15,6 +15,7 @@ import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
+import { described } from './about.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
@@ -84,8 +85,8 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/imports/:id/rows', access: 'admin', handler: moving.importRows },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.wantBlob },
     { method: 'PUT', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.importBlob },
-    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest/parts', access: 'admin', handler: moving.finishParts },
+    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
   ]
-  return defineRoutes({ routes, owns: [], onError, deps })
+  return defineRoutes({ routes, owns: [], described, onError, deps })
 }

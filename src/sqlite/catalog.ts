@@ -156,25 +156,30 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
   })
   /** Where the image that the selector means lies, if the viewer can see it and may not write there. */
-  const pulled = (within: SQL | undefined, by: ImageSelector['by']) =>
-    by === 'tag'
-      ? sql`select containers.id as container, collections.id as collection from tags join images on images.id = tags.image_id join containers on containers.id = tags.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), tagged, visibleContainer, not(viewerContributes))}`
-      : sql`select containers.id as container, collections.id as collection from images join containers on containers.id = images.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), eq(t.images.digest, text('digest')), visibleContainer, not(viewerContributes))}`
+  const pulled = (within: SQL | undefined, by: ImageSelector['by']) => {
+    const [from, chosen] =
+      by === 'tag'
+        ? [
+            sql`tags join images on images.id = tags.image_id`,
+            and(tagged, sql`tags.container_id = containers.id`),
+          ]
+        : [sql`images`, eq(t.images.digest, text('digest'))]
+    return sql`select containers.id as container, collections.id as collection from ${from} join containers on containers.id = images.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), chosen, visibleContainer, not(viewerContributes))}`
+  }
   const pulls = (within: SQL | undefined, by: ImageSelector['by']) => {
-    const place = pulled(within, by)
-    const due = sql`select 'limit.week.container.' || container as name, ${p('perContainer')} as most from (${place}) where ${p('perContainer')} > 0 union all select 'limit.week.collection.' || collection as name, ${p('perCollection')} as most from (${place}) where ${p('perCollection')} > 0`
-    const full = sql`select d.name as name, k.count as count from (${due}) d join counters k on k.name = d.name and k.period = ${p('week')} where k.count >= d.most`
+    // named once each: D1 takes no more than 100 values in a statement
+    const due = sql`with place as (${pulled(within, by)}), due as (select 'limit.week.container.' || container as name, ${p('perContainer')} as most from place union all select 'limit.week.collection.' || collection as name, ${p('perCollection')} as most from place), spent as (select due.name as name, k.count as count from due join counters k on k.name = due.name and k.period = ${p('week')} where due.most > 0 and k.count >= due.most)`
     return {
       full: prepare(() =>
         db
           .select({ name: sql<string>`name`.as('name'), count: sql<number>`count`.as('count') })
-          .from(sql`(${full})`),
+          .from(sql`(${due} select name, count from spent)`),
       ),
       count: prepare(() =>
         db
           .insert(t.counters)
           .select(
-            sql`select name, ${p('week')} as period, 1 as count from (${due}) where ${p('counts')} = 1 and not exists (${full})`,
+            sql`${due} select name, ${p('week')} as period, 1 as count from due where most > 0 and ${p('counts')} = 1 and not exists (select 1 from spent)`,
           )
           .onConflictDoUpdate({
             target: [t.counters.name, t.counters.period],
