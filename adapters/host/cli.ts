@@ -10,6 +10,8 @@ import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
 import { addImportsCommands } from './commands/imports.ts'
+import { addQuotaCommands } from './commands/quotas.ts'
+import { addShareCommands } from './commands/shares.ts'
 import {
   connect,
   readSecretFile,
@@ -28,6 +30,7 @@ import {
   SCOPE_HELP,
   scopesArgument,
   serverUrl,
+  size,
   table,
   withAdmin,
   withData,
@@ -342,6 +345,9 @@ function commands(services: Services, end: (code: number) => void): Command {
       ),
     )
 
+  addQuotaCommands(program, services)
+  addShareCommands(program, services)
+
   program
     .command('claim')
     .description(
@@ -474,13 +480,6 @@ function importWords(report: ImportReport | null, unusedSecrets: boolean): strin
   }
   if (unusedSecrets) lines.push('The secrets in the file were not used.')
   return lines
-}
-
-function size(bytes: number): string {
-  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
-  let at = 0
-  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
-  return `${Math.round(bytes)} ${units[at]}`
 }
 
 function keyState({ revoked, expiresAt, removedAt }: ListedKey, now: Date): string {

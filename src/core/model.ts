@@ -109,6 +109,19 @@ export type Entity = {
   used: number
 }
 
+/** How much of its quota an entity has used, and with what; sizes in bytes. */
+export type Usage = {
+  entity: string
+  used: number
+  /** On its way in running uploads. */
+  reserved: number
+  /** Its own; null is the registry's default, 0 no limit. */
+  quota: number | null
+  collections: number
+  containers: number
+  images: number
+}
+
 export type Collection = {
   id: string
   name: string
@@ -254,6 +267,7 @@ export type Image = {
   collectionPrivate: boolean
   containerDescription: string
   containerDownloads: number
+  containerStars: number
   createdBy: string
   createdAt: Date
   updatedAt: Date
@@ -266,6 +280,45 @@ export type Image = {
   /** Of its collection. */
   policy: Policy['mode']
   tags: string[]
+}
+
+/** A link that hands out one image to whoever has it (R61); its secret is kept nowhere. */
+export type Share = {
+  id: string
+  note: string
+  creatorId: string
+  creatorName: string
+  createdAt: Date
+  expiresAt: Date
+  /** Downloads that are left; null is any number. */
+  left: number | null
+  /** Downloads so far. */
+  used: number
+  revokedAt: Date | null
+  /** Of the image. */
+  digest: string
+  containerId: string
+  containerName: string
+  containerPrivate: boolean
+  collectionId: string
+  collectionName: string
+  collectionPrivate: boolean
+  entityName: string
+  /** Of who asks, in its collection. */
+  level: Level
+}
+
+/** The image of a link that is good; `size` in bytes. */
+export type SharedImage = {
+  /** Of the link. */
+  id: string
+  creatorId: string
+  imageId: string
+  digest: string
+  containerId: string
+  containerName: string
+  key: string
+  size: number
 }
 
 /** What a public key says, of packets that its own key has signed; parsed by openpgp.ts alone. */

@@ -6,7 +6,11 @@ import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Policies } from '../core/policies.ts'
+import type { Popularity } from '../core/popularity.ts'
+import type { Quotas } from '../core/quotas.ts'
+import type { Shares } from '../core/shares.ts'
 import { onError } from '../http/json-resp.ts'
+import type { OriginConfig } from '../http/origin.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
@@ -15,6 +19,9 @@ import { described } from './about.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
+import { popularityHandlers } from './popularity.ts'
+import { quotaHandlers } from './quotas.ts'
+import { shareHandlers } from './shares.ts'
 
 export type ManageDeps = RouteDeps & {
   admin: Admin
@@ -24,6 +31,10 @@ export type ManageDeps = RouteDeps & {
   transfer: Transfer
   keyring: Keyring
   policies: Policies
+  quotas: Quotas
+  popularity: Popularity
+  shares: Shares
+  config: OriginConfig
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -34,6 +45,9 @@ export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
   const moving = movingHandlers(deps)
   const keys = keyHandlers(deps)
+  const quotas = quotaHandlers(deps)
+  const popularity = popularityHandlers(deps)
+  const shares = shareHandlers(deps)
 
   // prettier-ignore
   const routes: Route[] = [
@@ -45,6 +59,15 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
+    { method: 'GET', path: '/v1/usage', access: 'token', handler: quotas.usage },
+    { method: 'PUT', path: '/v1/quota', access: 'admin', handler: quotas.set },
+    { method: 'GET', path: '/v1/stats', access: 'read', handler: popularity.stats },
+    { method: 'GET', path: '/v1/stars', access: 'token', handler: popularity.stars },
+    { method: 'PUT', path: '/v1/stars', access: 'token', handler: popularity.star },
+    { method: 'DELETE', path: '/v1/stars', access: 'token', handler: popularity.unstar },
+    { method: 'GET', path: '/v1/shares', access: 'token', handler: shares.list },
+    { method: 'POST', path: '/v1/shares', access: 'push', handler: shares.create },
+    { method: 'DELETE', path: '/v1/shares/:id', access: 'token', handler: shares.revoke },
     { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },

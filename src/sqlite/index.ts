@@ -7,6 +7,9 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqlitePopularity } from './popularity.ts'
+import { sqliteQuotas } from './quotas.ts'
+import { sqliteShares } from './shares.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -31,6 +34,9 @@ export function sqliteDatabase(handle: Handle): Database {
     tokens: sqliteTokens(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
+    quotas: sqliteQuotas(handle),
+    popularity: sqlitePopularity(handle),
+    shares: sqliteShares(handle),
     counters: sqliteCounters(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),

@@ -22,6 +22,8 @@ import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
+import { describeQuotas } from './quotas.ts'
+import { describeShares } from './shares.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -2459,14 +2461,17 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           await world.container(world.root, 'root/c/one'),
           await world.container(world.root, 'root/c/two'),
         ]
-        await catalog.countDownloads([])
+        await catalog.countDownloads([], at())
         await Promise.all(
           [1, 2, 3].map((count) =>
-            catalog.countDownloads([
-              { containerId: one.id, count },
-              { containerId: newId(), count },
-              { containerId: two.id, count: 10 },
-            ]),
+            catalog.countDownloads(
+              [
+                { containerId: one.id, count },
+                { containerId: newId(), count },
+                { containerId: two.id, count: 10 },
+              ],
+              at(),
+            ),
           ),
         )
         const downloads = async (id: string) =>
@@ -2524,6 +2529,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)
+    describeQuotas(test)
+    describeShares(test)
 
     it('skips no test that is not there', () => {
       expect([...skip.keys()]).toEqual([])

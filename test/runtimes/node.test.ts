@@ -5,6 +5,8 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
@@ -12,4 +14,6 @@ describeManage('Node', nodeTarget)
 describeKeystore('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
+describeQuotas('Node', nodeTarget)
+describeShares('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

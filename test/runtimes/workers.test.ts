@@ -5,6 +5,8 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -35,6 +37,8 @@ describe('Workers', () => {
   describeKeystore('Workers', workersTarget)
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
+  describeQuotas('Workers', workersTarget)
+  describeShares('Workers', workersTarget)
 
   describeBadInput(
     'Workers',
