@@ -8,8 +8,10 @@ import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
 import { SCOPES, type Claims } from './core/model.ts'
 import { createPolicies } from './core/policies.ts'
+import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
+import { createTeams } from './core/teams.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { createVerdicts } from './core/verdicts.ts'
@@ -157,6 +159,8 @@ export function createApp(deps: Deps): App {
       admin: createAdmin(deps),
       keyring,
       policies: createPolicies(shared),
+      teams: createTeams(shared),
+      sharing: createSharing(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),

@@ -36,6 +36,7 @@ export type ErrorSubject =
   | 'token'
   | 'policy'
   | 'user'
+  | 'team'
   | 'request'
   | 'route'
 

@@ -57,7 +57,7 @@ export const containerJson = (container: Container, below = NOTHING, tags: Tag[]
   downloadCount: container.downloads,
   stars: 0,
   private: container.private,
-  readOnly: false,
+  readOnly: container.frozen,
   customData: '',
 })
 

@@ -9,7 +9,7 @@ import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
-import { claim, newToken, newUser, policy, privacy } from './requests.ts'
+import { claim, newToken, newUser, policy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
@@ -80,13 +80,6 @@ export function manageHandlers(deps: ManageDeps) {
       const id = c.req.param('id') ?? ''
       await admin.revokeToken(id)
       return data(c, { id })
-    },
-
-    async setPrivate(c: Ctx): Promise<Response> {
-      const change = await readJson(c, transfer, privacy)
-      await administrator(c)
-      await admin.setPrivate(change.ref, change.private)
-      return data(c, change)
     },
 
     async showPolicy(c: Ctx): Promise<Response> {

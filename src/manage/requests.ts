@@ -3,11 +3,11 @@ import * as z from 'zod/mini'
 import { POLICY_MODES, SCOPES } from '../core/model.ts'
 
 const YEAR_S = 365 * 86_400
-const seconds = (years: number) => {
+export const seconds = (years: number) => {
   const message = `must be a whole number of seconds from 60 to ${years * YEAR_S}`
   return z.number(message).check(z.int(message), z.gte(60, message), z.lte(years * YEAR_S, message))
 }
-const word = z.string().check(z.minLength(1), z.maxLength(200, 'at most 200 characters'))
+export const word = z.string().check(z.minLength(1), z.maxLength(200, 'at most 200 characters'))
 
 export const newUser = z.strictObject({ name: word, admin: z.optional(z.boolean()) })
 export const newToken = z

@@ -7,6 +7,8 @@ import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Claims } from '../core/model.ts'
 import type { Policies } from '../core/policies.ts'
+import type { Sharing } from '../core/sharing.ts'
+import type { Teams } from '../core/teams.ts'
 import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route } from '../http/routes.ts'
@@ -16,6 +18,8 @@ import type { Exports, Imports } from '../core/moving.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
+import { sharingHandlers } from './sharing.ts'
+import { teamHandlers } from './teams.ts'
 
 export type ManageDeps = {
   admin: Admin
@@ -25,6 +29,8 @@ export type ManageDeps = {
   transfer: Transfer
   keyring: Keyring
   policies: Policies
+  teams: Teams
+  sharing: Sharing
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -36,6 +42,8 @@ export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
   const moving = movingHandlers(deps)
   const keys = keyHandlers(deps)
+  const teams = teamHandlers(deps)
+  const sharing = sharingHandlers(deps)
 
   // prettier-ignore
   const routes: Route[] = [
@@ -44,10 +52,27 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'GET', path: '/v1/users/:name/tokens', access: 'admin', handler: manage.listTokens },
     { method: 'POST', path: '/v1/tokens', access: 'admin', handler: manage.createToken },
     { method: 'DELETE', path: '/v1/tokens/:id', access: 'admin', handler: manage.revokeToken },
-    { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
+    { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: sharing.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
     { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+
+    { method: 'GET', path: '/v1/grants', access: 'admin', handler: sharing.grants },
+    { method: 'PUT', path: '/v1/grants', access: 'admin', handler: sharing.grant },
+    { method: 'PUT', path: '/v1/frozen', access: 'admin', handler: sharing.setFrozen },
+
+    { method: 'GET', path: '/v1/teams', access: 'token', handler: teams.list },
+    { method: 'POST', path: '/v1/teams', access: 'admin', handler: teams.create },
+    { method: 'GET', path: '/v1/teams/:name', access: 'token', handler: teams.show },
+    { method: 'PATCH', path: '/v1/teams/:name', access: 'admin', handler: teams.change },
+    { method: 'DELETE', path: '/v1/teams/:name', access: 'admin', handler: teams.delete },
+    { method: 'PUT', path: '/v1/teams/:name/members/:user', access: 'admin', handler: teams.setMember },
+    { method: 'DELETE', path: '/v1/teams/:name/members/:user', access: 'admin', handler: teams.removeMember },
+    { method: 'POST', path: '/v1/teams/:name/join', access: 'token', handler: teams.join },
+    { method: 'GET', path: '/v1/teams/:name/invitations', access: 'admin', handler: teams.invitations },
+    { method: 'POST', path: '/v1/teams/:name/invitations', access: 'admin', handler: teams.invite },
+    { method: 'DELETE', path: '/v1/teams/:name/invitations/:id', access: 'admin', handler: teams.revokeInvitation },
+    { method: 'POST', path: '/v1/invitations', access: 'token', handler: teams.accept },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },
     { method: 'GET', path: '/v1/keys/:fingerprint', access: 'read', handler: keys.show },

@@ -6,6 +6,7 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqliteGrants, sqliteTeams } from './teams.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -28,6 +29,8 @@ export function sqliteDatabase(handle: Handle): Database {
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
+    teams: sqliteTeams(handle),
+    grants: sqliteGrants(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
     settings: sqliteSettings(handle),

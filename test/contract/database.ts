@@ -52,6 +52,9 @@ export const at = (minutes = 0) => new Date(Date.UTC(2030, 0, 1) + minutes * 60_
 /** Later than everything that any test does. */
 const LATER = at(1_000_000)
 
+/** Whoever can write the data folder. */
+export const byOperator = (now: Date) => ({ operator: 'cli:test', now })
+
 let ids = 0
 export const newId = () => (ids += 1).toString(16).padStart(24, '0')
 export const digestOf = (word: string) => createHash('sha256').update(word).digest('hex')
@@ -583,7 +586,7 @@ const CONDITIONS: {
     code: 'conflict',
     lose: async ({ database }, lab) => {
       const path = { entity: lab.donor.user.name, collection: 'tools', container: 'gift' }
-      expect(await database.catalog.setPrivate(path, true, at())).toBe(true)
+      expect(await database.catalog.setPrivate(path, true, byOperator(at()))).toBe(true)
       return () => database.catalog.attach(lab.dedupe)
     },
   },
@@ -1879,7 +1882,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await visible(alice.viewer)).toBe(true)
         expect(await visible(world.root.viewer)).toBe(true)
         const path = { entity: 'alice', collection: 'c', container: null }
-        expect(await catalog.setPrivate(path, false, at())).toBe(true)
+        expect(await catalog.setPrivate(path, false, byOperator(at()))).toBe(true)
         expect(await visible(null)).toBe(true)
       })
 
@@ -1929,13 +1932,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.setPrivate(
           { entity: 'bob', collection: 'tools', container: null },
           false,
-          at(),
+          byOperator(at()),
         )
         expect(await find(null)).toBeNull()
         await catalog.setPrivate(
           { entity: 'alice', collection: 'tools', container: null },
           true,
-          at(),
+          byOperator(at()),
         )
         expect(await find(null)).toBe(ofBob)
         expect(await find(alice.viewer)).toBeNull()
@@ -2045,7 +2048,11 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, open } = await library(world)
         const { id } = await world.push(alice, open.id, 'one', { description: 'needle' })
         const flip = (container: string | null, value: boolean) =>
-          catalog.setPrivate({ entity: 'alice', collection: 'bio', container }, value, at())
+          catalog.setPrivate(
+            { entity: 'alice', collection: 'bio', container },
+            value,
+            byOperator(at()),
+          )
         for (const level of ['Samtools', null]) {
           expect(await world.search(null, 'needle')).toEqual([id])
           expect(await flip(level, true)).toBe(true)
@@ -2147,7 +2154,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
               collection: place.collectionName,
               container: level === 'collection' ? null : place.name,
             }
-            await catalog.setPrivate(path, true, at())
+            await catalog.setPrivate(path, true, byOperator(at()))
             const cut = async (viewer: Viewer) => {
               const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
               return (await catalog.search(query, viewer, at())).value
@@ -2206,8 +2213,12 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             }
             if (set === null) continue
             const path = { entity: name, collection: `col${c}`, container: null }
-            await catalog.setPrivate(path, set.collection, at())
-            await catalog.setPrivate({ ...path, container: 'con1' }, set.container, at())
+            await catalog.setPrivate(path, set.collection, byOperator(at()))
+            await catalog.setPrivate(
+              { ...path, container: 'con1' },
+              set.container,
+              byOperator(at()),
+            )
           }
           people.push(late ? await world.person(name) : early)
         }
@@ -2281,9 +2292,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.deleteImage(image, { ...alice.writer, now: at(1) })
         expect(await since(0)).toEqual([deleted.id])
         const path = { entity: 'alice', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(2))
+        await catalog.setPrivate(path, true, byOperator(at(2)))
         expect(await since(1)).toEqual([`public:${hidden.id}`])
-        await catalog.setPrivate({ ...path, container: null }, true, at(3))
+        await catalog.setPrivate({ ...path, container: null }, true, byOperator(at(3)))
         const both = [`public:${hidden.id}`, `public:${inCollection.id}`].toSorted()
         expect(await since(2)).toEqual(both)
         await tokens.revoke(alice.tokenId, at(4))
@@ -2300,15 +2311,15 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n', { private: true })
         await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, false, at())
+        await catalog.setPrivate(path, false, byOperator(at()))
         expect(await ended.since(new Date(0))).toEqual([])
         // and takes back what becoming private ended, but not while the collection is private
         const above = { ...path, container: null }
-        await catalog.setPrivate(above, true, at(1))
+        await catalog.setPrivate(above, true, byOperator(at(1)))
         const [id = ''] = await ended.since(new Date(0))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, false, byOperator(at(2)))
         expect(await ended.since(new Date(0))).toEqual([id])
-        await catalog.setPrivate(above, false, at(3))
+        await catalog.setPrivate(above, false, byOperator(at(3)))
         expect(await ended.since(new Date(0))).toEqual([])
       })
 
@@ -2317,8 +2328,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n')
         const { id } = await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(1))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, true, byOperator(at(1)))
+        await catalog.setPrivate(path, false, byOperator(at(2)))
         const image = { imageId: id, containerId: place.id }
         await catalog.deleteImage(image, { ...world.root.writer, now: at(100) })
         expect(await ended.since(at(50))).toEqual([id])

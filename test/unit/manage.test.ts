@@ -14,6 +14,8 @@ import {
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { createPolicies } from '../../src/core/policies.ts'
+import { createSharing } from '../../src/core/sharing.ts'
+import { createTeams } from '../../src/core/teams.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
@@ -42,6 +44,8 @@ test('why a setup secret is refused stands in the log line alone', async () => {
     admin,
     access,
     policies: createPolicies({ database, clock: systemClock, access }),
+    teams: createTeams({ database, clock: systemClock, ids: randomIds, access }),
+    sharing: createSharing({ database, clock: systemClock, ids: randomIds, access }),
     database,
     clock: systemClock,
     transfer: webTransfer,
