@@ -1,8 +1,9 @@
 /** What owners do with collections and containers: grants, privacy, freezing, deletion. */
 import { Argument, Option, type Command } from 'commander'
-import { LEVELS } from '../../../src/core/model.ts'
 import type { Services } from '../cli.ts'
 import { day, json, table, withApi, withTarget } from '../target.ts'
+
+const LEVELS = ['none', 'reader', 'contributor', 'owner']
 
 type Grant = { user: string | null; team: string | null; level: string; createdAt: string }
 
