@@ -18,12 +18,24 @@ import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
+import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
+import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
-import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import type {
+  Assets,
+  BlobStore,
+  Clock,
+  Database,
+  Ended,
+  Ids,
+  Log,
+  RateLimiter,
+  TokenVerifier,
+} from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -49,6 +61,7 @@ export type Deps = {
     | 'sweepGrace'
     | 'sweepInterval'
     | 'keys'
+    | 'limits'
     | 'checkSignatures'
     | 'access'
   >
@@ -70,6 +83,9 @@ export type Deps = {
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  /** What the viewer at /docs is made of; without it there is the document only. */
+  assets?: Assets
+  limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
   tallyEveryMs?: number
@@ -111,6 +127,7 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    limits: createLimits({ ...deps, tallies, defer }),
     access,
     async authenticate(c: Ctx): Promise<Claims | null> {
       const { operator } = deps
@@ -152,8 +169,7 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
-  root.route(
-    '/',
+  const protocols = [
     manageRoutes({
       ...common,
       admin: createAdmin(deps),
@@ -164,9 +180,6 @@ export function createApp(deps: Deps): App {
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
-  )
-  root.route(
-    '/',
     libraryRoutes({
       ...common,
       tickets,
@@ -175,9 +188,15 @@ export function createApp(deps: Deps): App {
       tallies,
       defer,
     }),
-  )
-  root.route('/', hkpRoutes({ ...common, keyring, policy: config.keys }))
-  root.route('/', webRoutes(common))
+    hkpRoutes({ ...common, keyring, policy: config.keys }),
+  ]
+  const { version } = deps
+  const document = () => {
+    const tables = [...protocols, web].map(({ table }) => table)
+    return openApi(tables, { version, publicUrl: config.publicUrl })
+  }
+  const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
+  for (const protocol of [...protocols, web]) root.route('/', protocol)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

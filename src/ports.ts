@@ -166,6 +166,15 @@ export type DirectTransfers = {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Assets
+
+/** Files of others that pages need, as they were published. */
+export type Assets = {
+  /** The whole file of that name (no folders), or null. */
+  get(name: string): Promise<Uint8Array | null>
+}
+
+// ---------------------------------------------------------------------------------------------
 // Database: books opened together. Every method is one atomic unit and one round trip.
 
 /** Who looks, as the database needs to know it: a verified token (claims of its JWT), or nobody. */
@@ -191,6 +200,12 @@ export type LookupPath = { entity: string | null; collection: string; container:
 
 /** Ids (at most 1,000) and bytes of what the viewer can see below a name (R27). */
 export type Below = { ids: string[]; size: number }
+
+/** Pulls that a container and a collection allow in the week that began at `begin`; 0 is no limit. */
+export type PullLimits = { begin: Date; container: number; collection: number }
+
+/** Where a limit stands: `count` includes this pull unless the limit was `full` before it. */
+export type PullCount = { of: 'container' | 'collection'; count: number; full: boolean }
 
 /** The writing user as guards inside a batch re-check them (R6, R8). */
 export type Writer = {
@@ -237,6 +252,18 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<Image | null>>
+  /**
+   * As `findImage`, and counts a pull of what is found and visible in the same batch, unless the
+   * viewer may write there, or a limit of `week` is reached: then nothing is counted. Without
+   * `counts` it only says which limits are full.
+   */
+  pullImage(
+    path: LookupPath,
+    selector: ImageSelector,
+    viewer: Viewer,
+    now: Date,
+    week: PullLimits & { counts: boolean },
+  ): Promise<Seen<{ image: Image | null; counted: PullCount[] }>>
   /** `visible` says that the entity has a collection the viewer can see. */
   entityById(
     id: string,
@@ -689,6 +716,18 @@ export type EndedBook = {
   prune(before: Date): Promise<void>
 }
 
+/** A window of a limit; `period` is its first moment. */
+export type Counter = { name: string; period: Date; count: number }
+
+/** Counts of limits whose windows are days and weeks, which survive a restart. */
+export type CountersBook = {
+  read(name: string, period: Date): Promise<number>
+  /** Adds each `count` to its counter; returns where they stand now. */
+  add(counts: Counter[]): Promise<Counter[]>
+  /** Forgets the counters of limits whose window began before `before`. */
+  prune(before: Date): Promise<void>
+}
+
 export type SettingsBook = {
   get(key: string): Promise<string | null>
   /** Sets a value once; returns the value that stands (R10: the registry id). */
@@ -806,6 +845,7 @@ export type Database = {
   grants: GrantsBook
   keys: KeysBook
   ended: EndedBook
+  counters: CountersBook
   settings: SettingsBook
   exports: ExportsBook
   imports: ImportsBook
@@ -829,6 +869,23 @@ export type TokenVerifier = {
  * Everything else throws, with a reason for the log.
  */
 export type FetchJson = (url: string, options: { allowPrivate: boolean }) => Promise<unknown>
+/** At most `count` times in `seconds` (up to 60); `name` keeps the counts of rules apart. */
+export type LimitRule = { name: string; count: number; seconds: number }
+
+export type Taken = {
+  allowed: boolean
+  /** How often it is still allowed in this window; null where only the platform knows. */
+  remaining: number | null
+  /** Whole seconds until the window has ended; at most the rule's where only the platform knows. */
+  resetSeconds: number
+}
+
+/**
+ * Counts in windows of up to a minute, which no restart need survive. A refusal counts nothing. It
+ * holds a bounded number of counters and forgets the least used ones (R58). Throwing means that it
+ * does not know: who asks says whether that is a yes.
+ */
+export type RateLimiter = { take(key: string, rule: LimitRule): Taken | Promise<Taken> }
 
 export type Clock = { now(): Date }
 

@@ -35,6 +35,7 @@ export const policy = z.strictObject({
   policy: z.enum(POLICY_MODES),
   fingerprints: z.optional(z.array(z.string().check(z.maxLength(200))).check(z.maxLength(1000))),
 })
+export const signedChallenge = z.strictObject({ signed: z.string() })
 export const claim = z.strictObject({
   secret: z.string().check(z.maxLength(4096)),
   expiresIn: z.optional(seconds(1)),

@@ -5,23 +5,22 @@
 import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
-import type { Claims } from '../core/model.ts'
 import type { Policies } from '../core/policies.ts'
 import type { Sharing } from '../core/sharing.ts'
 import type { Teams } from '../core/teams.ts'
-import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
-import { defineRoutes, type Route } from '../http/routes.ts'
+import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
+import { described } from './about.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
 import { sharingHandlers } from './sharing.ts'
 import { teamHandlers } from './teams.ts'
 
-export type ManageDeps = {
+export type ManageDeps = RouteDeps & {
   admin: Admin
   access: Access
   database: Pick<Database, 'tokens'>
@@ -35,7 +34,6 @@ export type ManageDeps = {
   imports: Imports
   /** Good once for an administrator's token (R19). */
   setupSecret?: string
-  authenticate: (c: Ctx) => Promise<Claims | null>
 }
 
 export function manageRoutes(deps: ManageDeps) {
@@ -55,7 +53,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: sharing.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
-    { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+    { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/grants', access: 'admin', handler: sharing.grants },
     { method: 'PUT', path: '/v1/grants', access: 'admin', handler: sharing.grant },
@@ -89,8 +87,8 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/imports/:id/rows', access: 'admin', handler: moving.importRows },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.wantBlob },
     { method: 'PUT', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.importBlob },
-    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest/parts', access: 'admin', handler: moving.finishParts },
+    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
   ]
-  return defineRoutes({ routes, owns: [], onError, deps })
+  return defineRoutes({ routes, owns: [], described, onError, deps })
 }

@@ -1,5 +1,5 @@
 /** Rows on their way out, in pages, and on their way in: staged, then made visible in one batch. */
-import { and, asc, eq, gt, sql, type SQL } from 'drizzle-orm'
+import { and, asc, eq, gt, isNull, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import type { MovedKind, MovedRow } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
@@ -15,14 +15,25 @@ export function sqliteExports(handle: Handle): ExportsBook {
   const { db } = handle
   const byId = (column: SQLiteColumn) => gt(column, text('after'))
   const q = {
+    // Whom another issuer vouches for comes back by itself, where its rule and collection are (R35).
     user: prepare(() =>
-      db.select().from(t.users).where(byId(t.users.id)).orderBy(asc(t.users.id)).limit(p('limit')),
+      db
+        .select()
+        .from(t.users)
+        .where(and(byId(t.users.id), isNull(t.users.subject)))
+        .orderBy(asc(t.users.id))
+        .limit(p('limit')),
     ),
     token: prepare(() =>
       db
         .select()
         .from(t.tokens)
-        .where(byId(t.tokens.id))
+        .where(
+          and(
+            byId(t.tokens.id),
+            sql`user_id not in (select id from users where subject is not null)`,
+          ),
+        )
         .orderBy(asc(t.tokens.id))
         .limit(p('limit')),
     ),

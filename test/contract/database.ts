@@ -18,6 +18,7 @@ import {
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
+import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -1729,6 +1730,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             viewer,
             now,
           ),
+        pullImage: ({ catalog }, of, viewer, now = at()) =>
+          catalog.pullImage(pathOf(of), TAGGED, viewer, now, {
+            begin: at(),
+            container: 9,
+            collection: 9,
+            counts: true,
+          }),
         entityById: ({ catalog }, { container, there }, viewer, now = at()) =>
           catalog.entityById(there ? container.entityId : newId(), viewer, now),
         collectionById: ({ catalog }, { container, there }, viewer, now = at()) =>
@@ -2524,6 +2532,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
     describeIdentities(test)
     describeKeys(test)
+    describeCounters(test)
     describeSignatures(test)
     describeImports(test)
 
