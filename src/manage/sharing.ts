@@ -1,28 +1,11 @@
 /** Grants, privacy and freezing over HTTP. */
-import * as z from 'zod/mini'
 import { LEVELS } from '../core/model.ts'
 import type { Sharing } from '../core/sharing.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
-import { privacy, word } from './requests.ts'
-
-const ref = z.string().check(z.maxLength(1024))
-const level = z.enum(LEVELS)
-const grant = z
-  .strictObject({ ref, user: z.optional(word), team: z.optional(word), level })
-  .check(
-    z.refine(
-      ({ user, team }) => (user === undefined) !== (team === undefined),
-      'give user or team, not both',
-    ),
-  )
-const freeze = z.strictObject({
-  ref,
-  arch: z.optional(z.string().check(z.regex(/^[a-z0-9_]{1,32}$/, 'must be such as amd64'))),
-  frozen: z.boolean(),
-})
+import { freeze, grant, privacy } from './requests.ts'
 
 export function sharingHandlers({ sharing, transfer }: { sharing: Sharing; transfer: Transfer }) {
   const claims = (c: Ctx) => c.get('claims')

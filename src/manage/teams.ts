@@ -1,27 +1,11 @@
 /** Teams over HTTP, and the invitations into them. */
-import * as z from 'zod/mini'
 import type { Team } from '../core/model.ts'
 import type { Teams } from '../core/teams.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
-import { seconds, word } from './requests.ts'
-
-const prose = z.string().check(z.maxLength(4096, 'at most 4096 characters'))
-const newTeam = z.strictObject({
-  name: word,
-  description: z.optional(prose),
-  open: z.optional(z.boolean()),
-  owner: z.optional(word),
-})
-const changedTeam = z.strictObject({
-  description: z.optional(prose),
-  open: z.optional(z.boolean()),
-})
-const member = z.strictObject({ owner: z.optional(z.boolean()) })
-const invitation = z.strictObject({ expiresIn: z.optional(seconds(1)) })
-const accepted = z.strictObject({ secret: z.string().check(z.maxLength(200)) })
+import { acceptance, changedTeam, member, newInvitation, newTeam } from './requests.ts'
 
 const teamJson = ({ name, description, open, role, createdAt }: Team) => ({
   name,
@@ -83,7 +67,7 @@ export function teamHandlers({ teams, transfer }: { teams: Teams; transfer: Tran
 
     /** The only answer that ever holds the secret. */
     async invite(c: Ctx): Promise<Response> {
-      const { expiresIn } = await readJson(c, transfer, invitation)
+      const { expiresIn } = await readJson(c, transfer, newInvitation)
       const life = expiresIn === undefined ? null : expiresIn * 1000
       return data(c, await teams.invite(nameOf(c), life, claims(c)))
     },
@@ -99,7 +83,7 @@ export function teamHandlers({ teams, transfer }: { teams: Teams; transfer: Tran
     },
 
     async accept(c: Ctx): Promise<Response> {
-      const { secret } = await readJson(c, transfer, accepted)
+      const { secret } = await readJson(c, transfer, acceptance)
       return data(c, await teams.accept(secret, claims(c)))
     },
   }

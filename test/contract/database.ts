@@ -9,6 +9,7 @@ import {
   SCOPES,
   type Container,
   type Image,
+  type Level,
   type Role,
   type Scope,
   type SifFacts,
@@ -22,6 +23,7 @@ import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
+import { describeTeams } from './teams.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -95,7 +97,11 @@ async function worldOf(made: MadeDatabase) {
   const touched = { images: new Set<string>(), uploads: new Set<string>(), keys: new Set<string>() }
 
   /** A token of a user, and who they are with it. */
-  async function token(user: User, scopes: readonly Scope[] = DEFAULT_SCOPES): Promise<Person> {
+  async function token(
+    user: User,
+    scopes: readonly Scope[] = DEFAULT_SCOPES,
+    binding: { collectionId?: string; containerId?: string } = {},
+  ): Promise<Person> {
     const tokenId = newId()
     await tokens.insert({
       id: tokenId,
@@ -104,13 +110,15 @@ async function worldOf(made: MadeDatabase) {
       scopes: [...scopes],
       createdAt: at(),
       expiresAt: at(60 * 24),
+      ...binding,
     })
     const admin = user.role === 'admin' && scopes.includes('admin')
+    const manages = admin || (user.role === 'staff' && scopes.includes('admin'))
     return {
       user,
       tokenId,
       viewer: { tokenId, userId: user.id, scopes },
-      writer: { tokenId, userId: user.id, admin, manages: admin, address: '192.0.2.7', now: at() },
+      writer: { tokenId, userId: user.id, admin, manages, address: '192.0.2.7', now: at() },
     }
   }
 
@@ -2191,10 +2199,10 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       it('for any users, owners and privacy', { timeout: 120_000 }, async () => {
         await fc.assert(
-          fc.asyncProperty(worlds, async (drawn) => {
+          fc.asyncProperty(worlds, sharing, async (drawn, shared) => {
             const made = await backend.make()
             try {
-              await compareVisibility(await worldOf(made), drawn)
+              await compareVisibility(await worldOf(made), drawn, shared)
             } finally {
               await made.dispose()
             }
@@ -2203,20 +2211,70 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         )
       })
 
+      /** Who is granted what in which collection: people or teams, whose members are drawn too. */
+      const sharing = fc.record({
+        grants: fc.array(
+          fc.record({
+            place: fc.nat(8),
+            user: fc.nat(2),
+            team: fc.option(fc.nat(1)),
+            level: fc.constantFrom(0, 1, 2, 3) as fc.Arbitrary<Level>,
+          }),
+          { maxLength: 5 },
+        ),
+        members: fc.array(fc.record({ team: fc.nat(1), user: fc.nat(2), leaves: fc.boolean() }), {
+          maxLength: 4,
+        }),
+      })
+
+      type Shared = typeof sharing extends fc.Arbitrary<infer T> ? T : never
       type Drawn = typeof worlds extends fc.Arbitrary<infer T> ? T : never
 
-      async function compareVisibility(world: World, drawn: Drawn): Promise<void> {
+      async function share(world: World, shared: Shared, people: Person[], ids: string[]) {
+        const { teams, grants } = world.database
+        const by = byOperator(at())
+        const teamIds = [newId(), newId()]
+        for (const [n, id] of teamIds.entries())
+          await teams.create({
+            id,
+            name: `team${n}`,
+            description: '',
+            open: false,
+            owner: 'root',
+            anybody: true,
+            by,
+          })
+        const named = (index: number) => people[index % people.length]?.user.name ?? 'root'
+        for (const { team, user, leaves } of shared.members) {
+          const change = { teamId: teamIds[team] ?? '', user: named(user), by }
+          await teams.setMember({ ...change, owner: false })
+          if (leaves) await teams.removeMember(change)
+        }
+        if (ids.length === 0) return
+        for (const { place, user, team, level } of shared.grants)
+          await grants.set({
+            id: newId(),
+            collectionId: ids[place % ids.length] ?? '',
+            to: team === null ? { user: named(user) } : { teamId: teamIds[team] ?? '' },
+            level,
+            by,
+          })
+      }
+
+      async function compareVisibility(world: World, drawn: Drawn, shared: Shared): Promise<void> {
         const { catalog } = world.database
         const people: Person[] = []
-        for (const [u, { late, places }] of drawn.entries()) {
+        const places: { id: string; collectionId: string }[] = []
+        for (const [u, { late, places: drawnPlaces }] of drawn.entries()) {
           const name = `user${u}`
           const early = late ? world.root : await world.person(name)
-          for (const [c, { made, set }] of places.entries()) {
+          for (const [c, { made, set }] of drawnPlaces.entries()) {
             for (const n of [0, 1]) {
               const place = await world.container(early, `${name}/col${c}/con${n}`, {
                 collectionPrivate: made.collection,
                 private: n === 1 && made.container,
               })
+              places.push(place)
               await world.push(early, place.id, place.id, { description: 'needle', size: 1 })
             }
             if (set === null) continue
@@ -2230,8 +2288,25 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           }
           people.push(late ? await world.person(name) : early)
         }
+        const helper = await world.person('helper', 'staff', [...SCOPES])
+        const collections = [...new Set(places.map(({ collectionId }) => collectionId))]
+        await share(world, shared, people, collections)
+        /** Of each person, one token for a collection and one for a container. */
+        const bound: Viewer[] = []
+        for (const { user } of people)
+          for (const [n, { id, collectionId }] of places.slice(0, 3).entries()) {
+            const containerId = n === 1 ? id : ''
+            const { viewer } = await world.token(user, DEFAULT_SCOPES, {
+              collectionId,
+              containerId,
+            })
+            bound.push(viewer)
+          }
         const viewers: Viewer[] = [
           null,
+          helper.viewer,
+          (await world.token(helper.user, DEFAULT_SCOPES)).viewer,
+          ...bound,
           world.root.viewer,
           (await world.token(world.root.user, DEFAULT_SCOPES)).viewer,
           (await world.person('stranger')).viewer,
@@ -2531,6 +2606,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeIdentities(test)
+    describeTeams(test)
     describeKeys(test)
     describeCounters(test)
     describeSignatures(test)
