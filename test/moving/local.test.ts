@@ -123,7 +123,11 @@ describe('a registry moves by one file', () => {
     const adas = world.refs.filter((ref) => ref.startsWith('ada/'))
     const own = world.tokens.find(({ user, revoked }) => user === 'ada' && !revoked)?.jwt ?? ''
     expect(await seen(copy.url, ada.jwt, adas)).toEqual(await seen(source.url, own, adas))
-    await libraryClient(copy.url, ada.jwt).push('ada/c1/n9', sampleSif({ content: 'later' }))
+    // an import is not held to quotas, and what comes after it is
+    const later = (jwt: string, ref: string) =>
+      libraryClient(copy.url, jwt).push(ref, sampleSif({ content: 'later' }))
+    await expect(later(ada.jwt, 'ada/c1/n9')).rejects.toThrow('of the 1 bytes it may use')
+    await later((await copy.mint('bob')).jwt, 'bob/c1/n9')
 
     // and once more changes nothing
     const still = await dump(copy.data)
