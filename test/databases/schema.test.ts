@@ -241,6 +241,21 @@ describe('query plans', () => {
     deleteTag: ({ catalog }) => catalog.deleteTag('n', 'amd64', 't', writer),
     deleteImage: ({ catalog }) =>
       catalog.deleteImage({ imageId: 'image', containerId: 'n' }, writer),
+    setFrozen: ({ catalog }) =>
+      catalog.setFrozen({ containerId: 'n', tag: 't', arch: null, frozen: true, by: writer }),
+    deleteContainer: ({ catalog }) => catalog.deleteContainer('n', writer),
+    deleteCollection: ({ catalog }) => catalog.deleteCollection('c', writer),
+    'teams.find': ({ teams }) => teams.find('t', viewer, now),
+    'teams.setMember': ({ teams }) =>
+      teams.setMember({ teamId: 't', user: 'u', owner: false, by: writer }),
+    'teams.removeMember': ({ teams }) => teams.removeMember({ teamId: 't', user: 'u', by: writer }),
+    'teams.accept': ({ teams }) => teams.accept('hash', writer),
+    'teams.delete': ({ teams }) => teams.delete('t', writer),
+    'grants.list': ({ grants }) => grants.list('c'),
+    'grants.set of a user': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { user: 'u' }, level: 1, by: writer }),
+    'grants.set of a team': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { teamId: 't' }, level: 1, by: writer }),
     'keys.named': ({ keys }) => keys.named(['A'], place, viewer, now),
     'keys.containing': ({ keys }) =>
       keys.containing({ text: 'abc', whole: false }, place, viewer, now),
