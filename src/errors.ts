@@ -35,6 +35,7 @@ export type ErrorSubject =
   | 'key'
   | 'token'
   | 'policy'
+  | 'share'
   | 'user'
   | 'team'
   | 'request'

@@ -20,9 +20,12 @@ import type {
   Level,
   MovedKind,
   MovedRow,
+  OpenImport,
   Policy,
   PolicyStanding,
   Scope,
+  Share,
+  SharedImage,
   SifFacts,
   SignatureFacts,
   Standing,
@@ -33,6 +36,7 @@ import type {
   Token,
   Upload,
   UploadState,
+  Usage,
   User,
 } from './core/model.ts'
 
@@ -330,12 +334,15 @@ export type CatalogBook = {
    * From an existing blob: the writer's grant to read it is a condition of the batch. False
    * conditions are `conflict` (the image, the claim, the stored copy or the grant to read it has gone) or
    * `denied` (the right to write has gone, or the collection's policy is not met, of which the
-   * subject is `policy`). Repeating it with the same claim is success.
+   * subject is `policy`), or `quota_exceeded`: the entity has no room for it (R50). Repeating it with
+   * the same claim is success.
    */
   attach(attachment: {
     imageId: string
     digest: string
     size: number
+    /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
+    defaultQuota?: number | null
     /** Null with a stored blob: the facts are copied from an image that has it. */
     facts: SifFacts | null
     /** What `facts.signatures` are worth; null where there are none. */
@@ -406,7 +413,8 @@ export type CatalogBook = {
   /** Removes a collection, its grants and all in it; likewise. */
   deleteCollection(collectionId: string, by: Actor): Promise<boolean>
 
-  countDownloads(counts: { containerId: string; count: number }[]): Promise<void>
+  /** Adds downloads to their containers, and to the week that began at `week`. */
+  countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
    * occur. `arch` empty means any. `cut` says that more than 10,000 images matched (R56).
@@ -467,12 +475,14 @@ export type UploadsBook = {
   /**
    * Commits the intent and reserves the declared size in one guard (R21, R50): at most
    * `limits.perUser` open uploads (`rate_limited` beyond), and the sum of all open uploads within
-   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell).
+   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell). What the entity has,
+   * what is on its way to it and this must fit its quota, or else `defaultQuota` (`quota_exceeded`
+   * beyond; null or absent is no limit): equal content counts once, and what it has costs nothing.
    */
   open(
     upload: Upload,
     writer: Writer,
-    limits: { perUser: number; free: number | null },
+    limits: { perUser: number; free: number | null; defaultQuota?: number | null },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
   find(id: string, viewer: Viewer, now: Date): Promise<Seen<Upload | null>>
@@ -716,6 +726,72 @@ export type EndedBook = {
   prune(before: Date): Promise<void>
 }
 
+/** How much entities take, and may take. */
+export type QuotasBook = {
+  /** Of all entities, of one, or of those of an owner: by name after `after`, at most `limit`. */
+  usages(
+    of: 'all' | { entityId: string } | { ownerId: string },
+    after: string,
+    limit: number,
+  ): Promise<Usage[]>
+  /** Null is the registry's default, 0 no limit. `denied` unless the writer is administrator. */
+  setQuota(change: { entityId: string; quota: number | null; by: Actor }): Promise<void>
+}
+
+/** Stars, and pulls by week. */
+export type PopularityBook = {
+  /** Pulls of a container in weeks that began at `since` or later, in order; weeks without are left out. */
+  weeks(containerId: string, since: Date): Promise<{ week: Date; count: number }[]>
+  forgetWeeks(before: Date): Promise<void>
+  /** Gives or takes back a star of the writer's; repeating is success. `denied` when they cannot see it. */
+  setStar(change: { containerId: string; given: boolean; by: Writer }): Promise<void>
+  /** What the viewer has given a star, as far as they still see it, at most 1,000. */
+  starred(
+    viewer: NonNullable<Viewer>,
+    now: Date,
+  ): Promise<
+    Seen<
+      { entity: string; collection: string; container: string; stars: number; starredAt: Date }[]
+    >
+  >
+}
+
+/** Share links (R61). The secret is known by its SHA-256 only. */
+export type SharesBook = {
+  /**
+   * `count` null is any number of downloads. `denied` when the writer may not push there, or with a
+   * bound token; `conflict` when `createdBy` has too many.
+   */
+  create(draft: {
+    id: string
+    imageId: string
+    hash: string
+    note: string
+    createdBy: string
+    expiresAt: Date
+    count: number | null
+    by: Actor
+  }): Promise<void>
+  find(id: string, viewer: Viewer, now: Date): Promise<Seen<Share | null>>
+  /** Of a container, of a creator, or of both; newest first, at most 1,000. */
+  list(
+    of: { containerId?: string; creatorId?: string },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Share[]>
+  /** Ends a link and its tickets (R25); `denied` unless the writer made it or owns its collection. */
+  revoke(id: string, by: Actor): Promise<void>
+  /**
+   * Spends one download of a link that is good: not over, not revoked, not used up, of an image that
+   * is there and that its creator may still read. Null for all others.
+   */
+  take(hash: string, now: Date): Promise<SharedImage | null>
+  /** The same, and spends nothing. */
+  look(hash: string, now: Date): Promise<SharedImage | null>
+  /** Forgets links that were over or revoked before `before`. */
+  prune(before: Date): Promise<void>
+}
+
 /** A window of a limit; `period` is its first moment. */
 export type Counter = { name: string; period: Date; count: number }
 
@@ -737,6 +813,8 @@ export type SettingsBook = {
 
 /** What a registry is made of, in pages, for somebody who takes it elsewhere (R41). */
 export type ExportsBook = {
+  /** The audit log tells of the export that begins (R41). */
+  begin(exportId: string, by: Actor): Promise<void>
   /**
    * Rows of one kind after `after`, in the order of their ids (images in the order they were made),
    * at most `limit`; `next` is what `after` is for the following page, null on the last one. Only
@@ -751,7 +829,7 @@ export type ExportsBook = {
   blob(digest: string): Promise<{ key: string; size: number; live: boolean } | null>
 }
 
-/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users. */
+/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users and teams. */
 export type StagedRow = {
   kind: MovedKind
   id: string
@@ -771,11 +849,14 @@ export type StagedBlob = {
   ready: boolean
 }
 
-/** Why rows cannot be imported: the name is in use, its owner is another one, or the id is taken. */
+/**
+ * Why rows cannot be imported: the entity is in use, its owner is another one, the user of that name
+ * is not the same kind of user, the team's name is taken, or the id is.
+ */
 export type ImportConflict = {
   kind: MovedKind
   name: string
-  why: 'holds something' | 'other owner' | 'id taken'
+  why: 'holds something' | 'other owner' | 'other user' | 'name taken' | 'id taken'
 }
 
 /** Imports are staged here, invisible, until `finish` makes everything visible at once (R42). */
@@ -786,6 +867,8 @@ export type ImportsBook = {
    */
   open(draft: { id: string; exportId: string; now: Date; expiresAt: Date }): Promise<Import>
   find(id: string): Promise<Import | null>
+  /** Those that have not ended, the oldest first, at most 1,000. */
+  list(): Promise<OpenImport[]>
   /** Adds rows, replacing those of the same kind and id; `conflict` unless the import is open. */
   stageRows(id: string, rows: StagedRow[], expiresAt: Date): Promise<void>
   /** Commits the key before the first byte (R21), replacing a former one; `conflict` unless open. */
@@ -802,10 +885,11 @@ export type ImportsBook = {
   conflicts(id: string, limit: number): Promise<ImportConflict[]>
   /**
    * The flip: everything becomes visible in one batch (R8, R42), with guards. Users are known by
-   * name, entities likewise while they hold nothing; every other row keeps its id. `conflict` when
-   * something stands in the way, `unavailable` when bytes are missing, `invalid` when rows contradict
-   * each other or are not `rows` in number. `sameIssuer` says that tokens of the source are valid here;
-   * `keepPower` that administrators stay so.
+   * name, entities likewise while they hold nothing; every other row keeps its id. Quotas hold nobody
+   * up. `conflict` when something stands in the way, `unavailable` when bytes are missing, `invalid`
+   * when rows contradict each other or are not `rows` in number, `denied` when the writer is no
+   * administrator any more. `sameIssuer` says that tokens of the source are valid here; `keepPower`
+   * that administrators and staff stay so.
    */
   finish(
     id: string,
@@ -814,7 +898,7 @@ export type ImportsBook = {
       rows: number
       sameIssuer: boolean
       keepPower: boolean
-      now: Date
+      by: Actor
     },
   ): Promise<void>
   /** What a finished import has made; empty once the sweep has tidied up. */
@@ -845,6 +929,9 @@ export type Database = {
   grants: GrantsBook
   keys: KeysBook
   ended: EndedBook
+  quotas: QuotasBook
+  popularity: PopularityBook
+  shares: SharesBook
   counters: CountersBook
   settings: SettingsBook
   exports: ExportsBook

@@ -15,7 +15,8 @@ import {
 
 /**
  * `see` a record, `download` bytes, `found` a collection in an entity, `create` something inside,
- * `push` bytes or tags, `delete`, `manage` (who may do what, privacy, freezing, links), or do what
+ * `push` bytes or tags, `delete`, `oversee` (see what its owner sees: quota, usage, links), `star`,
+ * `share` by a link, `manage` (who may do what, privacy, freezing, links), or do what
  * only administrators may (`administer`).
  */
 export type Action =
@@ -26,6 +27,9 @@ export type Action =
   | 'push'
   | 'delete'
   | 'set the policy of'
+  | 'oversee'
+  | 'star'
+  | 'share'
   | 'manage'
   | 'administer'
 
@@ -77,6 +81,11 @@ const NEEDS: Record<Exclude<Action, 'see' | 'download' | 'administer'>, [Scope, 
   delete: ['delete', 3],
   // a token that only pushes must not lift what its pushes have to meet (R17)
   'set the policy of': ['keys', 3],
+  oversee: ['pull', 3],
+  star: ['pull', 0],
+  // A link gives bytes away: who may only read there has no say in that, and a token that only pulls
+  // must not outlive itself by one. Owners' tokens do without `admin`, as with what they push (R61).
+  share: ['push', 2],
   manage: ['admin', 3],
 }
 const scopeOf = (action: Action): Scope | null =>
@@ -89,7 +98,7 @@ const scopeOf = (action: Action): Scope | null =>
         : NEEDS[action][0]
 
 /** What a registry that is read-only refuses. */
-const CHANGES: readonly Action[] = ['found', 'create', 'push', 'delete']
+const CHANGES: readonly Action[] = ['found', 'create', 'push', 'delete', 'star', 'share']
 
 /**
  * Who asks: claims of a verified token count only with their row (R14). Effective scopes are
@@ -351,6 +360,9 @@ const VERB: Record<Action, string> = {
   push: 'push to',
   delete: 'delete from',
   'set the policy of': 'set the policy of',
+  oversee: 'oversee',
+  star: 'give a star to',
+  share: 'share',
   manage: 'manage',
   administer: 'administer',
 }

@@ -6,9 +6,13 @@ import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Policies } from '../core/policies.ts'
+import type { Popularity } from '../core/popularity.ts'
+import type { Quotas } from '../core/quotas.ts'
+import type { Shares } from '../core/shares.ts'
 import type { Sharing } from '../core/sharing.ts'
 import type { Teams } from '../core/teams.ts'
 import { onError } from '../http/json-resp.ts'
+import type { OriginConfig } from '../http/origin.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
@@ -17,6 +21,9 @@ import { described } from './about.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
+import { popularityHandlers } from './popularity.ts'
+import { quotaHandlers } from './quotas.ts'
+import { shareHandlers } from './shares.ts'
 import { sharingHandlers } from './sharing.ts'
 import { teamHandlers } from './teams.ts'
 
@@ -28,6 +35,10 @@ export type ManageDeps = RouteDeps & {
   transfer: Transfer
   keyring: Keyring
   policies: Policies
+  quotas: Quotas
+  popularity: Popularity
+  shares: Shares
+  config: OriginConfig
   teams: Teams
   sharing: Sharing
   exports: Exports
@@ -40,6 +51,9 @@ export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
   const moving = movingHandlers(deps)
   const keys = keyHandlers(deps)
+  const quotas = quotaHandlers(deps)
+  const popularity = popularityHandlers(deps)
+  const shares = shareHandlers(deps)
   const teams = teamHandlers(deps)
   const sharing = sharingHandlers(deps)
 
@@ -53,6 +67,15 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: sharing.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
+    { method: 'GET', path: '/v1/usage', access: 'token', handler: quotas.usage },
+    { method: 'PUT', path: '/v1/quota', access: 'admin', handler: quotas.set },
+    { method: 'GET', path: '/v1/stats', access: 'read', handler: popularity.stats },
+    { method: 'GET', path: '/v1/stars', access: 'token', handler: popularity.stars },
+    { method: 'PUT', path: '/v1/stars', access: 'token', handler: popularity.star },
+    { method: 'DELETE', path: '/v1/stars', access: 'token', handler: popularity.unstar },
+    { method: 'GET', path: '/v1/shares', access: 'token', handler: shares.list },
+    { method: 'POST', path: '/v1/shares', access: 'push', handler: shares.create },
+    { method: 'DELETE', path: '/v1/shares/:id', access: 'token', handler: shares.revoke },
     { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/grants', access: 'admin', handler: sharing.grants },
@@ -81,6 +104,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/exports', access: 'admin', handler: moving.startExport },
     { method: 'GET', path: '/v1/exports/rows', access: 'admin', handler: moving.exportRows },
     { method: 'GET', path: '/v1/exports/blobs/:digest', access: 'admin', handler: moving.exportBlob },
+    { method: 'GET', path: '/v1/imports', access: 'admin', handler: moving.listImports },
     { method: 'POST', path: '/v1/imports', access: 'admin', handler: moving.openImport },
     { method: 'POST', path: '/v1/imports/:id', access: 'admin', handler: moving.finishImport },
     { method: 'DELETE', path: '/v1/imports/:id', access: 'admin', handler: moving.abortImport },

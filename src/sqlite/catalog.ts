@@ -32,6 +32,7 @@ import {
   type Place,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
+import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
 import { sqlitePlaces } from './places.ts'
 import {
   collectionColumns,
@@ -79,6 +80,7 @@ const asViewer = ({ userId, tokenId }: Writer) => ({
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
   const standing = standingQuery(db)
+  const beyondQuota = overQuota(handle)
 
   const collectionsJoined = () =>
     db
@@ -439,6 +441,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
         policyMet: policyMet(p('imageId').getSQL()),
+        withinQuota: withinQuotaNow,
       }),
     ),
     attachGuardBlob: prepare(() =>
@@ -447,6 +450,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`,
         policyMet: policyMet(p('imageId').getSQL()),
+        withinQuota,
       }),
     ),
     newBlob: prepare(() =>
@@ -620,6 +624,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .set({ downloads: sql`downloads + x.value` })
         .from(sql`json_each(${p('counts')}) x`)
         .where(sql`containers.id = x.key`),
+    ),
+    countWeek: prepare(() =>
+      db
+        .insert(t.counters)
+        .select(
+          sql`select 'pulls:' || x.key as name, ${p('week')} as period, x.value as count from json_each(${p('counts')}) x where exists (select 1 from containers where id = x.key)`,
+        )
+        .onConflictDoUpdate({
+          target: [t.counters.name, t.counters.period],
+          set: { count: sql`${t.counters.count} + excluded.count` },
+        }),
     ),
   }
 
@@ -937,12 +952,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return rows[0] ?? null
     },
 
-    async attach({ imageId, digest, size, facts, judged, writer, source }) {
+    async attach({ imageId, digest, size, defaultQuota, facts, judged, writer, source }) {
       const values: Record<string, unknown> = {
         ...writerValues(writer),
         imageId,
         digest,
         size,
+        defaultQuota: defaultQuota ?? null,
         ...(facts === null
           ? {}
           : {
@@ -973,6 +989,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       const reasons = {
         may_write: lostRight,
         policy_met: unmet,
+        within_quota: () => beyondQuota(values),
         found: () =>
           new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
             subject: 'image',
@@ -1124,11 +1141,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     ...sqlitePlaces(handle),
 
-    async countDownloads(counts) {
+    async countDownloads(counts, week) {
       const sums: Record<string, number> = {}
       for (const { containerId, count } of counts)
         sums[containerId] = (sums[containerId] ?? 0) + count
-      if (counts.length > 0) await handle.write(w.countDownloads({ counts: JSON.stringify(sums) }))
+      const values = { counts: JSON.stringify(sums), week: week.getTime() }
+      if (counts.length > 0) await handle.write(w.countDownloads(values), w.countWeek(values))
     },
 
     async search({ terms, arch, signed, limit }, viewer, now) {

@@ -23,6 +23,8 @@ import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
+import { describeQuotas } from './quotas.ts'
+import { describeShares } from './shares.ts'
 import { describeTeams } from './teams.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
@@ -2545,14 +2547,17 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           await world.container(world.root, 'root/c/one'),
           await world.container(world.root, 'root/c/two'),
         ]
-        await catalog.countDownloads([])
+        await catalog.countDownloads([], at())
         await Promise.all(
           [1, 2, 3].map((count) =>
-            catalog.countDownloads([
-              { containerId: one.id, count },
-              { containerId: newId(), count },
-              { containerId: two.id, count: 10 },
-            ]),
+            catalog.countDownloads(
+              [
+                { containerId: one.id, count },
+                { containerId: newId(), count },
+                { containerId: two.id, count: 10 },
+              ],
+              at(),
+            ),
           ),
         )
         const downloads = async (id: string) =>
@@ -2611,6 +2616,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)
+    describeQuotas(test)
+    describeShares(test)
 
     it('skips no test that is not there', () => {
       expect([...skip.keys()]).toEqual([])

@@ -5,6 +5,8 @@ import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
@@ -12,6 +14,8 @@ describeKeystore('Bun', (options) => hostTarget('bun', options))
 describeTeams('Bun', (options) => hostTarget('bun', options))
 describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
+describeQuotas('Bun', (options) => hostTarget('bun', options))
+describeShares('Bun', (options) => hostTarget('bun', options))
 
 let first: HostTarget | null = null
 describeBadInput(

@@ -6,6 +6,8 @@ import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -37,6 +39,8 @@ describe('Workers', () => {
   describeTeams('Workers', workersTarget, 'tickets outlive the right to read in workerd (R25)')
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
+  describeQuotas('Workers', workersTarget)
+  describeShares('Workers', workersTarget)
 
   describeBadInput(
     'Workers',
