@@ -301,7 +301,7 @@ describe('query plans', () => {
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
    * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
    * run (R50), the tag names of one image (x), the parts of one key (n, s, u) and one window of
-   * blobs (b).
+   * blobs (b), and the people and collections of one change of rights (pu, pc), which are looked up.
    */
   const walks = (sql: string, values: number) =>
     sqlite
@@ -311,7 +311,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
+          !/^SCAN (CONSTANT ROW|guard|x|b|pu|pc|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
             detail,
           ),
       )
