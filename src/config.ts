@@ -249,6 +249,46 @@ export const SETTINGS = {
     schema: z.enum(['on', 'off']),
     help: 'on lets clients exchange image bytes with the S3 server directly, by signed addresses',
   },
+  SREG_LIMIT_REQUESTS: {
+    default: '60000',
+    schema: whole(0),
+    help: 'requests per client address and minute, image bytes aside; 0 is no limit, here and below; loopback and trusted proxies are not counted',
+  },
+  SREG_LIMIT_LOGINS: {
+    default: '60',
+    schema: whole(0),
+    help: 'refused tokens and secrets per client address and minute; valid ones always pass',
+  },
+  SREG_LIMIT_SEARCHES: {
+    default: '600',
+    schema: whole(0),
+    help: 'searches per token, or per address without one, and minute',
+  },
+  SREG_LIMIT_KEYS: {
+    default: '600',
+    schema: whole(0),
+    help: 'requests that add public keys, per token, or per address without one, and minute',
+  },
+  SREG_LIMIT_ANONYMOUS_DAY: {
+    default: '0',
+    schema: whole(0),
+    help: 'API calls per address without a token and day (UTC)',
+  },
+  SREG_LIMIT_USER_DAY: {
+    default: '0',
+    schema: whole(0),
+    help: 'API calls per user and day (UTC)',
+  },
+  SREG_LIMIT_CONTAINER_WEEK: {
+    default: '0',
+    schema: whole(0),
+    help: 'pulls per container and week (from Monday, UTC), those of its owners and contributors aside',
+  },
+  SREG_LIMIT_COLLECTION_WEEK: {
+    default: '0',
+    schema: whole(0),
+    help: 'the same per collection',
+  },
   SREG_MAX_CONNECTIONS: {
     default: '64',
     on: 'host',
@@ -284,6 +324,7 @@ export type Config = Readonly<{
   maxImage: number | null
   checkSignatures: boolean
   maxConnections: number
+  limits: LimitsConfig
   /** Who may add keys, and look them up. */
   keys: Readonly<{ add: 'token' | 'anyone'; read: 'public' | 'token' }>
   access: Rules
@@ -296,6 +337,21 @@ export type Config = Readonly<{
   issuers: readonly TrustedIssuer[]
   /** Null keeps blobs on disk. */
   s3: S3Config | null
+}>
+
+/** How often what may be done; 0 is no limit. */
+export type LimitsConfig = Readonly<{
+  /** Per minute. */
+  requests: number
+  logins: number
+  searches: number
+  keys: number
+  /** Per day. */
+  anonymousDay: number
+  userDay: number
+  /** Per week. */
+  containerWeek: number
+  collectionWeek: number
 }>
 
 export type S3Config = Readonly<{
@@ -405,6 +461,16 @@ export function parseConfig(
     maxImage: v.SREG_MAX_IMAGE === 0 ? null : v.SREG_MAX_IMAGE,
     checkSignatures: v.SREG_CHECK_SIGNATURES === 'on',
     maxConnections: v.SREG_MAX_CONNECTIONS,
+    limits: Object.freeze({
+      requests: v.SREG_LIMIT_REQUESTS,
+      logins: v.SREG_LIMIT_LOGINS,
+      searches: v.SREG_LIMIT_SEARCHES,
+      keys: v.SREG_LIMIT_KEYS,
+      anonymousDay: v.SREG_LIMIT_ANONYMOUS_DAY,
+      userDay: v.SREG_LIMIT_USER_DAY,
+      containerWeek: v.SREG_LIMIT_CONTAINER_WEEK,
+      collectionWeek: v.SREG_LIMIT_COLLECTION_WEEK,
+    }),
     keys: Object.freeze({ add: v.SREG_KEYS_ADD, read: v.SREG_KEYS_READ }),
     access: Object.freeze({
       readOnly: v.SREG_READ_ONLY === 'on',

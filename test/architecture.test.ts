@@ -41,7 +41,12 @@ const RULES: { files: RegExp; may: string[] }[] = [
   { files: /^src\/ports\.ts$/, may: types('src/core/model.ts', 'src/errors.ts') },
   {
     files: /^src\/config\.ts$/,
-    may: ['zod', 'src/errors.ts', 'src/issuers-config.ts', ...types('src/core/issuers.ts', 'src/core/access.ts')],
+    may: [
+      'zod',
+      'src/errors.ts',
+      'src/issuers-config.ts',
+      ...types('src/core/issuers.ts', 'src/core/access.ts'),
+    ],
   },
   {
     files: /^src\/issuers-config\.ts$/,

@@ -3,23 +3,39 @@
  * Each isolate puts the registry together at its first request.
  */
 import { createHash } from 'node:crypto'
-import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
+import type {
+  ExecutionContext,
+  Fetcher,
+  R2Bucket,
+  ScheduledController,
+} from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
 import { foreignVerifier, tokenIssuer, tokenVerifier, verifierOf } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobStore, Database, Ended, Log } from '../../src/ports.ts'
+import type { BlobStore, Database, Ended, Log, RateLimiter } from '../../src/ports.ts'
 import { bind, bindBucket } from '../bind.ts'
 import { r2Blobs } from '../blobs/r2.ts'
 import { d1Database, type D1Binding } from '../databases/d1.ts'
+import { cloudflareLimiter, type RateLimitBinding } from '../limits/cloudflare.ts'
+import { memoryLimiter } from '../limits/memory.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
 import { collectedLog, randomIds, systemClock } from '../system.ts'
+import { workerAssets } from './assets.ts'
 import { workerFetchJson } from './fetch-json.ts'
 import { MIGRATIONS } from './migrations.ts'
 import { workerTransfer } from './transfer.ts'
 
-export type Env = { DB?: D1Binding; BLOBS?: R2Bucket } & Record<string, unknown>
+export type Env = {
+  DB?: D1Binding
+  BLOBS?: R2Bucket
+  ASSETS?: Fetcher
+  LIMIT_REQUESTS?: RateLimitBinding
+  LIMIT_LOGINS?: RateLimitBinding
+  LIMIT_SEARCHES?: RateLimitBinding
+  LIMIT_KEYS?: RateLimitBinding
+} & Record<string, unknown>
 
 /** A revoked token's downloads end within this time (R25). */
 const ENDED_POLL_MS = 1000
@@ -130,6 +146,8 @@ async function open(env: Env): Promise<Opened> {
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,
+    ...(env.ASSETS === undefined ? {} : { assets: workerAssets(env.ASSETS) }),
+    limiter: openLimiter(env),
     ended,
     // What is only counted in memory goes with the isolate.
     tallyEveryMs: 0,
@@ -167,6 +185,16 @@ async function openBlobs(
   const failed = s3.redirect && blobs.direct === undefined
   await settings.set(noted, failed ? String(now) : 'trusted')
   return blobs
+}
+
+/** The bindings that there are, by the names of the rules that they serve. */
+function openLimiter(env: Env): RateLimiter {
+  return cloudflareLimiter(memoryLimiter({ clock: systemClock }), {
+    requests: env.LIMIT_REQUESTS,
+    logins: env.LIMIT_LOGINS,
+    searches: env.LIMIT_SEARCHES,
+    keys: env.LIMIT_KEYS,
+  })
 }
 
 /** A body as `fetch` of workerd sends it, with its length. */

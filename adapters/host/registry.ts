@@ -15,7 +15,9 @@ import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
 import { bind, bindBucket } from '../bind.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
+import { memoryLimiter } from '../limits/memory.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
+import { hostAssets } from './assets.ts'
 import {
   lockDataFolder,
   openDataFolder,
@@ -95,6 +97,8 @@ export async function startRegistry(
       keys,
       issuer,
       transfer: await platform.transfer(),
+      assets: hostAssets,
+      limiter: memoryLimiter({ clock }),
       ended,
       clock,
       ids,

@@ -5,7 +5,10 @@
 import { Hono } from 'hono'
 import type { Claims, Scope } from '../core/model.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
+import type { Described } from './about.ts'
 import type { Ctx, Env } from './context.ts'
+import type { LimitName, Limits } from './limit.ts'
+import type { DescribedRoutes } from './openapi.ts'
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'PATCH'
 
@@ -25,11 +28,18 @@ export type Route = {
   access: Access
   /** R24: may go on with a token that has ended; `:id` is the image, or the place of a tag. */
   grace?: 'upload' | 'tag'
+  /** What limits it besides requests per address. */
+  limit?: LimitName
   handler: Handler
 }
 
 /** Claims of a request; those of an ended token too when `expired` is set. */
 export type Authenticate = (c: Ctx, options?: { expired?: boolean }) => Promise<Claims | null>
+
+export type RouteDeps = {
+  authenticate: Authenticate
+  limits: Limits
+}
 
 /**
  * Builds the app of one protocol. Rows match in the order of the table. A known path asked with
@@ -38,17 +48,23 @@ export type Authenticate = (c: Ctx, options?: { expired?: boolean }) => Promise<
  * never depend on what exists (R28). HEAD is served by the GET row unless the table has its own;
  * handlers of GET rows see `HEAD` in `c.req.method` and must not open a body for it.
  *
+ * The app carries its `table`, from which GET /openapi.json is made.
+ *
  * Whatever a row throws reaches `onError` as a RegistryError; anything else becomes `internal`
  * with the request's id as its only content, and its stack goes to the log line.
  */
 export function defineRoutes(table: {
   routes: readonly Route[]
   owns: readonly string[]
+  /** What GET /openapi.json says of the routes. */
+  described?: Described
   onError: (error: RegistryError, c: Ctx) => Response | Promise<Response>
-  deps: { authenticate: Authenticate }
-}): Hono<Env> {
+  deps: RouteDeps
+}): Hono<Env> & { table: DescribedRoutes } {
   const { routes, owns, onError, deps } = table
+  const described = table.described ?? { name: '', about: '', routes: {} }
   const app = new Hono<Env>({ strict: false })
+  const { limits } = deps
   const guarded = (path: string, handler: Handler): Handler => {
     const fail = (error: unknown, c: Ctx) => onError(asRegistryError(error, c), c)
     // Errors are caught here and not by app.onError: that would wrap every handler once more when
@@ -68,13 +84,15 @@ export function defineRoutes(table: {
   }
 
   const methodsOf = new Map<string, Map<Method, Handler>>()
-  for (const { method, path, access, grace, handler } of routes) {
+  for (const row of routes) {
+    const { method, path } = row
     const methods = methodsOf.get(path) ?? new Map<Method, Handler>()
     if (methods.has(method)) throw new Error(`Two rows for ${method} ${path}`)
-    methodsOf.set(path, methods.set(method, withAccess({ access, grace, handler }, deps)))
+    methodsOf.set(path, methods.set(method, withAccess(row, deps)))
   }
   const refusals = new Map<string, Handler>()
-  for (const [path, methods] of methodsOf) refusals.set(path, refuseMethod(methods, onError))
+  for (const [path, methods] of methodsOf)
+    refusals.set(path, limited(limits, refuseMethod(methods, onError)))
 
   for (const { method, path } of routes) {
     const methods = methodsOf.get(path)
@@ -97,30 +115,58 @@ export function defineRoutes(table: {
   for (const path of owns)
     app.all(
       path,
-      guarded(path, () => {
-        throw new RegistryError('not_found', 'There is nothing at this address', {
-          subject: 'route',
-        })
-      }),
+      guarded(
+        path,
+        limited(limits, () => {
+          throw new RegistryError('not_found', 'There is nothing at this address', {
+            subject: 'route',
+          })
+        }),
+      ),
     )
-  return app
+  return Object.assign(app, { table: { routes, described } })
+}
+
+/** Counts the request for its address first; where that is known at once, nobody waits. */
+function limited(limits: Limits, handler: Handler): Handler {
+  return (c) => {
+    const asked = limits.request(c)
+    return asked instanceof Promise ? asked.then(() => handler(c)) : handler(c)
+  }
 }
 
 function withAccess(
-  {
-    access,
-    grace,
-    handler,
-  }: Pick<Route, 'access' | 'handler'> & { grace: Route['grace'] | undefined },
-  deps: { authenticate: Authenticate },
+  { access, limit, grace, handler }: Route,
+  { authenticate, limits }: RouteDeps,
 ): Handler {
-  if (access === 'open' || access === 'ticket')
+  // A range that is answered with 429 would become image bytes (R5), and tickets are few.
+  if (access === 'ticket')
     return (c) => {
       c.set('claims', null)
       return handler(c)
     }
-  return async (c) => {
-    const known = await deps.authenticate(c, grace === undefined ? {} : { expired: true })
+  const counted = (work: Handler): Handler => {
+    const failed = async (error: unknown, c: Ctx): Promise<never> => {
+      throw await limits.refused(c, error, limit)
+    }
+    return limited(limits, (c) => {
+      try {
+        const response = work(c)
+        return response instanceof Promise
+          ? response.catch((error: unknown) => failed(error, c))
+          : response
+      } catch (error) {
+        return failed(error, c)
+      }
+    })
+  }
+  if (access === 'open')
+    return counted((c) => {
+      c.set('claims', null)
+      return handler(c)
+    })
+  return counted(async (c) => {
+    const known = await authenticate(c, grace === undefined ? {} : { expired: true })
     const claims =
       known === null || grace === undefined
         ? known
@@ -131,8 +177,17 @@ function withAccess(
       c.env.entry.tokenId = claims.tokenId
     }
     if (access !== 'read') demand(access, claims)
-    return handler(c)
-  }
+    await limits.call(c, claims, limit)
+    let stands = true
+    try {
+      return await handler(c)
+    } catch (error) {
+      stands = !isRegistryError(error, 'unauthenticated')
+      throw error
+    } finally {
+      if (stands) limits.called(c, claims)
+    }
+  })
 }
 
 function demand(access: Exclude<Access, 'open' | 'ticket' | 'read'>, claims: Claims | null): void {

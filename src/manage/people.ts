@@ -1,6 +1,4 @@
 /** Accounts, robots, tokens and transfers over HTTP. Bodies are read before it is asked who asks. */
-import * as z from 'zod/mini'
-import { SCOPES } from '../core/model.ts'
 import type { People } from '../core/people.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
@@ -8,48 +6,7 @@ import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Person } from '../ports.ts'
-import { seconds, word } from './requests.ts'
-
-const path = z.string().check(z.minLength(1), z.maxLength(1024))
-const role = z.enum(['admin', 'staff', 'user'])
-
-const newUser = z
-  .strictObject({ name: word, role: z.optional(role), admin: z.optional(z.boolean()) })
-  .check(
-    z.refine((user) => user.role === undefined || user.admin === undefined, 'give role or admin'),
-  )
-const changedUser = z
-  .strictObject({ role: z.optional(role), disabled: z.optional(z.boolean()) })
-  .check(
-    z.refine(
-      (user) => user.role !== undefined || user.disabled !== undefined,
-      'give role, disabled or both',
-    ),
-  )
-const newToken = z
-  .strictObject({
-    user: z.optional(word),
-    name: word,
-    scopes: z.optional(z.array(z.enum(SCOPES)).check(z.minLength(1))),
-    expiresAt: z.optional(
-      z.iso.datetime({ offset: true, error: 'must be a time such as 2030-01-31T12:00:00Z' }),
-    ),
-    expiresIn: z.optional(seconds(10)),
-    collection: z.optional(path),
-    container: z.optional(path),
-  })
-  .check(
-    z.refine(
-      ({ expiresAt, expiresIn }) => expiresAt === undefined || expiresIn === undefined,
-      'give expiresAt or expiresIn, not both',
-    ),
-    z.refine(
-      ({ collection, container }) => collection === undefined || container === undefined,
-      'give collection or container, not both',
-    ),
-  )
-const newRobot = z.strictObject({ name: word })
-const newTransfer = z.strictObject({ entity: word, to: word })
+import { changedUser, newRobot, newToken, newTransfer, newUser } from './requests.ts'
 
 export function peopleHandlers(deps: { people: People; transfer: Transfer; clock: Clock }) {
   const { people, transfer, clock } = deps
@@ -155,8 +112,14 @@ export function peopleHandlers(deps: { people: People; transfer: Transfer; clock
   }
 }
 
+/** What is told of a user. */
+export type Shown = Omit<Person, 'manager' | 'deletedAt'> & {
+  manager?: string | null
+  deletedAt?: Date
+}
+
 /** A user as JSON; of a robot also who manages it, of a deleted one also when it was deleted. */
-function record({ manager, deletedAt, ...user }: Person) {
+function record({ manager, deletedAt, ...user }: Person): Shown {
   return {
     ...user,
     ...(user.role === 'robot' ? { manager } : {}),

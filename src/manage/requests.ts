@@ -1,14 +1,54 @@
 /** Shapes of the request bodies. Unknown fields are refused: a misspelt limit must not be none. */
 import * as z from 'zod/mini'
-import { POLICY_MODES } from '../core/model.ts'
+import { LEVELS, POLICY_MODES, SCOPES } from '../core/model.ts'
 
 const YEAR_S = 365 * 86_400
-export const seconds = (years: number) => {
+const seconds = (years: number) => {
   const message = `must be a whole number of seconds from 60 to ${years * YEAR_S}`
   return z.number(message).check(z.int(message), z.gte(60, message), z.lte(years * YEAR_S, message))
 }
-export const word = z.string().check(z.minLength(1), z.maxLength(200, 'at most 200 characters'))
+const word = z.string().check(z.minLength(1), z.maxLength(200, 'at most 200 characters'))
 
+const path = z.string().check(z.minLength(1), z.maxLength(1024))
+const role = z.enum(['admin', 'staff', 'user'])
+
+export const newUser = z
+  .strictObject({ name: word, role: z.optional(role), admin: z.optional(z.boolean()) })
+  .check(
+    z.refine((user) => user.role === undefined || user.admin === undefined, 'give role or admin'),
+  )
+export const changedUser = z
+  .strictObject({ role: z.optional(role), disabled: z.optional(z.boolean()) })
+  .check(
+    z.refine(
+      (user) => user.role !== undefined || user.disabled !== undefined,
+      'give role, disabled or both',
+    ),
+  )
+export const newToken = z
+  .strictObject({
+    user: z.optional(word),
+    name: word,
+    scopes: z.optional(z.array(z.enum(SCOPES)).check(z.minLength(1))),
+    expiresAt: z.optional(
+      z.iso.datetime({ offset: true, error: 'must be a time such as 2030-01-31T12:00:00Z' }),
+    ),
+    expiresIn: z.optional(seconds(10)),
+    collection: z.optional(path),
+    container: z.optional(path),
+  })
+  .check(
+    z.refine(
+      ({ expiresAt, expiresIn }) => expiresAt === undefined || expiresIn === undefined,
+      'give expiresAt or expiresIn, not both',
+    ),
+    z.refine(
+      ({ collection, container }) => collection === undefined || container === undefined,
+      'give collection or container, not both',
+    ),
+  )
+export const newRobot = z.strictObject({ name: word })
+export const newTransfer = z.strictObject({ entity: word, to: word })
 export const privacy = z.strictObject({
   ref: z.string().check(z.maxLength(1024)),
   private: z.boolean(),
@@ -17,6 +57,35 @@ export const policy = z.strictObject({
   ref: z.string().check(z.maxLength(1024)),
   policy: z.enum(POLICY_MODES),
   fingerprints: z.optional(z.array(z.string().check(z.maxLength(200))).check(z.maxLength(1000))),
+})
+export const signedChallenge = z.strictObject({ signed: z.string() })
+const prose = z.string().check(z.maxLength(4096, 'at most 4096 characters'))
+export const newTeam = z.strictObject({
+  name: word,
+  description: z.optional(prose),
+  open: z.optional(z.boolean()),
+  owner: z.optional(word),
+})
+export const changedTeam = z.strictObject({
+  description: z.optional(prose),
+  open: z.optional(z.boolean()),
+})
+export const member = z.strictObject({ owner: z.optional(z.boolean()) })
+export const newInvitation = z.strictObject({ expiresIn: z.optional(seconds(1)) })
+export const acceptance = z.strictObject({ secret: z.string().check(z.maxLength(200)) })
+const ref = z.string().check(z.maxLength(1024))
+export const grant = z
+  .strictObject({ ref, user: z.optional(word), team: z.optional(word), level: z.enum(LEVELS) })
+  .check(
+    z.refine(
+      ({ user, team }) => (user === undefined) !== (team === undefined),
+      'give user or team, not both',
+    ),
+  )
+export const freeze = z.strictObject({
+  ref,
+  arch: z.optional(z.string().check(z.regex(/^[a-z0-9_]{1,32}$/, 'must be such as amd64'))),
+  frozen: z.boolean(),
 })
 export const claim = z.strictObject({
   secret: z.string().check(z.maxLength(4096)),

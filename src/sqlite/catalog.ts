@@ -1,9 +1,10 @@
 /** Entities to tags, and search over them. */
-import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
+import { and, eq, isNotNull, not, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
+  audited,
   dropGuard,
   inCollection,
   inContainer,
@@ -21,14 +22,18 @@ import {
   unindexImages,
   searchScope,
   viewerManages,
+  viewerContributes,
   viewerValues,
   visibleCollection,
   visibleContainer,
   writerManages,
   writerStands,
   writerValues,
+  type Place,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
+import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
+import { sqlitePlaces } from './places.ts'
 import {
   collectionColumns,
   containerColumns,
@@ -56,6 +61,12 @@ const unmet = () =>
   new RegistryError('denied', 'The signature policy of this collection is not met.', {
     subject: 'policy',
   })
+const frozen = (name: string) => () =>
+  new RegistryError(
+    'denied',
+    `${name} is frozen here: it stays what it is until its owner thaws it.`,
+    { subject: 'tag' },
+  )
 const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
   new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
 
@@ -69,6 +80,7 @@ const asViewer = ({ userId, tokenId }: Writer) => ({
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
   const standing = standingQuery(db)
+  const beyondQuota = overQuota(handle)
 
   const collectionsJoined = () =>
     db
@@ -152,6 +164,44 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
     ),
   })
+  /** Where the image that the selector means lies, if the viewer can see it and may not write there. */
+  const pulled = (within: SQL | undefined, by: ImageSelector['by']) => {
+    const [from, chosen] =
+      by === 'tag'
+        ? [
+            sql`tags join images on images.id = tags.image_id`,
+            and(tagged, sql`tags.container_id = containers.id`),
+          ]
+        : [sql`images`, eq(t.images.digest, text('digest'))]
+    return sql`select containers.id as container, collections.id as collection from ${from} join containers on containers.id = images.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), chosen, visibleContainer, not(viewerContributes))}`
+  }
+  const pulls = (within: SQL | undefined, by: ImageSelector['by']) => {
+    // named once each: D1 takes no more than 100 values in a statement
+    const due = sql`with place as (${pulled(within, by)}), due as (select 'limit.week.container.' || container as name, ${p('perContainer')} as most from place union all select 'limit.week.collection.' || collection as name, ${p('perCollection')} as most from place), spent as (select due.name as name, k.count as count from due join counters k on k.name = due.name and k.period = ${p('week')} where due.most > 0 and k.count >= due.most)`
+    return {
+      full: prepare(() =>
+        db
+          .select({ name: sql<string>`name`.as('name'), count: sql<number>`count`.as('count') })
+          .from(sql`(${due} select name, count from spent)`),
+      ),
+      count: prepare(() =>
+        db
+          .insert(t.counters)
+          .select(
+            sql`${due} select name, ${p('week')} as period, 1 as count from due where most > 0 and ${p('counts')} = 1 and not exists (select 1 from spent)`,
+          )
+          .onConflictDoUpdate({
+            target: [t.counters.name, t.counters.period],
+            set: { count: sql`${t.counters.count} + 1` },
+          })
+          .returning({ name: t.counters.name, count: t.counters.count }),
+      ),
+    }
+  }
+  const pullsOf = {
+    named: { tag: pulls(inEntity.named, 'tag'), digest: pulls(inEntity.named, 'digest') },
+    unique: { tag: pulls(inEntity.unique, 'tag'), digest: pulls(inEntity.unique, 'digest') },
+  }
   const paths = { named: perPath(inEntity.named), unique: perPath(inEntity.unique) }
   const pathOf = (path: LookupPath) => (path.entity === null ? paths.unique : paths.named)
 
@@ -277,6 +327,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     note: sql`select seq from images where id = (select note from guard)`,
   }
 
+  /** The tag as it is, of the arch that a tag call means (`setTag` below stores that one). */
+  const renamedTag = sql`select image_id, frozen from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64')`
+  const containerThawed = sql`not exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)`
+
   const w = {
     verdict: storeVerdict(db),
     dropGuard: dropGuard(db),
@@ -387,6 +441,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
         policyMet: policyMet(p('imageId').getSQL()),
+        withinQuota: withinQuotaNow,
       }),
     ),
     attachGuardBlob: prepare(() =>
@@ -395,6 +450,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`,
         policyMet: policyMet(p('imageId').getSQL()),
+        withinQuota,
       }),
     ),
     newBlob: prepare(() =>
@@ -489,7 +545,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
         policyMet: policyMet(p('imageId').getSQL()),
-        note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
+        thawed: sql`not exists (select 1 from (${renamedTag}) ft where ft.image_id <> ${p('imageId')} and (ft.frozen = 1 or exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)))`,
+        note: sql`(select image_id from (${renamedTag}))`,
       }),
     ),
     learnArch: prepare(() =>
@@ -512,12 +569,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`not exists (select 1 from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')} and (frozen = 1 or not ${containerThawed}))`,
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
     deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`${containerThawed} and not exists (select 1 from tags where image_id = ${p('imageId')} and frozen = 1)`,
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
@@ -566,6 +625,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .from(sql`json_each(${p('counts')}) x`)
         .where(sql`containers.id = x.key`),
     ),
+    countWeek: prepare(() =>
+      db
+        .insert(t.counters)
+        .select(
+          sql`select 'pulls:' || x.key as name, ${p('week')} as period, x.value as count from json_each(${p('counts')}) x where exists (select 1 from containers where id = x.key)`,
+        )
+        .onConflictDoUpdate({
+          target: [t.counters.name, t.counters.period],
+          set: { count: sql`${t.counters.count} + excluded.count` },
+        }),
+    ),
   }
 
   const privately = (level: 'collection' | 'container') => {
@@ -578,7 +648,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         ? sql`select i.seq from images i join containers n on n.id = i.container_id where n.collection_id in (${chosen})`
         : sql`select i.seq from images i where i.container_id in (${chosen})`
     const table = level === 'collection' ? t.collections : t.containers
+    const collectionId = sql`(select c.id from collections c join entities e on e.id = c.entity_id where e.name = ${p('entity')} and c.name = ${p('collection')})`
+    const place: Place =
+      level === 'collection'
+        ? { collection: collectionId, container: null }
+        : { collection: collectionId, container: sql`(${chosen})` }
     return {
+      guard: prepare(() => db.insert(t.guard).values({ mayWrite: mayWrite(place, 3) })),
+      audited: audited(db, {
+        action: 'privacy.set',
+        object: sql`${sql.raw(`'${level} '`)} || (${chosen})`,
+        name: sql`${p('entity')} || '/' || ${p('collection')} || coalesce('/' || ${p('container')}, '')`,
+        detail: sql`case ${p('private')} when 1 then 'private' else 'public' end`,
+        when: sql`exists (${chosen})`,
+      }),
       find: prepare(() =>
         db
           .select({ id: table.id })
@@ -747,6 +830,38 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       )
     },
 
+    async pullImage(path, selector, viewer, now, week) {
+      const values = {
+        ...viewerValues(viewer, now),
+        ...path,
+        ...selector,
+        week: week.begin.getTime(),
+        counts: week.counts ? 1 : 0,
+        perContainer: week.container,
+        perCollection: week.collection,
+      }
+      const counting = pullsOf[path.entity === null ? 'unique' : 'named'][selector.by]
+      const [stands, image, full, counts] = await handle.write(
+        standing(values),
+        imageStatement(path, selector, values),
+        counting.full(values),
+        counting.count(values),
+      )
+      const counted = [
+        ...full.map((row) => ({ ...row, full: true })),
+        ...counts.map((row) => ({ ...row, full: false })),
+      ].map(({ name, ...row }) => ({
+        of: name.startsWith('limit.week.container.')
+          ? ('container' as const)
+          : ('collection' as const),
+        ...row,
+      }))
+      return {
+        standing: toStanding(stands[0]),
+        value: { image: image[0] === undefined ? null : toImage(image[0]), counted },
+      }
+    },
+
     async entityById(id, viewer, now) {
       const values = { ...viewerValues(viewer, now), id }
       return see(
@@ -837,12 +952,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return rows[0] ?? null
     },
 
-    async attach({ imageId, digest, size, facts, judged, writer, source }) {
+    async attach({ imageId, digest, size, defaultQuota, facts, judged, writer, source }) {
       const values: Record<string, unknown> = {
         ...writerValues(writer),
         imageId,
         digest,
         size,
+        defaultQuota: defaultQuota ?? null,
         ...(facts === null
           ? {}
           : {
@@ -873,6 +989,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       const reasons = {
         may_write: lostRight,
         policy_met: unmet,
+        within_quota: () => beyondQuota(values),
         found: () =>
           new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
             subject: 'image',
@@ -948,6 +1065,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         {
           may_write: lostRight,
           policy_met: unmet,
+          thawed: () =>
+            new RegistryError(
+              'denied',
+              `The tag ${tag} is frozen here and names another image: push with another tag, or ask its owner to thaw it.`,
+              { subject: 'tag' },
+            ),
           found: gone('image'),
           arch_agrees: () =>
             new RegistryError(
@@ -973,7 +1096,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen(`The tag ${tag}`) },
       )
       return (note[0]?.note ?? null) !== null
     },
@@ -991,30 +1114,39 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen('This image') },
       )
       return (note[0]?.note ?? null) !== null
     },
 
-    async setPrivate(path, value, now) {
+    async setPrivate(path, value, by) {
       const set = path.container === null ? visibility.collection : visibility.container
-      const values = { ...path, private: value ? 1 : 0, now: now.getTime() }
-      const [found] = await handle.write(
-        set.find(values),
-        set.set(values),
-        set.end(values),
-        set.revive(values),
-        set.unindex(values),
-        set.index(values),
+      const values = { ...writerValues(by), ...path, private: value ? 1 : 0 }
+      const [, found] = await guarded(
+        handle.write(
+          set.guard(values),
+          set.find(values),
+          set.audited(values),
+          set.set(values),
+          set.end(values),
+          set.revive(values),
+          set.unindex(values),
+          set.index(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight },
       )
       return found.length > 0
     },
 
-    async countDownloads(counts) {
+    ...sqlitePlaces(handle),
+
+    async countDownloads(counts, week) {
       const sums: Record<string, number> = {}
       for (const { containerId, count } of counts)
         sums[containerId] = (sums[containerId] ?? 0) + count
-      if (counts.length > 0) await handle.write(w.countDownloads({ counts: JSON.stringify(sums) }))
+      const values = { counts: JSON.stringify(sums), week: week.getTime() }
+      if (counts.length > 0) await handle.write(w.countDownloads(values), w.countWeek(values))
     },
 
     async search({ terms, arch, signed, limit }, viewer, now) {

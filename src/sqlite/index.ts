@@ -2,11 +2,16 @@
 import { sql } from 'drizzle-orm'
 import type { Database } from '../ports.ts'
 import { sqliteCatalog } from './catalog.ts'
+import { sqliteCounters } from './counters.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
 import { sqlitePeople } from './people.ts'
+import { sqlitePopularity } from './popularity.ts'
+import { sqliteQuotas } from './quotas.ts'
+import { sqliteShares } from './shares.ts'
+import { sqliteGrants, sqliteTeams } from './teams.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -30,8 +35,14 @@ export function sqliteDatabase(handle: Handle): Database {
     users: sqliteUsers(handle),
     people: sqlitePeople(handle),
     tokens: sqliteTokens(handle),
+    teams: sqliteTeams(handle),
+    grants: sqliteGrants(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
+    quotas: sqliteQuotas(handle),
+    popularity: sqlitePopularity(handle),
+    shares: sqliteShares(handle),
+    counters: sqliteCounters(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),
     imports: sqliteImports(handle),

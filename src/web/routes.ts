@@ -1,23 +1,27 @@
 /** Pages for people, and the two addresses that watch over the process. */
 import { identify } from '../core/access.ts'
-import type { Claims } from '../core/model.ts'
 import { parsePath } from '../core/ref.ts'
 import { isRegistryError, RegistryError, STATUS } from '../errors.ts'
 import type { Config } from '../config.ts'
 import type { Ctx } from '../http/context.ts'
 import { originOf } from '../http/origin.ts'
-import { defineRoutes, type Route } from '../http/routes.ts'
-import type { BlobStore, Clock, Database, TokenVerifier } from '../ports.ts'
+import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
+import type { Assets, BlobStore, Clock, Database, TokenVerifier } from '../ports.ts'
+import { described } from './about.ts'
+import { docsHandlers } from './docs.ts'
 import { containerPage, homePage, tokensPage } from './pages.ts'
 
-export type WebDeps = {
+export type WebDeps = RouteDeps & {
   config: Pick<Config, 'publicUrl' | 'trustedProxies'>
   database: Database
   blobs: BlobStore
   clock: Clock
   verifier: TokenVerifier
   registryId: string
-  authenticate: (c: Ctx) => Promise<Claims | null>
+  /** Makes the OpenAPI document. */
+  document: () => object
+  /** What the viewer at /docs is made of; absent where it is not offered. */
+  assets?: Assets
 }
 
 const HEADERS = {
@@ -30,6 +34,7 @@ const HEADERS = {
 
 export function webRoutes(deps: WebDeps) {
   const { config, database, blobs } = deps
+  const docs = docsHandlers(deps)
   const show = async (c: Ctx, page: ReturnType<typeof homePage>) =>
     c.body(String(await page), 200, HEADERS)
 
@@ -79,6 +84,9 @@ export function webRoutes(deps: WebDeps) {
         )
       },
     },
+    { method: 'GET', path: '/openapi.json', access: 'open', handler: docs.document },
+    { method: 'GET', path: '/docs', access: 'open', handler: docs.page },
+    { method: 'GET', path: '/docs/:file', access: 'open', handler: docs.file },
     { method: 'GET', path: '/healthz', access: 'open', handler: (c) => c.json({ status: 'ok' }) },
     {
       method: 'GET',
@@ -102,7 +110,7 @@ export function webRoutes(deps: WebDeps) {
       },
     },
   ]
-  return defineRoutes({ routes, owns: ['/*'], onError, deps })
+  return defineRoutes({ routes, owns: ['/*'], described, onError, deps })
 }
 
 function passwordOf(basic: string): string {
@@ -126,6 +134,7 @@ async function answers(check: () => Promise<void>): Promise<string> {
 
 function onError(error: RegistryError, c: Ctx): Response {
   const status = STATUS[error.code]
+  if (error.retryAfter !== undefined) c.header('Retry-After', String(error.retryAfter))
   if (status === 401) c.header('WWW-Authenticate', 'Bearer, Basic realm="sreg-lite"')
   return c.json({ error: { code: status, message: error.message } }, status as 400)
 }

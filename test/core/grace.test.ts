@@ -6,6 +6,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { openDatabase, type OpenDatabase } from '../../adapters/databases/better-sqlite3.ts'
+import { memoryLimiter } from '../../adapters/limits/memory.ts'
 import { migrations } from '../../adapters/node/main.ts'
 import { randomIds } from '../../adapters/system.ts'
 import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
@@ -47,6 +48,7 @@ beforeEach(async () => {
     keys: [key],
     issuer,
     transfer: webTransfer,
+    limiter: memoryLimiter({ clock }),
     ended: { has: () => false },
     clock,
     ids: randomIds,

@@ -3,22 +3,14 @@
  * secret, until the token ends or its identity is disabled (R13, R35, R55).
  */
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:https'
-import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { exportJWK, generateKeyPair, SignJWT, type CryptoKey } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { selfSigned } from '../contract/fetch-json.ts'
+import { AUDIENCE, PUSH, startCiPlatform, type CiPlatform } from '../fixtures/ci-platform.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import type { TargetOptions } from '../runtimes/target.ts'
 import type { AccessTarget } from './access.ts'
 import { expectAlike, expectData, expectRefusal } from './answers.ts'
 import { libraryClient, sha256 } from './client.ts'
 
-const AUDIENCE = 'https://sreg.example.org'
-const PUSH = { repository_id: '123', ref: 'refs/heads/main', event_name: 'push' }
 const NIGHTLY = { repository_id: '123', ref: 'refs/heads/main', event_name: 'schedule' }
 
 export function describeIssuers(
@@ -28,35 +20,13 @@ export function describeIssuers(
   unchecked?: string,
 ): void {
   describe(`tokens of other issuers on ${name}`, () => {
-    const folder = mkdtempSync(join(tmpdir(), 'sreg-issuer-'))
-    let platform: Server
+    let platform: CiPlatform
     let base: string
     let target: AccessTarget
-    let key: CryptoKey
-    /** Paths that the platform was asked for. */
-    const asked: string[] = []
 
     beforeAll(async () => {
-      const { cert, key: secret } = selfSigned('IP:127.0.0.1')
-      const pair = await generateKeyPair('RS256')
-      key = pair.privateKey
-      const jwk = { ...(await exportJWK(pair.publicKey)), kid: 'ci-1', alg: 'RS256', use: 'sig' }
-      platform = createServer({ cert, key: secret }, (request, response) => {
-        const path = request.url ?? ''
-        asked.push(path)
-        const issuer = /^\/(ci|closed)\/\.well-known\/openid-configuration$/.exec(path)?.[1]
-        if (issuer !== undefined)
-          response.end(
-            JSON.stringify({ issuer: `${base}/${issuer}`, jwks_uri: `${base}/${issuer}/jwks` }),
-          )
-        else if (path.endsWith('/jwks')) response.end(JSON.stringify({ keys: [jwk] }))
-        else response.writeHead(500).end()
-      })
-      await new Promise<void>((resolve) => platform.listen(0, '127.0.0.1', resolve))
-      base = `https://127.0.0.1:${(platform.address() as AddressInfo).port}`
-      const ca = join(folder, 'ca.pem')
-      writeFileSync(ca, cert)
-
+      platform = await startCiPlatform(['ci', 'closed'])
+      base = platform.base
       const scopes = ['pull', 'push']
       const rules = [
         { claims: PUSH, scopes, collection: 'lab/tools' },
@@ -76,9 +46,11 @@ export function describeIssuers(
             issuer('ci', { allowPrivate: true }),
             issuer('down', { allowPrivate: true }),
             issuer('closed'),
+            ...['moved', 'large', 'broken'].map((path) =>
+              issuer(path, { allowPrivate: true, jwksUri: `${base}/${path}/jwks` }),
+            ),
           ]),
-          NODE_EXTRA_CA_CERTS: ca,
-          DENO_CERT: ca,
+          ...platform.env,
         },
       })
       const owner = libraryClient(target.url, (await target.mint('lab')).jwt)
@@ -93,32 +65,10 @@ export function describeIssuers(
     })
     afterAll(async () => {
       await target?.stop()
-      platform.close()
-      rmSync(folder, { recursive: true })
+      platform.stop()
     })
 
-    /** A token as GitHub Actions gives one to a job; its header and claims. */
-    async function job(
-      claims: Record<string, unknown> = {},
-      { kid = 'ci-1', issuer = 'ci', audience = AUDIENCE, seconds = 300 } = {},
-    ): Promise<string> {
-      const now = Math.floor(Date.now() / 1000)
-      const { repository_id: repository = '123' } = claims
-      return new SignJWT({
-        jti: randomUUID(),
-        sub: `repo:lab/${String(repository)}:ref:refs/heads/main`,
-        repository: `lab/${String(repository)}`,
-        ...PUSH,
-        ...claims,
-      })
-        .setProtectedHeader({ alg: 'RS256', typ: 'JWT', x5t: 'ignored', kid })
-        .setIssuer(`${base}/${issuer}`)
-        .setAudience(audience)
-        .setIssuedAt(now)
-        .setNotBefore(now - 300)
-        .setExpirationTime(now + seconds)
-        .sign(key)
-    }
+    const job: CiPlatform['job'] = (claims, options) => platform.job(claims, options)
     const client = async (...of: Parameters<typeof job>) =>
       libraryClient(target.url, await job(...of))
     const anybody = () => libraryClient(target.url)
@@ -140,6 +90,8 @@ export function describeIssuers(
       ).push('lab/tools/built', sampleSif({ content: randomUUID() }), {
         tags: ['v1'],
       })
+      // what apptainer remote login asks
+      expect((await ci.call('GET', '/v1/token-status')).status).toBe(200)
       const { json } = await ci.call('GET', '/v1/rbac/users/current')
       expect(json.username).toMatch(/^oidc:[0-9a-f]{12}$/)
     })
@@ -246,18 +198,25 @@ export function describeIssuers(
       expectData(await (await client()).call('GET', '/v1/entities/lab'))
     })
 
+    test.each(['moved', 'large', 'broken'])('keys that are %s are 503', async (issuer) => {
+      const before = platform.asked.length
+      const answer = await (await client({}, { issuer })).call('GET', '/v1/entities/lab')
+      expectRefusal(answer, 503, /try again/)
+      expect(platform.asked.slice(before)).toEqual([`/${issuer}/jwks`])
+    })
+
     test('an issuer at a private address is not even asked, unless that is allowed', async ({
       skip,
     }) => {
       if (unchecked !== undefined) return skip(unchecked)
       const ci = await client({}, { issuer: 'closed' })
       expectRefusal(await ci.call('GET', '/v1/entities/lab'), 503)
-      expect(asked.filter((path) => path.startsWith('/closed'))).toEqual([])
+      expect(platform.asked.filter((path) => path.startsWith('/closed'))).toEqual([])
     })
 
     test('a flood of unknown kids asks the issuer once', async () => {
       await (await client()).call('GET', '/v1/entities/lab')
-      const before = asked.length
+      const before = platform.asked.length
       const answers = await Promise.all(
         Array.from({ length: 30 }, async () => {
           const ci = await client({}, { kid: randomUUID() })
@@ -266,7 +225,7 @@ export function describeIssuers(
       )
       for (const answer of answers) expectRefusal(answer, 401)
       // a document and its keys
-      expect(asked.length - before).toBeLessThanOrEqual(2)
+      expect(platform.asked.length - before).toBeLessThanOrEqual(2)
     })
 
     test('an identity that is disabled is refused, with tokens old and new', async ({ skip }) => {

@@ -2,10 +2,13 @@
 import { beforeEach, describe } from 'vitest'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -35,8 +38,11 @@ describe('Workers', () => {
   describeLibrary('Workers', workersTarget)
   describeKeystore('Workers', workersTarget)
   describePeople('Workers', workersTarget)
+  describeTeams('Workers', workersTarget, 'tickets outlive the right to read in workerd (R25)')
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
+  describeQuotas('Workers', workersTarget)
+  describeShares('Workers', workersTarget)
 
   describeBadInput(
     'Workers',

@@ -15,9 +15,15 @@ import {
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { createPeople } from '../../src/core/people.ts'
 import { createPolicies } from '../../src/core/policies.ts'
+import { createPopularity } from '../../src/core/popularity.ts'
+import { createQuotas } from '../../src/core/quotas.ts'
+import { createShares } from '../../src/core/shares.ts'
+import { createSharing } from '../../src/core/sharing.ts'
+import { createTeams } from '../../src/core/teams.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
+import { testLimits } from '../fixtures/limits.ts'
 
 const SECRET = 'a setup secret of more than thirty-two characters'
 
@@ -39,6 +45,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
     keyIds: ['test'],
     minFree: 0,
   }
+  const deps = { database, clock: systemClock, access }
   const shared = {
     admin,
     access,
@@ -50,7 +57,13 @@ test('why a setup secret is refused stands in the log line alone', async () => {
       ids: randomIds,
       tokenMaxAge: Infinity,
     }),
-    policies: createPolicies({ database, clock: systemClock, access }),
+    policies: createPolicies(deps),
+    quotas: createQuotas(deps),
+    popularity: createPopularity(deps),
+    shares: createShares({ ...deps, ids: randomIds, shortRefs: 'default' }),
+    config: { publicUrl: null, trustedProxies: [] },
+    teams: createTeams({ database, clock: systemClock, ids: randomIds, access }),
+    sharing: createSharing({ database, clock: systemClock, ids: randomIds, access }),
     database,
     clock: systemClock,
     transfer: webTransfer,
@@ -69,6 +82,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
       ...shared,
       ...(setupSecret === null ? {} : { setupSecret }),
       authenticate: () => Promise.resolve(null),
+      limits: testLimits(),
     })
     const entry = newEntry('r1')
     const request = new Request('http://x/v1/first-admin', {
