@@ -11,8 +11,10 @@ import { createPolicies } from './core/policies.ts'
 import { createPopularity } from './core/popularity.ts'
 import { createQuotas } from './core/quotas.ts'
 import { createShares } from './core/shares.ts'
+import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
+import { createTeams } from './core/teams.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { createVerdicts } from './core/verdicts.ts'
@@ -181,6 +183,8 @@ export function createApp(deps: Deps): App {
       quotas: createQuotas(shared),
       popularity: createPopularity(shared),
       shares,
+      teams: createTeams(shared),
+      sharing: createSharing(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),

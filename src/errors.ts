@@ -37,6 +37,7 @@ export type ErrorSubject =
   | 'policy'
   | 'share'
   | 'user'
+  | 'team'
   | 'request'
   | 'route'
 

@@ -10,11 +10,14 @@ import type {
   Collection,
   Container,
   Entity,
+  Grant,
   Image,
   Import,
   ImportReport,
+  Invitation,
   Judged,
   KeyFacts,
+  Level,
   MovedKind,
   MovedRow,
   OpenImport,
@@ -28,6 +31,8 @@ import type {
   Standing,
   StoredKey,
   Tag,
+  Team,
+  TeamMember,
   Token,
   Upload,
   UploadState,
@@ -365,8 +370,9 @@ export type CatalogBook = {
   /**
    * Points a tag of one arch at an uploaded image of the same container. `arch` must be the
    * image's own unless that is unknown. `not_found` when the image is not in this container or
-   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, or when
-   * the collection's policy is not met (then its subject is `policy`).
+   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, when
+   * the collection's policy is not met (then its subject is `policy`), or when the tag is frozen and
+   * names another image (`tag`).
    */
   setTag(change: {
     containerId: string
@@ -375,16 +381,37 @@ export type CatalogBook = {
     imageId: string
     writer: Writer
   }): Promise<void>
-  /** Removes a tag of one arch; the image goes with its last tag. Null when absent. */
+  /**
+   * Removes a tag of one arch; the image goes with its last tag. False when absent; `denied` when the
+   * tag or its container is frozen.
+   */
   deleteTag(containerId: string, arch: string, tag: string, writer: Writer): Promise<boolean>
-  /** Removes an image with all its tags. */
+  /** Removes an image with all its tags. `denied` when one of them or the container is frozen. */
   deleteImage(image: { imageId: string; containerId: string }, writer: Writer): Promise<boolean>
-  /** Makes a collection, or a container when one is named, private or public again. */
+  /**
+   * Makes a collection, or a container when one is named, private or public again; false when there
+   * is none. `denied` when the right to manage it has gone.
+   */
   setPrivate(
     path: { entity: string; collection: string; container: string | null },
     value: boolean,
-    now: Date,
+    by: Actor,
   ): Promise<boolean>
+  /**
+   * Freezes a container, or a tag of it (of all archs when `arch` is null), or thaws it. False when
+   * there is no such tag; `denied` when the right to manage it has gone.
+   */
+  setFrozen(change: {
+    containerId: string
+    tag: string | null
+    arch: string | null
+    frozen: boolean
+    by: Actor
+  }): Promise<boolean>
+  /** Removes a container and all in it; false when absent, `denied` when something in it is frozen. */
+  deleteContainer(containerId: string, by: Actor): Promise<boolean>
+  /** Removes a collection, its grants and all in it; likewise. */
+  deleteCollection(collectionId: string, by: Actor): Promise<boolean>
 
   /** Adds downloads to their containers, and to the week that began at `week`. */
   countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
@@ -607,9 +634,92 @@ export type KeysBook = {
   ): Promise<boolean>
 }
 
+/** Who looks for teams: whoever can write the data folder sees all. */
+export type TeamViewer = (NonNullable<Viewer> & Pick<Claims, 'operator'>) | null
+
 /**
- * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images, and
- * `public:` with the id of an image that was public and is now private.
+ * Teams and their members. Every change fails with `denied` when the right to make it has gone:
+ * owners of the team, staff and administrators have it. A robot never owns a team, and a team that is
+ * not deleted keeps an owner (`conflict`).
+ */
+export type TeamsBook = {
+  /** Teams that the viewer sees, by name, at most 1,000. */
+  list(viewer: TeamViewer, now: Date): Promise<Seen<Team[]>>
+  /** The team of that name, whoever asks, and its members. */
+  find(
+    name: string,
+    viewer: TeamViewer,
+    now: Date,
+  ): Promise<Seen<{ team: Team; members: TeamMember[] } | null>>
+  /**
+   * Makes a team with its first owner. `conflict` when the name is taken, `not_found` without such a
+   * person. `anybody`: users may make teams, and own them.
+   */
+  create(draft: {
+    id: string
+    name: string
+    description: string
+    open: boolean
+    owner: string
+    anybody: boolean
+    by: Actor
+  }): Promise<void>
+  /** Null leaves a value as it is. */
+  change(team: {
+    teamId: string
+    description: string | null
+    open: boolean | null
+    by: Actor
+  }): Promise<void>
+  /** Removes a team with its members, invitations and grants. */
+  delete(teamId: string, by: Actor): Promise<void>
+  /** Adds a member, or changes what one is. `not_found` without such a user. */
+  setMember(change: { teamId: string; user: string; owner: boolean; by: Actor }): Promise<void>
+  /** Removes a member; members remove themselves. False when it was none. */
+  removeMember(change: { teamId: string; user: string; by: Actor }): Promise<boolean>
+  /** The acting person becomes a member, or stays one; `denied` unless the team is open. */
+  join(teamId: string, by: Writer): Promise<void>
+  /** `hash` is the SHA-256 of the secret. */
+  invite(invitation: {
+    id: string
+    teamId: string
+    hash: string
+    expiresAt: Date
+    by: Actor
+  }): Promise<void>
+  /** Those that still work, oldest first, at most 1,000. */
+  invitations(teamId: string, now: Date): Promise<Invitation[]>
+  /** False when there is none that could be accepted. */
+  revokeInvitation(change: { id: string; teamId: string; by: Actor }): Promise<boolean>
+  /**
+   * Makes the acting person a member, once, and returns the team's name: null for every secret that
+   * does not work (any more); `conflict` for members, and the invitation stays as it is.
+   */
+  accept(hash: string, by: Writer): Promise<string | null>
+}
+
+/** Grants: what users and teams may do in collections. */
+export type GrantsBook = {
+  /** By name, teams last; at most 1,000. */
+  list(collectionId: string): Promise<Grant[]>
+  /**
+   * Sets what a user or a team may do; 0 takes the grant back. Tickets of who may read nothing there
+   * any more end (R25). `not_found` without such a user, team or collection; `denied` when the right
+   * to manage it has gone.
+   */
+  set(grant: {
+    id: string
+    collectionId: string
+    to: { user: string } | { teamId: string }
+    level: Level
+    by: Actor
+  }): Promise<void>
+}
+
+/**
+ * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images,
+ * `public:` with the id of an image that was public and is now private, and the ids of a user and of
+ * a collection, with a colon between, whose private images they may read no more.
  */
 export type EndedBook = {
   since(after: Date): Promise<string[]>
@@ -815,6 +925,8 @@ export type Database = {
   signatures: SignaturesBook
   users: UsersBook
   tokens: TokensBook
+  teams: TeamsBook
+  grants: GrantsBook
   keys: KeysBook
   ended: EndedBook
   quotas: QuotasBook

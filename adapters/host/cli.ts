@@ -19,6 +19,8 @@ import {
   type ConnectOptions,
   type ConnectServices,
 } from './connect.ts'
+import { addSharingCommands } from './commands/sharing.ts'
+import { addTeamCommands } from './commands/teams.ts'
 import type { importFrom, OpenMoving } from './moving.ts'
 import type { KeyAdmin, ListedKey } from './keys.ts'
 import { claimAdmin } from './remote-admin.ts'
@@ -55,8 +57,6 @@ export type Admin = {
   }): Promise<{ id: string; jwt: string; expiresAt: Date }>
   listTokens(user: string): Promise<Token[]>
   revokeToken(id: string): Promise<void>
-  /** `ref` is entity/collection[/container]. */
-  setPrivate(ref: string, value: boolean): Promise<void>
   /** `ref` is entity/collection. */
   policy(ref: string): Promise<Policy>
   /** Returns the policy as it is stored. */
@@ -225,23 +225,8 @@ function commands(services: Services, end: (code: number) => void): Command {
       }),
     )
 
-  for (const value of [true, false]) {
-    const word = value ? 'private' : 'public'
-    withTarget(program.command(word), services)
-      .description(
-        value
-          ? 'hide a collection or container from everybody but its owner and admins'
-          : 'let everybody see a collection or container again',
-      )
-      .argument('<ref>', 'entity/collection or entity/collection/container')
-      .action(
-        withAdmin(services, async (admin, _options, ref = '') => {
-          const path = ref.replace(/^library:\/\/\/?/, '')
-          await admin.setPrivate(path, value)
-          services.say(`${path} is ${word} now.`)
-        }),
-      )
-  }
+  addTeamCommands(program, services)
+  addSharingCommands(program, services)
 
   withTarget(program.command('policy'), services)
     .description('show or set what signatures a collection asks for')

@@ -10,6 +10,7 @@ import {
   type Level,
   type Scope,
   type Standing,
+  type Team,
 } from './model.ts'
 
 /**
@@ -268,7 +269,53 @@ export function createAccess(rules: Rules) {
       )
   }
 
-  return { rules, decide, authorise, authoriseKey }
+  /**
+   * The one decision in front of a team, null for one that does not exist; throws what is not allowed.
+   * What the token lacks is said first, for that tells nothing of teams (R26).
+   */
+  function authoriseTeam(
+    identity: Identity,
+    action: TeamAction,
+    team: Pick<Team, 'name' | 'open' | 'role'> | null,
+  ): void {
+    const denied = (message: string) => new RegistryError('denied', message, { subject: 'team' })
+    if (identity.kind === 'anonymous')
+      throw new RegistryError(
+        'unauthenticated',
+        'Teams are shown to people with a token only: log in first.',
+        { subject: 'token' },
+      )
+    const bound = identity.kind === 'user' && identity.collectionId !== ''
+    const changes = action === 'found' || action === 'leave' || action === 'own'
+    if (changes && !hasScope(identity, 'admin'))
+      throw denied(whyDenied(identity, 'manage', 'teams'))
+    if (action === 'found') {
+      if (rules.userCollections || manages(identity)) return
+      throw denied('Only staff and administrators make teams here: ask one of them.')
+    }
+    const role = bound ? null : (team?.role ?? null)
+    if (team === null || !(team.open || role !== null || manages(identity))) throw absent('team')
+    if (action === 'own' && role !== 'owner' && !manages(identity))
+      throw denied(`Only its owners may do that to the team ${team.name}: ask one of them.`)
+    if (action === 'look inside' && role === null && !manages(identity))
+      throw denied(`Only its members may look into the team ${team.name}.`)
+    if (action === 'join') authorisePerson(identity)
+    if (action === 'join' && !team.open && role === null)
+      throw denied(`The team ${team.name} takes nobody without an invitation.`)
+  }
+
+  /** Into a team go people by themselves, with a token that is not bound; robots are added to it. */
+  function authorisePerson(identity: Identity): void {
+    if (identity.kind === 'user' && identity.role !== 'robot' && identity.collectionId === '')
+      return
+    throw new RegistryError(
+      identity.kind === 'anonymous' ? 'unauthenticated' : 'denied',
+      'Only people join teams by themselves, each with a token of their own that is not bound.',
+      { subject: 'token' },
+    )
+  }
+
+  return { rules, decide, authorise, authoriseKey, authoriseTeam, authorisePerson }
 }
 
 const READ_ONLY =
@@ -276,6 +323,9 @@ const READ_ONLY =
 
 /** What the operator says of the keystore: who may look keys up, and who may add them. */
 export type KeystorePolicy = { read: 'public' | 'token'; add: 'token' | 'anyone' }
+
+/** `own` is all that owners do; members `look inside`, everybody may `see` and `join` an open team. */
+export type TeamAction = 'found' | 'see' | 'look inside' | 'join' | 'leave' | 'own'
 
 export type KeyAction = 'look up' | 'add' | 'claim' | 'remove'
 

@@ -439,6 +439,31 @@ export function createCatalog(deps: Deps) {
       if (!deleted) throw absent('image')
     },
 
+    /** With everything in it; `denied` when it, or a tag in it, is frozen. */
+    async deleteContainer(path: LookupPath, claims: Claims | null): Promise<void> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findContainer(path, viewer, now),
+      )
+      const facts = value === null ? null : factsOfContainer(value.container)
+      const name = value === null ? '' : nameOf(value.container)
+      authorise(identity, 'delete', facts, name, 'container')
+      if (value === null) throw absent('container')
+      const deleted = await catalog.deleteContainer(value.container.id, actorOf(identity, clock))
+      if (!deleted) throw absent('container')
+    },
+
+    /** With everything in it and all that was granted there; likewise. */
+    async deleteCollection(entity: string, name: string, claims: Claims | null): Promise<void> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findCollection(entity, name, viewer, now),
+      )
+      const facts = value === null ? null : collectionFacts(value.collection)
+      authorise(identity, 'delete', facts, `the collection ${entity}/${name}`, 'collection')
+      if (value === null) throw absent('collection')
+      const deleted = await catalog.deleteCollection(value.collection.id, actorOf(identity, clock))
+      if (!deleted) throw absent('collection')
+    },
+
     /** Images whose names, tags, description or label values hold the text, without case. */
     async search(
       query: { value: string; arch: string[]; signed: boolean },

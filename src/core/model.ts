@@ -94,6 +94,32 @@ export type Identity =
 
 export const ANONYMOUS: Identity = { kind: 'anonymous' }
 
+/** People and robots who are granted things together. */
+export type Team = {
+  id: string
+  name: string
+  description: string
+  /** Everybody with an account may see and join it. */
+  open: boolean
+  createdAt: Date
+  /** What who asks is in it; null for nothing. */
+  role: TeamRole | null
+}
+export type TeamRole = 'owner' | 'member'
+export type TeamMember = { user: string; role: TeamRole; joinedAt: Date }
+
+/** A link into a team that works once; its secret is stored as a hash only. */
+export type Invitation = {
+  id: string
+  /** Name of who made it; null is the command line. */
+  createdBy: string | null
+  createdAt: Date
+  expiresAt: Date
+}
+
+/** Who may do what in a collection, apart from its owner: one of both names is null. */
+export type Grant = { user: string | null; team: string | null; level: Level; createdAt: Date }
+
 export type Entity = {
   id: string
   name: string

@@ -23,6 +23,8 @@ export type TicketFields = {
   image: string | null
   /** Whether everybody could read the image when a `get` ticket was given. */
   visibility: 'public' | 'private' | null
+  /** Id of the image's collection: a `get` ticket of a private image ends with the right to read there. */
+  collection: string | null
   upload: string | null
   /** Blob key; of a `key-claim`, the fingerprint. */
   key: string | null
@@ -52,6 +54,7 @@ const NAMES = [
   'token',
   'image',
   'visibility',
+  'collection',
   'upload',
   'key',
   'handle',

@@ -54,8 +54,14 @@ export function imagefileHandlers(deps: LibraryDeps) {
     const ticket = tickets.open(purpose, text, clock.now())
     c.env.entry.userId = ticket.subject
     c.env.entry.tokenId = ticket.token
-    const { image, visibility } = ticket
-    const ends = [ticket.token, ticket.subject, image, visibility && `${visibility}:${image}`]
+    const { subject, image, visibility, collection } = ticket
+    const ends = [
+      ticket.token,
+      subject,
+      image,
+      visibility && `${visibility}:${image}`,
+      visibility === 'private' ? `${subject}:${collection}` : null,
+    ]
     if (ends.some((id) => id !== null && ended.has(id)))
       throw new RegistryError(
         'denied',
@@ -197,6 +203,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
             subject: who?.userId ?? null,
             token: who?.tokenId ?? null,
             image: image.id,
+            collection: image.collectionId,
             visibility: containerFacts('image', image).private ? 'private' : 'public',
             ...image.blob,
             sha256: image.digest,

@@ -59,7 +59,7 @@ export const containerJson = (container: Container, below = NOTHING, tags: Tag[]
   downloadCount: container.downloads,
   stars: container.stars,
   private: container.private,
-  readOnly: false,
+  readOnly: container.frozen,
   customData: '',
 })
 

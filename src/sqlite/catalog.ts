@@ -4,6 +4,7 @@ import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
+  audited,
   dropGuard,
   inCollection,
   inContainer,
@@ -28,9 +29,11 @@ import {
   writerManages,
   writerStands,
   writerValues,
+  type Place,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
 import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
+import { sqlitePlaces } from './places.ts'
 import {
   collectionColumns,
   containerColumns,
@@ -58,6 +61,12 @@ const unmet = () =>
   new RegistryError('denied', 'The signature policy of this collection is not met.', {
     subject: 'policy',
   })
+const frozen = (name: string) => () =>
+  new RegistryError(
+    'denied',
+    `${name} is frozen here: it stays what it is until its owner thaws it.`,
+    { subject: 'tag' },
+  )
 const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
   new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
 
@@ -318,6 +327,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     note: sql`select seq from images where id = (select note from guard)`,
   }
 
+  /** The tag as it is, of the arch that a tag call means (`setTag` below stores that one). */
+  const renamedTag = sql`select image_id, frozen from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64')`
+  const containerThawed = sql`not exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)`
+
   const w = {
     verdict: storeVerdict(db),
     dropGuard: dropGuard(db),
@@ -532,7 +545,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
         policyMet: policyMet(p('imageId').getSQL()),
-        note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
+        thawed: sql`not exists (select 1 from (${renamedTag}) ft where ft.image_id <> ${p('imageId')} and (ft.frozen = 1 or exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)))`,
+        note: sql`(select image_id from (${renamedTag}))`,
       }),
     ),
     learnArch: prepare(() =>
@@ -555,12 +569,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`not exists (select 1 from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')} and (frozen = 1 or not ${containerThawed}))`,
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
     deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`${containerThawed} and not exists (select 1 from tags where image_id = ${p('imageId')} and frozen = 1)`,
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
@@ -632,7 +648,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         ? sql`select i.seq from images i join containers n on n.id = i.container_id where n.collection_id in (${chosen})`
         : sql`select i.seq from images i where i.container_id in (${chosen})`
     const table = level === 'collection' ? t.collections : t.containers
+    const collectionId = sql`(select c.id from collections c join entities e on e.id = c.entity_id where e.name = ${p('entity')} and c.name = ${p('collection')})`
+    const place: Place =
+      level === 'collection'
+        ? { collection: collectionId, container: null }
+        : { collection: collectionId, container: sql`(${chosen})` }
     return {
+      guard: prepare(() => db.insert(t.guard).values({ mayWrite: mayWrite(place, 3) })),
+      audited: audited(db, {
+        action: 'privacy.set',
+        object: sql`${sql.raw(`'${level} '`)} || (${chosen})`,
+        name: sql`${p('entity')} || '/' || ${p('collection')} || coalesce('/' || ${p('container')}, '')`,
+        detail: sql`case ${p('private')} when 1 then 'private' else 'public' end`,
+        when: sql`exists (${chosen})`,
+      }),
       find: prepare(() =>
         db
           .select({ id: table.id })
@@ -1036,6 +1065,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         {
           may_write: lostRight,
           policy_met: unmet,
+          thawed: () =>
+            new RegistryError(
+              'denied',
+              `The tag ${tag} is frozen here and names another image: push with another tag, or ask its owner to thaw it.`,
+              { subject: 'tag' },
+            ),
           found: gone('image'),
           arch_agrees: () =>
             new RegistryError(
@@ -1061,7 +1096,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen(`The tag ${tag}`) },
       )
       return (note[0]?.note ?? null) !== null
     },
@@ -1079,24 +1114,32 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen('This image') },
       )
       return (note[0]?.note ?? null) !== null
     },
 
-    async setPrivate(path, value, now) {
+    async setPrivate(path, value, by) {
       const set = path.container === null ? visibility.collection : visibility.container
-      const values = { ...path, private: value ? 1 : 0, now: now.getTime() }
-      const [found] = await handle.write(
-        set.find(values),
-        set.set(values),
-        set.end(values),
-        set.revive(values),
-        set.unindex(values),
-        set.index(values),
+      const values = { ...writerValues(by), ...path, private: value ? 1 : 0 }
+      const [, found] = await guarded(
+        handle.write(
+          set.guard(values),
+          set.find(values),
+          set.audited(values),
+          set.set(values),
+          set.end(values),
+          set.revive(values),
+          set.unindex(values),
+          set.index(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight },
       )
       return found.length > 0
     },
+
+    ...sqlitePlaces(handle),
 
     async countDownloads(counts, week) {
       const sums: Record<string, number> = {}

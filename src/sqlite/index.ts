@@ -10,6 +10,7 @@ import { sqliteKeys } from './keys.ts'
 import { sqlitePopularity } from './popularity.ts'
 import { sqliteQuotas } from './quotas.ts'
 import { sqliteShares } from './shares.ts'
+import { sqliteGrants, sqliteTeams } from './teams.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -32,6 +33,8 @@ export function sqliteDatabase(handle: Handle): Database {
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
+    teams: sqliteTeams(handle),
+    grants: sqliteGrants(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
     quotas: sqliteQuotas(handle),

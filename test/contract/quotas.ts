@@ -279,7 +279,7 @@ export function describeQuotas(test: Test): void {
       expect(await stars()).toBe(1)
 
       const path = { entity: 'alice', collection: 'c', container: null }
-      await catalog.setPrivate(path, true, at())
+      await catalog.setPrivate(path, true, { operator: 'cli:test', now: at() })
       expect((await popularity.starred(bob.viewer, at())).value).toEqual([])
       await expectRefused(world, 'denied', () => star(bob, false))
       const none = { containerId: newId(), given: true, by: bob.writer }

@@ -123,7 +123,7 @@ export function describeShares(test: Test): void {
         expect(await all()).toEqual([false, false, true])
         // what everybody may read, they may as well
         const path = { entity: 'alice', collection: 'c', container: null }
-        await world.database.catalog.setPrivate(path, false, at())
+        await world.database.catalog.setPrivate(path, false, { operator: 'cli:test', now: at() })
         expect(await all()).toEqual([true, true, true])
         await world.raw?.(`UPDATE users SET disabled = 1 WHERE id = '${alice.user.id}'`)
         expect(await all()).toEqual([true, true, false])

@@ -49,8 +49,10 @@ POST /v1/entities                            1322113 1322113 1332113
 GET  /v1/entities/*                          2222112 4422112 4444114
 POST /v1/collections                         1322113 1422113 1444113
 GET  /v1/collections/*                       2222112 4422112 4444114
+DELETE /v1/collections/*                     1322113 1422113 1444113
 POST /v1/containers                          1322113 1422113 1444113
 GET  /v1/containers/*                        2222112 4422112 4444114
+DELETE /v1/containers/*                      1322113 1422113 1444113
 POST /v1/images                              1322113 1422113 1444113
 GET  /v1/images/*                            2222112 4422112 4444114
 DELETE /v1/images/*                          1322113 1422113 1444113
@@ -76,6 +78,21 @@ GET  /v1/users/:name/tokens                  1332313 1332313 1334313
 POST /v1/tokens                              1332313 1332313 1334313
 DELETE /v1/tokens/:id                        1334313 1334313 1334313
 PUT  /v1/privacy                             1332313 1332313 1334313
+GET  /v1/grants                              1332313 1332313 1334313
+PUT  /v1/grants                              1332313 1332313 1334313
+PUT  /v1/frozen                              1332313 1332313 1334313
+GET  /v1/teams                               1222112 1222112 1222112
+POST /v1/teams                               1332313 1332313 1332313
+GET  /v1/teams/:name                         1444114 1444114 1444114
+PATCH /v1/teams/:name                        1334313 1334313 1334313
+DELETE /v1/teams/:name                       1334313 1334313 1334313
+PUT  /v1/teams/:name/members/:user           1334313 1334313 1334313
+DELETE /v1/teams/:name/members/:user         1334313 1334313 1334313
+POST /v1/teams/:name/join                    1444114 1444114 1444114
+GET  /v1/teams/:name/invitations             1334313 1334313 1334313
+POST /v1/teams/:name/invitations             1334313 1334313 1334313
+DELETE /v1/teams/:name/invitations/:id       1334313 1334313 1334313
+POST /v1/invitations                         1444114 1444114 1444114
 GET  /v1/policy                              2222112 4422112 4444114
 PUT  /v1/policy                              1322113 1422113 1444113
 GET  /v1/usage                               1322112 1422112 1444114
@@ -357,6 +374,48 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
     path: '/v1/privacy',
     body: { ref: names.replace(/\/[^/]*$/, ''), private: entity === OWNERS.private },
   }),
+  'DELETE /v1/collections/*': ({ names }) => ({
+    path: `/v1/collections/${names.split('/').slice(0, 2).join('/')}`,
+  }),
+  'DELETE /v1/containers/*': ({ names }) => ({ path: `/v1/containers/${names}` }),
+  'GET /v1/grants': ({ names }) => ({
+    path: `/v1/grants?ref=${encodeURIComponent(names.replace(/\/[^/]*$/, ''))}`,
+  }),
+  'PUT /v1/grants': ({ names }) => ({
+    path: '/v1/grants',
+    body: { ref: names.replace(/\/[^/]*$/, ''), user: OWNERS.public, level: 'none' },
+  }),
+  'PUT /v1/frozen': ({ names }) => ({ path: '/v1/frozen', body: { ref: names, frozen: false } }),
+  // what teams do is in test/protocol/teams.ts; but for the one that is made, these name none
+  'POST /v1/teams': () => ({
+    path: '/v1/teams',
+    body: { name: unique('team'), owner: OWNERS.public },
+  }),
+  'PATCH /v1/teams/:name': () => ({ path: '/v1/teams/none', body: { open: true } }),
+  'PUT /v1/teams/:name/members/:user': () => ({
+    path: '/v1/teams/none/members/alice',
+    body: { owner: true },
+  }),
+  ...Object.fromEntries(
+    [
+      'GET /v1/teams/:name',
+      'DELETE /v1/teams/:name',
+      'DELETE /v1/teams/:name/members/:user',
+      'POST /v1/teams/:name/join',
+      'GET /v1/teams/:name/invitations',
+      'POST /v1/teams/:name/invitations',
+      'DELETE /v1/teams/:name/invitations/:id',
+    ].map((route) => [
+      route,
+      () => ({
+        path: (route.split(' ')[1] ?? '')
+          .replace(':name', 'none')
+          .replace(':user', 'alice')
+          .replace(':id', anyId()),
+      }),
+    ]),
+  ),
+  'POST /v1/invitations': () => ({ path: '/v1/invitations', body: { secret: anyId() } }),
   'GET /v1/policy': ({ names }) => ({
     path: `/v1/policy?ref=${encodeURIComponent(names.replace(/\/[^/]*$/, ''))}`,
   }),
@@ -1056,6 +1115,17 @@ POST /v1/users                             403  403  403    403   admin
 POST /v1/tokens                            403  403  403    403   admin
 DELETE /v1/tokens/:id                      403  403  403    403   admin
 PUT /v1/privacy                            403  403  403    403   admin
+PUT /v1/grants                             403  403  403    403   admin
+PUT /v1/frozen                             403  403  403    403   admin
+POST /v1/teams                             403  403  403    403   admin
+PATCH /v1/teams/:name                      403  403  403    403   admin
+DELETE /v1/teams/:name                     403  403  403    403   admin
+PUT /v1/teams/:name/members/:user          403  403  403    403   admin
+DELETE /v1/teams/:name/members/:user       403  403  403    403   admin
+POST /v1/teams/:name/invitations           403  403  403    403   admin
+DELETE /v1/teams/:name/invitations/:id     403  403  403    403   admin
+DELETE /v1/collections/*                   403  403  200    403   delete
+DELETE /v1/containers/*                    403  403  200    403   delete
 PUT /v1/policy                             403  403  403    200   keys
 PUT /v1/quota                              403  403  403    403   admin
 POST /v1/shares                            403  403  403    403   pu(sh|ll)

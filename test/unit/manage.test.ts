@@ -17,6 +17,8 @@ import { createPolicies } from '../../src/core/policies.ts'
 import { createPopularity } from '../../src/core/popularity.ts'
 import { createQuotas } from '../../src/core/quotas.ts'
 import { createShares } from '../../src/core/shares.ts'
+import { createSharing } from '../../src/core/sharing.ts'
+import { createTeams } from '../../src/core/teams.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
@@ -51,6 +53,8 @@ test('why a setup secret is refused stands in the log line alone', async () => {
     popularity: createPopularity(deps),
     shares: createShares({ ...deps, ids: randomIds, shortRefs: 'default' }),
     config: { publicUrl: null, trustedProxies: [] },
+    teams: createTeams({ database, clock: systemClock, ids: randomIds, access }),
+    sharing: createSharing({ database, clock: systemClock, ids: randomIds, access }),
     database,
     clock: systemClock,
     transfer: webTransfer,
