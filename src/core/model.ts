@@ -341,6 +341,7 @@ export type SharedImage = {
   creatorId: string
   imageId: string
   digest: string
+  collectionId: string
   containerId: string
   containerName: string
   key: string
