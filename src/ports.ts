@@ -200,10 +200,13 @@ export type Writer = {
 }
 
 /** Whoever can write the data folder, as the audit log calls them: `cli:` and a name. */
-export type Operator = { operator: string; now: Date }
+export type Operator = { operator: string; address?: string | null; now: Date }
 
 /** Who makes a change, for the audit row that shares its batch (R57). */
 export type Actor = Writer | Operator
+
+/** Who asks without a token, where none is needed. */
+export type Stranger = { address: string | null; now: Date }
 
 export type CatalogBook = {
   /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
@@ -348,7 +351,7 @@ export type CatalogBook = {
   setPrivate(
     path: { entity: string; collection: string; container: string | null },
     value: boolean,
-    now: Date,
+    by: Actor,
   ): Promise<boolean>
 
   countDownloads(counts: { containerId: string; count: number }[]): Promise<void>
@@ -402,9 +405,7 @@ export type SignaturesBook = {
   setPolicy(change: {
     collectionId: string
     policy: Policy
-    /** Null for who needs no token. */
-    writer: Writer | null
-    now: Date
+    by: Actor
   }): Promise<void>
 }
 
@@ -468,16 +469,21 @@ export type NewUser = Omit<User, 'managerId' | 'subject'> & {
 
 export type UsersBook = {
   /** Makes a user and the entity of the same name (an existing entity of that name passes to them). */
-  create(user: NewUser): Promise<{ created: boolean; user: User }>
+  create(user: NewUser, by: Actor): Promise<{ created: boolean; user: User }>
   /** Makes the first admin only if no admin exists (R19); false otherwise. */
-  createFirstAdmin(user: NewUser): Promise<boolean>
+  createFirstAdmin(user: NewUser, by: Actor): Promise<boolean>
   /**
    * Spends a claim of whoever sets the deployment's secrets (R19): notes `claim` for ever, makes
    * `user` when no administrator is enabled, and gives the token to the administrator there is (the
    * one of that name, else the oldest), all in one batch. Null when the claim was spent before;
    * `conflict` when there is no administrator and somebody else has the name.
    */
-  claimAdmin(claim: string, user: NewUser, token: Omit<NewToken, 'userId'>): Promise<User | null>
+  claimAdmin(
+    claim: string,
+    user: NewUser,
+    token: Omit<NewToken, 'userId'>,
+    by: Actor,
+  ): Promise<User | null>
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
 }
@@ -489,11 +495,11 @@ export type NewToken = Omit<
   Partial<Pick<Token, 'collectionId' | 'containerId'>>
 
 export type TokensBook = {
-  insert(token: NewToken): Promise<void>
+  insert(token: NewToken, by: Actor): Promise<void>
   standing(viewer: NonNullable<Viewer>, now: Date): Promise<Standing | null>
   listFor(userId: string): Promise<Token[]>
   /** False when there is no such token; revoking twice is success. */
-  revoke(id: string, now: Date): Promise<boolean>
+  revoke(id: string, by: Actor): Promise<boolean>
   /** Notes when tokens were last used. */
   touch(ids: string[], now: Date): Promise<void>
 }
@@ -502,8 +508,8 @@ export type TokensBook = {
 export type KeyPage = { keys: StoredKey[]; next: string | null }
 /** `after` null is the first page; `limit` is at most 1,000; without `armor` the keys have none. */
 export type KeyPlace = { after: string | null; limit: number; armor: boolean }
-/** Who changes a key: a writer with the scope `keys`, or null for who needs no token. */
-export type KeyWriter = Writer | null
+/** Who adds a key: a writer with the scope `keys`, or who needs no token. */
+export type KeyWriter = Actor | Stranger
 
 /** Public keys. `named` and `containing` know nothing of keys that their owners have removed. */
 export type KeysBook = {
@@ -548,7 +554,7 @@ export type KeysBook = {
    */
   remove(
     fingerprint: string,
-    options: { forGood: boolean; by: KeyWriter; now: Date },
+    options: { forGood: boolean; by: Actor; now: Date },
   ): Promise<boolean>
 }
 
@@ -570,6 +576,8 @@ export type SettingsBook = {
 
 /** What a registry is made of, in pages, for somebody who takes it elsewhere (R41). */
 export type ExportsBook = {
+  /** Notes in the audit log that somebody takes everything with them (R41). */
+  begin(id: string, by: Actor): Promise<void>
   /**
    * Rows of one kind after `after`, in the order of their ids (images in the order they were made),
    * at most `limit`; `next` is what `after` is for the following page, null on the last one. Only
@@ -647,7 +655,7 @@ export type ImportsBook = {
       rows: number
       sameIssuer: boolean
       keepPower: boolean
-      now: Date
+      by: Actor
     },
   ): Promise<void>
   /** What a finished import has made; empty once the sweep has tidied up. */

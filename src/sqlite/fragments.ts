@@ -1,7 +1,7 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
 import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
 import type { Level, Role } from '../core/model.ts'
-import type { Actor, Viewer } from '../ports.ts'
+import type { Actor, Stranger, Viewer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -94,17 +94,17 @@ export function standingQuery(db: Handle['db']) {
 }
 
 /** Values of the placeholders that `mayWrite` and `audited` use. */
-export function writerValues(by: Actor): Record<string, string | number> {
+export function writerValues(by: Actor | Stranger): Record<string, string | number> {
   const now = by.now.getTime()
-  if ('operator' in by)
+  if (!('userId' in by))
     return {
-      operator: 1,
+      operator: 'operator' in by ? 1 : 0,
       writerId: '',
-      writerName: by.operator,
+      writerName: 'operator' in by ? by.operator : '',
       writerToken: '',
       writerAdmin: 0,
       writerManages: 0,
-      writerAddress: '',
+      writerAddress: by.address ?? '',
       now,
     }
   return {
@@ -161,11 +161,28 @@ export const audited = (
     db
       .insert(t.audit)
       .select(
-        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, ${cut(name)} as name, 'done' as outcome, ${cut(detail)} as detail, 1 as count where ${when}`,
       ),
   )
 
-export type AuditedChange = { action: string; object: SQL; name: SQL; detail?: SQL; when?: SQL }
+export type AuditedChange = {
+  action: string | SQL
+  object: SQL
+  name: SQL
+  detail?: SQL
+  when?: SQL
+}
+
+/** At most 1 KiB of a text (R57): 256 characters, of which none takes more than four bytes, if it is longer. */
+const cut = (value: SQL): SQL =>
+  sql`(select case when length(cast(v as blob)) <= 1024 then v else substr(v, 1, 256) end from (select coalesce(${value}, '') as v))`
+
+/** What people call things, for `audited`: entity/collection and entity/collection/container. */
+export const nameOfCollection = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name from collections ac join entities ae on ae.id = ac.entity_id where ac.id = ${id})`
+export const nameOfContainer = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${id})`
+
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of
