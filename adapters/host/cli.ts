@@ -2,31 +2,47 @@
  * The command line: what can be typed, and how it ends. Machine-readable output alone goes to
  * stdout, words to stderr; exit codes are 0 success, 1 failure, 2 usage or configuration.
  */
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, CommanderError, Option } from 'commander'
 import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
 import type { Progress } from '../../src/admin.ts'
 import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/model.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
+import type { Api } from './api.ts'
 import {
   connect,
-  parseServerUrl,
   readSecretFile,
   readToken,
-  refuseExposed,
   type ConnectOptions,
   type ConnectServices,
 } from './connect.ts'
 import type { importFrom, OpenMoving } from './moving.ts'
 import type { KeyAdmin, ListedKey } from './keys.ts'
-import { claimAdmin, remoteAdmin } from './remote-admin.ts'
+import { claimAdmin } from './remote-admin.ts'
+import {
+  day,
+  durationArgument,
+  json,
+  plain,
+  SCOPE_HELP,
+  scopesArgument,
+  serverUrl,
+  table,
+  withAdmin,
+  withData,
+  withKeys,
+  withTarget,
+  type TargetOptions,
+} from './target.ts'
+
+export { parseDuration } from './target.ts'
 
 /** The use cases of administrators, on a data folder or over HTTP. Failures are `RegistryError`s. */
 export type Admin = {
   /** `conflict` when there is such a user. */
   addUser(name: string, options: { admin: boolean }): Promise<User>
   listUsers(): Promise<User[]>
-  /** `expires: null` is 90 days (over HTTP no more than the asking token has), `scopes: null` the default set. */
+  /** `expires: null` is a year (over HTTP no more than the asking token has), `scopes: null` the default set. */
   createToken(draft: {
     user: string
     name: string
@@ -43,7 +59,8 @@ export type Admin = {
   setPolicy(ref: string, policy: Policy): Promise<Policy>
 }
 
-export type OpenAdmin = { admin: Admin; keys: KeyAdmin; close: () => void }
+/** Use cases on one registry: those of administrators, of keys, and the whole HTTP API. */
+export type OpenAdmin = { admin: Admin; keys: KeyAdmin; api: Api; close: () => void }
 
 /** What export and import stand on. */
 export type MovingServices = {
@@ -64,14 +81,6 @@ export type Services = ConnectServices & {
   moving: MovingServices
   /** Writes machine-readable output. */
   print(text: string): void
-}
-
-const SCOPE_HELP: Record<Scope, string> = {
-  pull: 'read what the user may see',
-  push: 'push images and set tags',
-  delete: 'delete images and tags',
-  keys: 'add public keys',
-  admin: 'everything an admin may do; never by default',
 }
 
 const MODES: Policy['mode'][] = ['off', 'warn', 'require']
@@ -98,18 +107,6 @@ export async function runCommand(argv: string[], services: Services): Promise<nu
     services.say(describeFailure(error))
     return isRegistryError(error, 'invalid') ? 2 : 1
   }
-}
-
-/**
- * The milliseconds that a duration such as 30m, 12h, 90d, 8w or 1y means; null for anything else,
- * and for less than a minute or more than ten years.
- */
-export function parseDuration(text: string): number | null {
-  const match = /^(\d{1,6})([mhdwy])$/.exec(text)
-  if (match === null) return null
-  const minutes = { m: 1, h: 60, d: 1440, w: 7 * 1440, y: 365 * 1440 }[match[2] ?? ''] ?? 0
-  const total = Number(match[1]) * minutes
-  return total >= 1 && total <= 10 * 365 * 1440 ? total * 60_000 : null
 }
 
 function commands(services: Services, end: (code: number) => void): Command {
@@ -167,7 +164,7 @@ function commands(services: Services, end: (code: number) => void): Command {
     .argument('<user>', 'whose token')
     .option('--name <name>', 'what it is for', 'cli')
     .addOption(
-      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 90d)').argParser(
+      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 1y)').argParser(
         durationArgument,
       ),
     )
@@ -433,44 +430,7 @@ function commands(services: Services, end: (code: number) => void): Command {
   return program
 }
 
-function withData(command: Command, { env }: Services): Command {
-  const fallback = env['SREG_DATA'] || SETTINGS.SREG_DATA.default
-  const { help } = SETTINGS.SREG_DATA
-  return command.option('--data <folder>', `${help} (SREG_DATA)`, fallback)
-}
-
-type TargetOptions = { data: string; server?: string; tokenFile?: string; insecure?: boolean }
 type ClaimOptions = { secretFile: string; expires?: number; insecure?: boolean }
-
-/** Options that say which registry is meant: a data folder here, or a server elsewhere. */
-function withTarget(command: Command, services: Services): Command {
-  return withData(command, services)
-    .addOption(
-      new Option('--server <url>', 'ask the server at http(s)://HOST[:PORT] instead').conflicts(
-        'data',
-      ),
-    )
-    .option('--token-file <file>', 'with --server: a file with an admin token; - is standard input')
-    .option('--insecure', 'with --server: allow a token on plain http over a network')
-}
-
-function serverUrl(given: string, options: { insecure?: boolean }): string {
-  const url = parseServerUrl(given)
-  refuseExposed(url, options.insecure ?? false)
-  return url
-}
-
-async function openTarget(options: TargetOptions, services: Services): Promise<OpenAdmin> {
-  const { server, tokenFile } = options
-  if (server === undefined && tokenFile === undefined && options.insecure === undefined)
-    return services.openAdmin(options.data)
-  if (server === undefined || tokenFile === undefined)
-    throw new RegistryError('invalid', 'Give --server URL and --token-file FILE together.')
-  const url = serverUrl(server, options)
-  const token = await readToken(tokenFile, services)
-  const { remoteKeys } = await import('./keys.ts')
-  return { admin: remoteAdmin(url, token), keys: remoteKeys(url, token), close: () => {} }
-}
 
 async function openMoving(options: TargetOptions, services: Services): Promise<OpenMoving> {
   const { server, tokenFile } = options
@@ -511,37 +471,12 @@ function importWords(report: ImportReport | null, unusedSecrets: boolean): strin
   return lines
 }
 
-/** A name without what could turn a terminal's text around. */
-const plain = (text: string) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd')
-
 function size(bytes: number): string {
   const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
   let at = 0
   for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
   return `${Math.round(bytes)} ${units[at]}`
 }
-
-/** An action on a data folder, beside a running server or without one (R44), or over HTTP. */
-function actingOn<T>(
-  pick: (opened: OpenAdmin) => T,
-): (
-  services: Services,
-  act: (on: T, options: never, ...given: string[]) => Promise<void>,
-) => (...args: unknown[]) => Promise<void> {
-  return (services, act) =>
-    async (...args) => {
-      const command = args.pop() as Command
-      const options = args.pop() as TargetOptions
-      const opened = await openTarget(options, services)
-      try {
-        await act(pick(opened), options as never, ...command.args)
-      } finally {
-        opened.close()
-      }
-    }
-}
-const withAdmin = actingOn(({ admin }) => admin)
-const withKeys = actingOn(({ keys }) => keys)
 
 function keyState({ revoked, expiresAt, removedAt }: ListedKey, now: Date): string {
   if (removedAt !== null) return 'removed'
@@ -556,21 +491,6 @@ function flagSettings(serve: Command): Record<string, string> {
     if (typeof value === 'string') settings[variable] = value
   }
   return settings
-}
-
-function durationArgument(text: string): number {
-  const duration = parseDuration(text)
-  if (duration !== null) return duration
-  throw new InvalidArgumentError('Use a number with m, h, d, w or y, as 90d; at most 10y.')
-}
-
-function scopesArgument(text: string): Scope[] {
-  const scopes = text.split(',').map((scope) => scope.trim())
-  const unknown = scopes.find((scope) => !Object.hasOwn(SCOPE_HELP, scope))
-  if (unknown === undefined) return [...new Set(scopes)] as Scope[]
-  throw new InvalidArgumentError(
-    `${JSON.stringify(unknown)} is no scope; there are ${Object.keys(SCOPE_HELP).join(', ')}.`,
-  )
 }
 
 /** The sentence for a failed command; the stack only for what nobody foresaw. */
@@ -594,27 +514,4 @@ function scopesHelp(): string {
   return Object.entries(SCOPE_HELP)
     .map(([scope, help]) => `  ${scope.padEnd(8)}${help}`)
     .join('\n')
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`
-}
-
-function day(date: Date): string {
-  return `${date.toISOString().slice(0, 16)}Z`
-}
-
-function table(head: string[], rows: string[][]): string {
-  const widths = head.map((title, i) =>
-    Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)),
-  )
-  return [head, ...rows]
-    .map(
-      (row) =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('')
 }

@@ -2,8 +2,8 @@
 import type { createKeyring } from '../../src/admin.ts'
 import type { KeyFacts } from '../../src/core/model.ts'
 import { RegistryError } from '../../src/errors.ts'
+import { answerOf, httpApi } from './api.ts'
 import { ask } from './connect.ts'
-import { answerOf } from './remote-admin.ts'
 
 /** A key as `key list` shows it; `owner` is the name of an account. */
 export type ListedKey = Omit<KeyFacts, 'armor'> & { owner: string | null; removedAt: Date | null }
@@ -61,10 +61,7 @@ type Wire<T> = {
 
 /** The keystore of the server at `url` (an origin), with a token that has the scope `keys`. */
 export function remoteKeys(url: string, token: string): KeyAdmin {
-  const call = async <T>(method: string, path: string, body?: object): Promise<T> => {
-    const payload = body === undefined ? {} : { body: JSON.stringify(body) }
-    return answerOf<T>(url, await ask(`${url}${path}`, token, { method, ...payload }))
-  }
+  const { call } = httpApi(url, token)
   const at = (fingerprint: string) => `/v1/keys/${fingerprintOf(fingerprint)}`
   return {
     async list() {

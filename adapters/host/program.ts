@@ -5,10 +5,20 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import { randomIds, systemClock } from '../system.ts'
+import type { App } from '../../src/app.ts'
+import type { TokenIssuer } from '../../src/core/tokens.ts'
+import type { Database } from '../../src/ports.ts'
+import type { SigningKeys } from '../signing-keys.ts'
+import { consoleLog, randomIds, systemClock } from '../system.ts'
+import { localApi } from './api.ts'
 import { runCommand, type MovingServices, type OpenAdmin } from './cli.ts'
 import { userNameFrom } from './connect.ts'
-import { openDataFolder, readSigningKeys } from './data-folder.ts'
+import {
+  openDataFolder,
+  readOrCreateSecret,
+  readSigningKeys,
+  type DataFolder,
+} from './data-folder.ts'
 import {
   clientUrl,
   configWarnings,
@@ -135,7 +145,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
       `The data folder ${folder.root} holds no registry yet. Start the server first (sreg-lite serve).`,
     )
   }
-  const { current } = await readSigningKeys(folder)
+  const signing = await readSigningKeys(folder)
   for (const warning of folder.warnings) say(`Warning: ${warning}`)
   const { createAccess, createAdmin, createKeyring, DEFAULT_RULES, tokenIssuer } =
     await import('../../src/admin.ts')
@@ -154,7 +164,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
-    const issuer = tokenIssuer({ registryId, signingKey: current })
+    const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const keyring = createKeyring({
       access: createAccess(DEFAULT_RULES),
       database,
@@ -166,12 +176,39 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
     return {
       admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
       keys: localKeys(keyring),
+      api: localApi(() => openApp(folder, { database, registryId, signing, issuer })),
       close,
     }
   } catch (error) {
     close()
     throw error
   }
+}
+
+/** The app on an opened data folder, for the person at the keyboard, who is not asked for a token. */
+async function openApp(
+  folder: DataFolder,
+  books: { database: Database; registryId: string; signing: SigningKeys; issuer: TokenIssuer },
+): Promise<App> {
+  const { createApp, webTransfer } = await import('../../src/app.ts')
+  const { openBlobs } = await import('./registry.ts')
+  const config = parseConfig({ ...process.env, SREG_DATA: folder.root })
+  const log = consoleLog({ form: 'off' })
+  return createApp({
+    ...books,
+    config,
+    operator: `cli:${osUser()}`,
+    version: packageVersion(),
+    secret: (await readOrCreateSecret(folder)).reveal(),
+    blobs: await openBlobs(config, folder, systemClock, log),
+    verifier: { verify: async () => null },
+    keys: [books.signing.current, ...books.signing.previous],
+    transfer: webTransfer,
+    ended: { has: () => false },
+    clock: systemClock,
+    ids: randomIds,
+    log,
+  })
 }
 
 /** The folder of migration files, in the repository and in the package. */

@@ -1,8 +1,7 @@
 /** The use cases of administrators, asked of a server over HTTP (src/manage) instead of a data folder. */
 import type { Policy, Token, User } from '../../src/core/model.ts'
-import { RegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Admin } from './cli.ts'
-import { ask } from './connect.ts'
+import { httpApi, request } from './api.ts'
 
 /** A record as JSON has it: times are text. */
 type Wire<T> = {
@@ -10,25 +9,12 @@ type Wire<T> = {
 }
 type Made = { id: string; token: string; expiresAt: string }
 
-const CODES: Record<number, ErrorCode> = {
-  400: 'invalid',
-  401: 'unauthenticated',
-  403: 'denied',
-  404: 'not_found',
-  409: 'conflict',
-  413: 'too_large',
-  507: 'insufficient_storage',
-}
-/** Characters of an answer that could turn a terminal's text around. */
-const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu
-
 /**
  * `Admin` at `url` (an origin) with an administrator's token. Refusals are `RegistryError`s with the
  * server's own sentence; `unavailable` when nothing answers, `unsupported` when it is no sreg-lite.
  */
 export function remoteAdmin(url: string, token: string): Admin {
-  const call = <T>(method: string, path: string, body?: object) =>
-    request<T>(url, { method, path, body, token })
+  const { call } = httpApi(url, token)
   return {
     async addUser(name, { admin }) {
       return toUser(await call<Wire<User>>('POST', '/v1/users', { name, admin }))
@@ -76,35 +62,6 @@ export async function claimAdmin(
     body,
   })
   return { user: made.user, ...toMade(made) }
-}
-
-async function request<T>(
-  url: string,
-  call: { method: string; path: string; body?: object | undefined; token?: string },
-): Promise<T> {
-  const { method, path, body, token } = call
-  const payload = body === undefined ? {} : { body: JSON.stringify(body) }
-  return answerOf<T>(url, await ask(`${url}${path}`, token, { method, ...payload }))
-}
-
-/** The `data` of an answer of the server at `url`, or its refusal as a `RegistryError`. */
-export async function answerOf<T>(url: string, response: Response): Promise<T> {
-  const answer = (await response.json().catch(() => null)) as {
-    data?: T
-    error?: { message?: unknown }
-  } | null
-  if (response.ok && answer?.data !== undefined) return answer.data
-  const message = answer?.error?.message
-  if (typeof message === 'string')
-    throw new RegistryError(
-      CODES[response.status] ?? 'unavailable',
-      message.replace(UNPRINTABLE, '�'),
-    )
-  const elsewhere = response.status >= 300 && response.status < 400 ? ', a redirect' : ''
-  throw new RegistryError(
-    'unsupported',
-    `${url} answers, but not as sreg-lite does (status ${response.status}${elsewhere}). Check the address.`,
-  )
 }
 
 const toUser = (row: Wire<User>): User => ({ ...row, createdAt: new Date(row.createdAt) })

@@ -3,7 +3,7 @@ import type { ArchiveHead, ArchiveSink, ArchiveSource } from '../../src/admin.ts
 import type { Import, ImportReport, MovedRow } from '../../src/core/model.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
-import { answerOf } from './remote-admin.ts'
+import { answerOf } from './api.ts'
 
 /** Bytes asked for at a time: what breaks off is asked for again from where it broke. */
 const RANGE = 64 * 1024 * 1024

@@ -572,12 +572,14 @@ test('every request has one line, its id and the base headers', async () => {
   await ask(`${url}/nothing`)
   await ask(`${url}/hello`, { method: 'POST' })
   await until(() => requests().length === 4)
-  expect(requests().map(({ fields }) => [fields.route, fields.status, fields.code])).toEqual([
-    ['/hello', 200, undefined],
-    ['/blob', 200, undefined],
-    ['/*', 404, 'not_found'],
-    ['/hello', 405, 'unsupported'],
-  ])
-  expect(requests()[1]?.fields).toMatchObject({ bytesOut: SIZE, address: '127.0.0.1' })
+  // a line is written when its body has left, which may be after the next request's
+  const written = requests().map(({ fields }) => [fields.route, fields.status, fields.code])
+  expect(new Set(written.map(String))).toEqual(
+    new Set(['/hello,200,', '/blob,200,', '/*,404,not_found', '/hello,405,unsupported']),
+  )
+  expect(requests().find(({ fields }) => fields.route === '/blob')?.fields).toMatchObject({
+    bytesOut: SIZE,
+    address: '127.0.0.1',
+  })
   expect(JSON.stringify(lines)).not.toContain('secret')
 })
