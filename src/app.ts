@@ -2,11 +2,11 @@
 import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
-import { createAccess } from './core/access.ts'
+import { createAccess, operatorClaims } from './core/access.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
-import { SCOPES, type Claims } from './core/model.ts'
+import type { Claims } from './core/model.ts'
 import { createPolicies } from './core/policies.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
@@ -78,9 +78,6 @@ export type Deps = {
   sweep?: { budget: SweepBudget; persistent: boolean }
 }
 
-/** The last moment that JavaScript knows. */
-const FOREVER = new Date(8.64e15)
-
 export type App = {
   /** Answers one request; `connection` says what only the runtime knows about it. */
   fetch(request: Request, connection: Connection): Response | Promise<Response>
@@ -111,9 +108,7 @@ export function createApp(deps: Deps): App {
     ...deps,
     access,
     async authenticate(c: Ctx): Promise<Claims | null> {
-      const { operator } = deps
-      if (operator !== undefined)
-        return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
+      if (deps.operator !== undefined) return operatorClaims(deps.operator)
       const claims = await authenticate(c, deps.verifier)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))

@@ -402,11 +402,7 @@ export type SignaturesBook = {
   /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */
   standing(imageId: string, judged: Judged | null): Promise<PolicyStanding | null>
   /** Sets a collection's policy; `denied` or `not_found` when the writer may not, or it has gone. */
-  setPolicy(change: {
-    collectionId: string
-    policy: Policy
-    by: Actor
-  }): Promise<void>
+  setPolicy(change: { collectionId: string; policy: Policy; by: Actor }): Promise<void>
 }
 
 export type UploadsBook = {
@@ -552,10 +548,7 @@ export type KeysBook = {
    * Hides a key, or forgets it when `forGood`; false when nobody could find it. `denied` when the
    * writer is neither its owner nor an administrator (any more).
    */
-  remove(
-    fingerprint: string,
-    options: { forGood: boolean; by: Actor; now: Date },
-  ): Promise<boolean>
+  remove(fingerprint: string, options: { forGood: boolean; by: Actor; now: Date }): Promise<boolean>
 }
 
 /**

@@ -71,8 +71,8 @@ export async function openMoving(program: Program, data: string, by: string): Pr
       )
     const deps = moving({ database, blobs, registryId, signingKeys })
     return {
-      source: createExports(deps).source(by),
-      sink: createImports(deps).sink(by),
+      source: createExports(deps).source({ kind: 'operator', name: by }),
+      sink: createImports(deps).sink({ kind: 'operator', name: by }),
       secrets: async () => ({
         registryId,
         secret: (await readOrCreateSecret(folder)).reveal(),
@@ -246,7 +246,7 @@ async function fill(
           await database.settings.setOnce('registry_id', registryId)
           await blobs.writeId(registryId)
           const deps = moving({ database, blobs, registryId, signingKeys })
-          sink = createImports({ ...deps, keepPower: true }).sink(by)
+          sink = createImports({ ...deps, keepPower: true }).sink({ kind: 'operator', name: by })
           if (head !== undefined) ({ id } = await sink.open(head))
         },
       },

@@ -18,7 +18,8 @@ import type {
 } from '../ports.ts'
 import { absent } from './access.ts'
 import type { ArchiveHead, ArchiveSink, ArchiveSource } from './archive.ts'
-import type { Import, ImportReport, MovedKind, MovedRow } from './model.ts'
+import { actorOf } from './catalog.ts'
+import type { Identity, Import, ImportReport, MovedKind, MovedRow } from './model.ts'
 import { stagedRow } from './moved-rows.ts'
 import { mergeKeys, readKeys } from './openpgp.ts'
 import { objectHasher, type ObjectDigests } from './signatures.ts'
@@ -119,10 +120,11 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
 
   return {
     /** Begins an export; `by` is who asked, for the log. */
-    async head(by: string): Promise<ArchiveHead> {
+    async head(by: Identity): Promise<ArchiveHead> {
       await hold()
       const exportId = ids.next()
-      log.event('info', 'export', { by, export: exportId })
+      await database.exports.begin(exportId, actorOf(by, clock))
+      log.event('info', 'export', { by: nameOf(by), export: exportId })
       return {
         type: 'head',
         exportId,
@@ -160,7 +162,7 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
     },
 
     /** This registry as the source of a file. */
-    source(by: string): ArchiveSource {
+    source(by: Identity): ArchiveSource {
       return {
         head: () => this.head(by),
         page: (cursor) => this.page(cursor),
@@ -394,7 +396,7 @@ export function createImports(
     async finish(
       importId: string,
       end: { head: ArchiveHead; rows: number; sha256: string },
-      by: string,
+      by: Identity,
     ): Promise<ImportReport> {
       const now = clock.now()
       const found = await imports.find(importId)
@@ -406,7 +408,7 @@ export function createImports(
           rows: end.rows,
           sameIssuer: sameIssuer(end.head),
           keepPower: deps.keepPower ?? false,
-          now,
+          by: actorOf(by, clock),
         })
       }
       // by the keys that are here now; what is left is the sweep's (R42)
@@ -414,7 +416,7 @@ export function createImports(
       const report = await imports.report(importId, { now })
       const { rows, bytes } = report
       log.event('info', 'import', {
-        by,
+        by: nameOf(by),
         export: end.head.exportId,
         images: rows.image,
         users: rows.user,
@@ -432,7 +434,7 @@ export function createImports(
     },
 
     /** This registry as the sink of a file. */
-    sink(by: string): ArchiveSink {
+    sink(by: Identity): ArchiveSink {
       return {
         open: (head) => this.open(head),
         rows: (id, rows) => this.stageRows(id, rows),
@@ -453,6 +455,10 @@ export function createImports(
     },
   }
 }
+
+/** Who it is, for the log. */
+const nameOf = (by: Identity): string =>
+  by.kind === 'user' ? by.userId : by.kind === 'operator' ? by.name : ''
 
 const alreadyHere = () =>
   new RegistryError('conflict', 'Nothing is wanted of this blob: ask first, then send.', {

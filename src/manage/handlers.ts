@@ -3,13 +3,21 @@
  * body that comes slowly must not carry an ended token past its end.
  */
 import { authoriseToken, identify } from '../core/access.ts'
+import { actorOf } from '../core/catalog.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
-import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
+import {
+  DEFAULT_LIFE_MS,
+  DEFAULT_SCOPES,
+  SCOPES,
+  type Identity,
+  type Scope,
+} from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import { claim, newToken, newUser, policy, privacy } from './requests.ts'
+import type { Actor } from '../ports.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
@@ -23,14 +31,16 @@ export function administratorIn({
   clock,
   access,
 }: Pick<ManageDeps, 'database' | 'clock' | 'access'>) {
-  return async (c: Ctx): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date }> => {
+  return async (
+    c: Ctx,
+  ): Promise<{ identity: Identity; by: Actor; scopes: readonly Scope[]; expiresAt: Date }> => {
     const claims = c.get('claims')
     const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
     access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
     if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
-    return { userId, scopes, expiresAt: claims.expiresAt }
+    const { scopes } = identity.kind === 'user' ? identity : { scopes: SCOPES }
+    return { identity, by: actorOf(identity, clock), scopes, expiresAt: claims.expiresAt }
   }
 }
 
@@ -46,8 +56,8 @@ export function manageHandlers(deps: ManageDeps) {
 
     async addUser(c: Ctx): Promise<Response> {
       const user = await readJson(c, transfer, newUser)
-      await administrator(c)
-      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }))
+      const { by } = await administrator(c)
+      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }, by))
     },
 
     /** Records only: the tokens themselves are kept nowhere. */
@@ -71,21 +81,24 @@ export function manageHandlers(deps: ManageDeps) {
           subject: 'request',
         })
       authoriseToken(asking, { scopes, expiresAt: expires })
-      const { id, jwt, expiresAt } = await admin.createToken({ user, name, scopes, expires })
+      const { id, jwt, expiresAt } = await admin.createToken(
+        { user, name, scopes, expires },
+        asking.by,
+      )
       return data(c, { id, token: jwt, scopes, expiresAt })
     },
 
     async revokeToken(c: Ctx): Promise<Response> {
-      await administrator(c)
+      const { by } = await administrator(c)
       const id = c.req.param('id') ?? ''
-      await admin.revokeToken(id)
+      await admin.revokeToken(id, by)
       return data(c, { id })
     },
 
     async setPrivate(c: Ctx): Promise<Response> {
       const change = await readJson(c, transfer, privacy)
-      await administrator(c)
-      await admin.setPrivate(change.ref, change.private)
+      const { by } = await administrator(c)
+      await admin.setPrivate(change.ref, change.private, by)
       return data(c, change)
     },
 
@@ -113,7 +126,8 @@ export function manageHandlers(deps: ManageDeps) {
       if (setupSecret === undefined) throw refused('no setup secret is configured')
       if (!sameText(secret, setupSecret)) throw refused('a wrong setup secret')
       const life = (expiresIn ?? CLAIM_LIFE_S) * 1000
-      const made = await admin.claimAdmin(setupSecret, new Date(clock.now().getTime() + life))
+      const ends = new Date(clock.now().getTime() + life)
+      const made = await admin.claimAdmin(setupSecret, ends, c.env.entry.address)
       if (made === null) throw refused('the setup secret was used before')
       c.env.entry.userId = made.user.id
       c.env.entry.tokenId = made.id

@@ -33,8 +33,8 @@ export function movingHandlers(deps: ManageDeps) {
 
   return {
     async startExport(c: Ctx): Promise<Response> {
-      const { userId } = await administrator(c)
-      return data(c, await exports.head(userId))
+      const { identity } = await administrator(c)
+      return data(c, await exports.head(identity))
     },
 
     async exportRows(c: Ctx): Promise<Response> {
@@ -122,8 +122,8 @@ export function movingHandlers(deps: ManageDeps) {
     /** The flip; 409 with the list of what stands in the way. */
     async finishImport(c: Ctx): Promise<Response> {
       const end = await readJson(c, transfer, importEnd)
-      const { userId } = await administrator(c)
-      return data(c, await imports.finish(importOf(c), end, userId))
+      const { identity } = await administrator(c)
+      return data(c, await imports.finish(importOf(c), end, identity))
     },
 
     async abortImport(c: Ctx): Promise<Response> {

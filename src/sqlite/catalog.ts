@@ -288,7 +288,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       action: `${kind}.create`,
       object: sql`${`${kind} `} || ${p('id')}`,
       name,
-      detail: kind === 'entity' ? sql`''` : sql`case when ${p('private')} then 'private' else 'public' end`,
+      detail:
+        kind === 'entity'
+          ? sql`''`
+          : sql`(select case when private then 'private' else 'public' end from ${table} where id = ${p('id')})`,
       when: sql`exists (select 1 from ${table} where id = ${p('id')})`,
     })
   const pushed = (how: string) =>

@@ -151,7 +151,8 @@ export type Place = { collection: SQL; container: SQL | null }
 /**
  * A row of the audit log, in the batch of what it tells of (R57). `object` is kind and id
  * (`image 65f…`), `name` what people call it, each as SQL over the values of the batch; `when` leaves
- * the row out where nothing was done.
+ * the row out where nothing was done. Fields end at 1 KiB (R57): names are ASCII, and 256 characters of
+ * anything else take no more.
  */
 export const audited = (
   db: Handle['db'],
@@ -161,7 +162,7 @@ export const audited = (
     db
       .insert(t.audit)
       .select(
-        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, ${cut(name)} as name, 'done' as outcome, ${cut(detail)} as detail, 1 as count where ${when}`,
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 256) as detail, 1 as count where ${when}`,
       ),
   )
 
@@ -173,16 +174,11 @@ export type AuditedChange = {
   when?: SQL
 }
 
-/** At most 1 KiB of a text (R57): 256 characters, of which none takes more than four bytes, if it is longer. */
-const cut = (value: SQL): SQL =>
-  sql`(select case when length(cast(v as blob)) <= 1024 then v else substr(v, 1, 256) end from (select coalesce(${value}, '') as v))`
-
 /** What people call things, for `audited`: entity/collection and entity/collection/container. */
 export const nameOfCollection = (id: SQL): SQL =>
   sql`(select ae.name || '/' || ac.name from collections ac join entities ae on ae.id = ac.entity_id where ac.id = ${id})`
 export const nameOfContainer = (id: SQL): SQL =>
   sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${id})`
-
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of

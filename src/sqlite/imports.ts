@@ -5,7 +5,7 @@ import type { MovedKind, MovedRow } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { ExportsBook, ImportConflict, ImportsBook } from '../ports.ts'
 import { guarded, isDuplicate } from './failure.ts'
-import { dropGuard, indexImages, isLive, p, text } from './fragments.ts'
+import { audited, dropGuard, indexImages, isLive, p, text, writerValues } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { indexKeys, nameKeys, unindexKeys, unnameKeys } from './keys.ts'
 import { toScopes } from './rows.ts'
@@ -13,6 +13,11 @@ import * as t from './schema.ts'
 
 export function sqliteExports(handle: Handle): ExportsBook {
   const { db } = handle
+  const begun = audited(db, {
+    action: 'export.start',
+    object: sql`'export ' || ${p('id')}`,
+    name: sql`''`,
+  })
   const byId = (column: SQLiteColumn) => gt(column, text('after'))
   const q = {
     user: prepare(() =>
@@ -177,6 +182,9 @@ export function sqliteExports(handle: Handle): ExportsBook {
   }
 
   return {
+    async begin(id, by) {
+      await handle.write(begun({ ...writerValues(by), id }))
+    },
     async rows(kind, after, limit) {
       const { rows, last } = await page(kind, after, limit)
       return { rows, next: rows.length < limit ? null : last }
@@ -515,6 +523,12 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .set({ state: 'done', sha256: sql`${p('sha256')}`, closedAt: sql`${p('now')}` })
         .where(sql`id = ${here}`),
     ),
+    finished: audited(db, {
+      action: 'import.finish',
+      object: sql`'import ' || ${here}`,
+      name: sql`(select 'export ' || export_id from imports where id = ${here})`,
+      detail: sql`(select group_concat(kind || ' ' || n, ', ') from (select kind, count(*) as n from import_rows where import_id = ${here} group by kind order by kind))`,
+    }),
 
     counts: prepare(() =>
       db
@@ -673,14 +687,14 @@ export function sqliteImports(handle: Handle): ImportsBook {
       const [rows] = await handle.read(q.conflicts({ importId, limit }))
       return rows
     },
-    async finish(importId, { sha256, rows, sameIssuer, keepPower, now }) {
+    async finish(importId, { sha256, rows, sameIssuer, keepPower, by }) {
       const values = {
+        ...writerValues(by),
         importId,
         sha256,
         rows,
         sameIssuer: sameIssuer ? 1 : 0,
         keepPower: keepPower ? 1 : 0,
-        now: now.getTime(),
       }
       const batch = handle.write(
         q.flipGuard(values),
@@ -706,6 +720,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         q.revive(values),
         q.index(values),
         q.done(values),
+        q.finished(values),
         q.dropGuard(),
       )
       const contradicts = () =>

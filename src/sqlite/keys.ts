@@ -4,7 +4,15 @@ import type { KeyFacts, StoredKey } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { KeyPlace, KeysBook, KeyWriter, Seen, Viewer } from '../ports.ts'
 import { guarded } from './failure.ts'
-import { audited, dropGuard, p, standingQuery, text, viewerValues, writerValues } from './fragments.ts'
+import {
+  audited,
+  dropGuard,
+  p,
+  standingQuery,
+  text,
+  viewerValues,
+  writerValues,
+} from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
 import { toStanding } from './rows.ts'
 import * as t from './schema.ts'

@@ -6,11 +6,13 @@ import type { SignaturesBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   acceptedBy,
+  audited,
   dropGuard,
   inCollection,
   isLive,
   keysThatFit,
   mayWrite,
+  nameOfCollection,
   p,
   text,
   writerValues,
@@ -295,14 +297,22 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
         policy: policy.mode,
         policyKeys: JSON.stringify(policy.fingerprints),
       }
-      await guarded(handle.write(q.policyGuard(values), q.policySet(values), q.setPolicy(values), q.dropGuard()), {
-        may_write: () =>
-          new RegistryError('denied', 'You may not set the policy of this collection any more.'),
-        found: () =>
-          new RegistryError('not_found', 'That collection does not exist.', {
-            subject: 'collection',
-          }),
-      })
+      await guarded(
+        handle.write(
+          q.policyGuard(values),
+          q.policySet(values),
+          q.setPolicy(values),
+          q.dropGuard(),
+        ),
+        {
+          may_write: () =>
+            new RegistryError('denied', 'You may not set the policy of this collection any more.'),
+          found: () =>
+            new RegistryError('not_found', 'That collection does not exist.', {
+              subject: 'collection',
+            }),
+        },
+      )
     },
   }
 }

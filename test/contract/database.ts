@@ -20,6 +20,7 @@ import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
+import { operator } from '../fixtures/operator.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -92,14 +93,17 @@ async function worldOf(made: MadeDatabase) {
   /** A token of a user, and who they are with it. */
   async function token(user: User, scopes: readonly Scope[] = DEFAULT_SCOPES): Promise<Person> {
     const tokenId = newId()
-    await tokens.insert({
-      id: tokenId,
-      userId: user.id,
-      name: 'laptop',
-      scopes: [...scopes],
-      createdAt: at(),
-      expiresAt: at(60 * 24),
-    })
+    await tokens.insert(
+      {
+        id: tokenId,
+        userId: user.id,
+        name: 'laptop',
+        scopes: [...scopes],
+        createdAt: at(),
+        expiresAt: at(60 * 24),
+      },
+      operator(),
+    )
     const admin = user.role === 'admin' && scopes.includes('admin')
     return {
       user,
@@ -110,14 +114,17 @@ async function worldOf(made: MadeDatabase) {
   }
 
   async function person(name: string, role: Role = 'user', scopes?: Scope[]): Promise<Person> {
-    const { user } = await users.create({
-      id: newId(),
-      entityId: newId(),
-      name,
-      role,
-      disabled: false,
-      createdAt: at(),
-    })
+    const { user } = await users.create(
+      {
+        id: newId(),
+        entityId: newId(),
+        name,
+        role,
+        disabled: false,
+        createdAt: at(),
+      },
+      operator(),
+    )
     return token(user, scopes ?? (role === 'admin' ? SCOPES : DEFAULT_SCOPES))
   }
 
@@ -429,7 +436,7 @@ const GUARDED: Record<string, Act> = {
 /** Each takes the right away and returns the writer who believes to have it still. */
 const LOSSES: Record<string, (world: World, lab: Lab) => Promise<Writer>> = {
   'the token was revoked': async ({ database }, { owner }) => {
-    await database.tokens.revoke(owner.tokenId, at())
+    await database.tokens.revoke(owner.tokenId, operator())
     return owner.writer
   },
   'there is no such token': async (_, { owner }) => ({ ...owner.writer, tokenId: newId() }),
@@ -442,7 +449,7 @@ const LOSSES: Record<string, (world: World, lab: Lab) => Promise<Writer>> = {
   'the token of the administrator was revoked': async (world) => {
     const { user, tokenId, writer } = await world.token(world.root.user, SCOPES)
     expect(user.role).toBe('admin')
-    await world.database.tokens.revoke(tokenId, at())
+    await world.database.tokens.revoke(tokenId, operator())
     return writer
   },
 }
@@ -582,7 +589,7 @@ const CONDITIONS: {
     code: 'conflict',
     lose: async ({ database }, lab) => {
       const path = { entity: lab.donor.user.name, collection: 'tools', container: 'gift' }
-      expect(await database.catalog.setPrivate(path, true, at())).toBe(true)
+      expect(await database.catalog.setPrivate(path, true, operator())).toBe(true)
       return () => database.catalog.attach(lab.dedupe)
     },
   },
@@ -844,7 +851,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('is made once, however many ask at once', async ({ users }) => {
         const names = ['one', 'two', 'three']
-        const made = await Promise.all(names.map((name) => users.createFirstAdmin(admin(name))))
+        const made = await Promise.all(
+          names.map((name) => users.createFirstAdmin(admin(name), operator())),
+        )
         expect(made.filter(Boolean)).toHaveLength(1)
         const list = await users.list()
         expect(list.map((user) => [user.name, user.role])).toEqual([
@@ -854,7 +863,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('owns the entity of its name', async ({ users, catalog }) => {
         const first = admin('first')
-        expect(await users.createFirstAdmin(first)).toBe(true)
+        expect(await users.createFirstAdmin(first, operator())).toBe(true)
         const viewer = { tokenId: newId(), userId: first.id, scopes: [] }
         const { value } = await catalog.entityParent('first', viewer, at())
         expect(value.entity?.ownerId).toBe(first.id)
@@ -863,19 +872,19 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('is not made when there is one, and nothing changes', async ({ users, catalog }) => {
         const first = admin('first')
-        expect(await users.createFirstAdmin(first)).toBe(true)
-        expect(await users.createFirstAdmin(admin('second'))).toBe(false)
-        expect(await users.createFirstAdmin(first)).toBe(false)
+        expect(await users.createFirstAdmin(first, operator())).toBe(true)
+        expect(await users.createFirstAdmin(admin('second'), operator())).toBe(false)
+        expect(await users.createFirstAdmin(first, operator())).toBe(false)
         expect((await users.list()).map((user) => user.name)).toEqual(['first'])
         const viewer = { tokenId: newId(), userId: first.id, scopes: [] }
         expect((await catalog.entityParent('second', viewer, at())).value.entity).toBeNull()
       })
 
       bare('is never said to be made when it was not: the name is taken', async ({ users }) => {
-        await users.create({ ...admin('taken'), role: 'user' })
-        expect(await users.createFirstAdmin(admin('taken'))).toBe(false)
+        await users.create({ ...admin('taken'), role: 'user' }, operator())
+        expect(await users.createFirstAdmin(admin('taken'), operator())).toBe(false)
         expect((await users.list()).map((user) => user.role)).toEqual(['user'])
-        expect(await users.createFirstAdmin(admin('free'))).toBe(true)
+        expect(await users.createFirstAdmin(admin('free'), operator())).toBe(true)
       })
 
       const token = () => ({
@@ -894,7 +903,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             token: token(),
           }))
           const owners = await Promise.all(
-            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token)),
+            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token, operator())),
           )
           const [won, ...more] = drafts.filter((_, index) => owners[index] !== null)
           expect(more).toEqual([])
@@ -912,25 +921,29 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('a claim gives an administrator there is another token', async ({ users, tokens }) => {
         const boss = { ...admin('boss'), createdAt: new Date(at().getTime() - 1) }
-        await users.create(boss)
-        await users.create({ ...admin('root'), role: 'user' })
-        const recovered = await users.claimAdmin('a', admin('nobody'), token())
+        await users.create(boss, operator())
+        await users.create({ ...admin('root'), role: 'user' }, operator())
+        const recovered = await users.claimAdmin('a', admin('nobody'), token(), operator())
         expect(recovered?.id).toBe(boss.id)
         const named = admin('admin')
-        await users.create(named)
-        expect((await users.claimAdmin('b', admin('admin'), token()))?.id).toBe(named.id)
-        expect(await users.claimAdmin('b', admin('admin'), token())).toBeNull()
+        await users.create(named, operator())
+        expect((await users.claimAdmin('b', admin('admin'), token(), operator()))?.id).toBe(
+          named.id,
+        )
+        expect(await users.claimAdmin('b', admin('admin'), token(), operator())).toBeNull()
         expect((await users.list()).map(({ name }) => name)).toEqual(['admin', 'boss', 'root'])
         expect(await tokens.listFor(named.id)).toHaveLength(1)
       })
 
       bare('a claim is not spent by a failure: the name is taken', async ({ users, tokens }) => {
         const taken = { ...admin('admin'), role: 'user' as const }
-        await users.create(taken)
-        const made = users.claimAdmin('claim', admin('admin'), token())
+        await users.create(taken, operator())
+        const made = users.claimAdmin('claim', admin('admin'), token(), operator())
         await expect(made).rejects.toMatchObject({ code: 'conflict' })
         expect(await tokens.listFor(taken.id)).toEqual([])
-        expect((await users.claimAdmin('claim', admin('free'), token()))?.name).toBe('free')
+        expect((await users.claimAdmin('claim', admin('free'), token(), operator()))?.name).toBe(
+          'free',
+        )
       })
     })
 
@@ -1807,7 +1820,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, things } = await hidden(world)
         const bob = await world.person('bob')
         const revoked = await world.token(alice.user)
-        await database.tokens.revoke(revoked.tokenId, at())
+        await database.tokens.revoke(revoked.tokenId, operator())
         const viewers: Record<string, [NonNullable<Viewer>, Date]> = {
           revoked: [revoked.viewer, at()],
           'expired to the millisecond': [alice.viewer, at(60 * 24)],
@@ -1878,7 +1891,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await visible(alice.viewer)).toBe(true)
         expect(await visible(world.root.viewer)).toBe(true)
         const path = { entity: 'alice', collection: 'c', container: null }
-        expect(await catalog.setPrivate(path, false, at())).toBe(true)
+        expect(await catalog.setPrivate(path, false, operator())).toBe(true)
         expect(await visible(null)).toBe(true)
       })
 
@@ -1928,13 +1941,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.setPrivate(
           { entity: 'bob', collection: 'tools', container: null },
           false,
-          at(),
+          operator(),
         )
         expect(await find(null)).toBeNull()
         await catalog.setPrivate(
           { entity: 'alice', collection: 'tools', container: null },
           true,
-          at(),
+          operator(),
         )
         expect(await find(null)).toBe(ofBob)
         expect(await find(alice.viewer)).toBeNull()
@@ -2044,7 +2057,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, open } = await library(world)
         const { id } = await world.push(alice, open.id, 'one', { description: 'needle' })
         const flip = (container: string | null, value: boolean) =>
-          catalog.setPrivate({ entity: 'alice', collection: 'bio', container }, value, at())
+          catalog.setPrivate({ entity: 'alice', collection: 'bio', container }, value, operator())
         for (const level of ['Samtools', null]) {
           expect(await world.search(null, 'needle')).toEqual([id])
           expect(await flip(level, true)).toBe(true)
@@ -2146,7 +2159,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
               collection: place.collectionName,
               container: level === 'collection' ? null : place.name,
             }
-            await catalog.setPrivate(path, true, at())
+            await catalog.setPrivate(path, true, operator())
             const cut = async (viewer: Viewer) => {
               const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
               return (await catalog.search(query, viewer, at())).value
@@ -2205,8 +2218,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             }
             if (set === null) continue
             const path = { entity: name, collection: `col${c}`, container: null }
-            await catalog.setPrivate(path, set.collection, at())
-            await catalog.setPrivate({ ...path, container: 'con1' }, set.container, at())
+            await catalog.setPrivate(path, set.collection, operator())
+            await catalog.setPrivate({ ...path, container: 'con1' }, set.container, operator())
           }
           people.push(late ? await world.person(name) : early)
         }
@@ -2280,12 +2293,12 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.deleteImage(image, { ...alice.writer, now: at(1) })
         expect(await since(0)).toEqual([deleted.id])
         const path = { entity: 'alice', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(2))
+        await catalog.setPrivate(path, true, operator(at(2)))
         expect(await since(1)).toEqual([`public:${hidden.id}`])
-        await catalog.setPrivate({ ...path, container: null }, true, at(3))
+        await catalog.setPrivate({ ...path, container: null }, true, operator(at(3)))
         const both = [`public:${hidden.id}`, `public:${inCollection.id}`].toSorted()
         expect(await since(2)).toEqual(both)
-        await tokens.revoke(alice.tokenId, at(4))
+        await tokens.revoke(alice.tokenId, operator(at(4)))
         expect(await since(3)).toEqual([alice.tokenId])
 
         await ended.prune(at(3))
@@ -2299,15 +2312,15 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n', { private: true })
         await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, false, at())
+        await catalog.setPrivate(path, false, operator())
         expect(await ended.since(new Date(0))).toEqual([])
         // and takes back what becoming private ended, but not while the collection is private
         const above = { ...path, container: null }
-        await catalog.setPrivate(above, true, at(1))
+        await catalog.setPrivate(above, true, operator(at(1)))
         const [id = ''] = await ended.since(new Date(0))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, false, operator(at(2)))
         expect(await ended.since(new Date(0))).toEqual([id])
-        await catalog.setPrivate(above, false, at(3))
+        await catalog.setPrivate(above, false, operator(at(3)))
         expect(await ended.since(new Date(0))).toEqual([])
       })
 
@@ -2316,8 +2329,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n')
         const { id } = await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(1))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, true, operator(at(1)))
+        await catalog.setPrivate(path, false, operator(at(2)))
         const image = { imageId: id, containerId: place.id }
         await catalog.deleteImage(image, { ...world.root.writer, now: at(100) })
         expect(await ended.since(at(50))).toEqual([id])
@@ -2335,10 +2348,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           disabled: false,
           createdAt: at(),
         })
-        const answers = await Promise.all([users.create(draft()), users.create(draft())])
+        const answers = await Promise.all([
+          users.create(draft(), operator()),
+          users.create(draft(), operator()),
+        ])
         expect(answers.map(({ created }) => String(created)).toSorted()).toEqual(['false', 'true'])
         expect(answers[0].user).toEqual(answers[1].user)
-        const third = await users.create({ ...draft(), role: 'admin' })
+        const third = await users.create({ ...draft(), role: 'admin' }, operator())
         expect(third).toEqual({ created: false, user: answers[0].user })
         expect(await users.byName('alice')).toEqual(answers[0].user)
         expect(await users.byName('bob')).toBeNull()
@@ -2366,7 +2382,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { catalog, users } = world.database
         const alice = await world.person('alice')
         const impostor = { ...alice.user, id: newId(), entityId: newId() }
-        expect((await users.create(impostor)).created).toBe(false)
+        expect((await users.create(impostor, operator())).created).toBe(false)
         const { value } = await catalog.entityParent('alice', alice.viewer, at())
         expect(value.entity?.ownerId).toBe(alice.user.id)
       })
@@ -2394,9 +2410,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             containerId: '',
           })),
         )
-        expect(await tokens.revoke(other.tokenId, at(1))).toBe(true)
-        expect(await tokens.revoke(other.tokenId, at(2))).toBe(true)
-        expect(await tokens.revoke(newId(), at())).toBe(false)
+        expect(await tokens.revoke(other.tokenId, operator(at(1)))).toBe(true)
+        expect(await tokens.revoke(other.tokenId, operator(at(2)))).toBe(true)
+        expect(await tokens.revoke(newId(), operator())).toBe(false)
         await tokens.touch([alice.tokenId], at(3))
         const after = await list()
         expect(after.map(({ revokedAt, lastUsedAt }) => [revokedAt, lastUsedAt])).toEqual([

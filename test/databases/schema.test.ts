@@ -13,6 +13,7 @@ import {
   type Handle,
   type Statement,
 } from '../../src/sqlite/index.ts'
+import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
 
@@ -224,7 +225,7 @@ describe('query plans', () => {
     'blobs.markDying': ({ blobs }) => blobs.markDying(now, '', 10),
     'blobs.known': ({ blobs }) => blobs.known(['a', 'b']),
     countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }]),
-    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, now),
+    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, operator(now)),
     createCollection: ({ catalog }) => catalog.createCollection({ ...draft, entityId: 'e' }),
     createContainer: ({ catalog }) => catalog.createContainer({ ...draft, collectionId: 'c' }),
     createImage: ({ catalog }) =>

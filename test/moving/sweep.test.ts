@@ -19,6 +19,7 @@ import { sha256 } from '../protocol/client.ts'
 
 const GRACE = 3600
 const MINUTE_MS = 60_000
+const who = { kind: 'operator', name: 'cli:test' } as const
 const config = { shortRefs: 'default' } as const
 
 const cores: Core[] = []
@@ -77,7 +78,7 @@ async function gathered(chunks: Bytes): Promise<Uint8Array> {
 }
 
 test('an export in the middle gets the bytes of what was deleted since, past their grace', async () => {
-  const chunks = writeArchive(here.exports.source('test'))
+  const chunks = writeArchive(here.exports.source(who))
   const parts: Uint8Array[] = []
   let [removed, deleted] = [false, 0]
   for await (const chunk of chunks) {
@@ -100,7 +101,7 @@ test('an export in the middle gets the bytes of what was deleted since, past the
   const there = await registry()
   const { report } = await readArchive(
     bytesOf(new Uint8Array(Buffer.concat(parts))),
-    there.imports.sink('test'),
+    there.imports.sink(who),
   )
   expect(report?.rows).toMatchObject({ image: 6, tag: 6 })
   expect(await keysOf(there.blobs)).toHaveLength(6)
@@ -111,12 +112,12 @@ test('an export in the middle gets the bytes of what was deleted since, past the
 
 test('tags, images and whole images that come and go while rows are read leave a file that fits', async () => {
   const { page, head, source } = here.exports
-  const plain = source('test')
+  const plain = source(who)
   for (const moment of ['tags read', 'images read']) {
     const victim = moment === 'tags read' ? bytesOfImage(0) : bytesOfImage(1)
     const bytes = await gathered(
       writeArchive({
-        head: () => head('test'),
+        head: () => head(who),
         async page(cursor) {
           const read = await page(cursor)
           const kind = read.rows[0]?.type
@@ -135,7 +136,7 @@ test('tags, images and whole images that come and go while rows are read leave a
       }),
     )
     const there = await registry()
-    const { report } = await readArchive(bytesOf(bytes), there.imports.sink('test'))
+    const { report } = await readArchive(bytesOf(bytes), there.imports.sink(who))
     const lines = new TextDecoder().decode(bytes).split('\n')
     expect([moment, report?.rows.tag]).toEqual([
       moment,
@@ -147,8 +148,8 @@ test('tags, images and whole images that come and go while rows are read leave a
 
 test('what an import broke off has brought is swept after its time, and nothing else', async () => {
   const there = await registry()
-  const sink = there.imports.sink('test')
-  const file = await gathered(writeArchive(here.exports.source('test')))
+  const sink = there.imports.sink(who)
+  const file = await gathered(writeArchive(here.exports.source(who)))
   // the connection ends in the middle of the bytes
   const cut = file.length - 40_000
   const broken = readArchive(
@@ -182,8 +183,8 @@ test('what an import broke off has brought is swept after its time, and nothing 
 test('a copy that came beside bytes that are here goes; the blob in use stays', async () => {
   const there = await registry()
   const bob = await there.user('bob')
-  const file = await gathered(writeArchive(here.exports.source('test')))
-  const sink = there.imports.sink('test')
+  const file = await gathered(writeArchive(here.exports.source(who)))
+  const sink = there.imports.sink(who)
   // pushed after the import has stored its copy and before it ends
   await readArchive(bytesOf(file), {
     ...sink,
@@ -206,8 +207,8 @@ test('bytes that are here but gone from the store are sent again, and heal (R60)
   const bob = await there.user('bob')
   await there.push(bob, bytesOfImage(3))
   await there.blobs.delete(await keysOf(there.blobs))
-  const file = await gathered(writeArchive(here.exports.source('test')))
-  const { report } = await readArchive(bytesOf(file), there.imports.sink('test'))
+  const file = await gathered(writeArchive(here.exports.source(who)))
+  const { report } = await readArchive(bytesOf(file), there.imports.sink(who))
   expect(report?.rows.image).toBe(6)
   expect(await keysOf(there.blobs)).toHaveLength(6)
   const image = await there.catalog.image(
@@ -221,7 +222,7 @@ test('bytes that are here but gone from the store are sent again, and heal (R60)
 test('an export says which image is damaged, and ends', async () => {
   const stored = await here.database.exports.blob(sha256(bytesOfImage(2)))
   await here.blobs.delete([stored?.key ?? ''])
-  await expect(gathered(writeArchive(here.exports.source('test')))).rejects.toThrow(
+  await expect(gathered(writeArchive(here.exports.source(who)))).rejects.toThrow(
     `The bytes of the image ${sha256(bytesOfImage(2))} are not in the store`,
   )
 })
