@@ -34,6 +34,7 @@ export default defineConfig({
               compatibilityFlags: ['nodejs_compat'],
               d1Databases: ['DB'],
               r2Buckets: ['BLOBS'],
+              ratelimits: { LIMIT_TRIES: { namespace_id: '1', simple: { limit: 20, period: 60 } } },
               bindings: { MIGRATIONS: await readD1Migrations('migrations') },
             },
           })),

@@ -23,7 +23,8 @@ export * from './core/archive.ts'
 export { createAccess, DEFAULT_RULES, operatorClaims } from './core/access.ts'
 export { createKeyring } from './core/keyring.ts'
 export { createExports, createImports } from './core/moving.ts'
-export { tokenIssuer, tokenVerifier } from './core/tokens.ts'
+export { foreignVerifier, verifierOf } from './core/issuers.ts'
+export { tokenIssuer, tokenVerifier, type TokenIssuer } from './core/tokens.ts'
 
 /** Every scope, for the first administrator (R19). */
 const ALL_SCOPES: Scope[] = [...DEFAULT_SCOPES, 'admin']

@@ -16,12 +16,22 @@ import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
 import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
+import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
-import type { BlobStore, Clock, Database, Ended, Ids, Log, TokenVerifier } from './ports.ts'
+import type {
+  BlobStore,
+  Clock,
+  Database,
+  Ended,
+  Ids,
+  Log,
+  RateLimiter,
+  TokenVerifier,
+} from './ports.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -33,7 +43,7 @@ export {
   type Transfer,
 } from './http/transfer.ts'
 export type { Bindings, Connection, Ctx } from './http/context.ts'
-export { isTrusted } from './http/origin.ts'
+export { isTrusted, parseAddress } from './http/origin.ts'
 export { ENDED_MS, type Sweep, type SweepBudget, type SweepReport } from './core/sweep.ts'
 
 export type Deps = {
@@ -47,6 +57,7 @@ export type Deps = {
     | 'sweepGrace'
     | 'sweepInterval'
     | 'keys'
+    | 'limits'
     | 'checkSignatures'
     | 'access'
   >
@@ -68,6 +79,7 @@ export type Deps = {
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
   tallyEveryMs?: number
@@ -106,6 +118,7 @@ export function createApp(deps: Deps): App {
   }
   const common = {
     ...deps,
+    limits: createLimits({ ...deps, tallies, defer }),
     access,
     async authenticate(c: Ctx): Promise<Claims | null> {
       if (deps.operator !== undefined) return operatorClaims(deps.operator)

@@ -5,7 +5,9 @@
 import * as z from 'zod/mini'
 import en from 'zod/v4/locales/en.js'
 import type { Rules } from './core/access.ts'
+import type { TrustedIssuer } from './core/issuers.ts'
 import { RegistryError } from './errors.ts'
+import { parseIssuers } from './issuers-config.ts'
 
 // The small zod speaks no language unless told to: problems are sentences.
 z.config(en())
@@ -153,6 +155,11 @@ export const SETTINGS = {
     schema: z.enum(['public', 'token']),
     help: 'who may look public keys up: everybody, or whoever has a token',
   },
+  SREG_TRUSTED_ISSUERS: {
+    default: '',
+    schema: z.string(),
+    help: 'issuers (OIDC) whose tokens are accepted, with the rules for them (JSON; docs/issuers.md)',
+  },
   SREG_READ_ONLY: {
     default: 'off',
     schema: z.enum(['on', 'off']),
@@ -242,6 +249,46 @@ export const SETTINGS = {
     schema: z.enum(['on', 'off']),
     help: 'on lets clients exchange image bytes with the S3 server directly, by signed addresses',
   },
+  SREG_LIMIT_REQUESTS: {
+    default: '60000',
+    schema: whole(0),
+    help: 'requests per client address and minute, image bytes aside; 0 is no limit, here and below; loopback and trusted proxies are not counted',
+  },
+  SREG_LIMIT_LOGINS: {
+    default: '60',
+    schema: whole(0),
+    help: 'refused tokens and secrets per client address and minute; valid ones always pass',
+  },
+  SREG_LIMIT_SEARCHES: {
+    default: '600',
+    schema: whole(0),
+    help: 'searches per token, or per address without one, and minute',
+  },
+  SREG_LIMIT_KEYS: {
+    default: '600',
+    schema: whole(0),
+    help: 'requests that add public keys, per token, or per address without one, and minute',
+  },
+  SREG_LIMIT_ANONYMOUS_DAY: {
+    default: '0',
+    schema: whole(0),
+    help: 'API calls per address without a token and day (UTC)',
+  },
+  SREG_LIMIT_USER_DAY: {
+    default: '0',
+    schema: whole(0),
+    help: 'API calls per user and day (UTC)',
+  },
+  SREG_LIMIT_CONTAINER_WEEK: {
+    default: '0',
+    schema: whole(0),
+    help: 'pulls per container and week (from Monday, UTC), those of its owners and contributors aside',
+  },
+  SREG_LIMIT_COLLECTION_WEEK: {
+    default: '0',
+    schema: whole(0),
+    help: 'the same per collection',
+  },
   SREG_MAX_CONNECTIONS: {
     default: '64',
     on: 'host',
@@ -277,6 +324,7 @@ export type Config = Readonly<{
   maxImage: number | null
   checkSignatures: boolean
   maxConnections: number
+  limits: LimitsConfig
   /** Who may add keys, and look them up. */
   keys: Readonly<{ add: 'token' | 'anyone'; read: 'public' | 'token' }>
   access: Rules
@@ -285,8 +333,25 @@ export type Config = Readonly<{
   /** Milliseconds. */
   tokenMaxAge: number
   audit: Readonly<{ days: number; rows: number }>
+  /** Whose tokens are accepted besides our own. */
+  issuers: readonly TrustedIssuer[]
   /** Null keeps blobs on disk. */
   s3: S3Config | null
+}>
+
+/** How often what may be done; 0 is no limit. */
+export type LimitsConfig = Readonly<{
+  /** Per minute. */
+  requests: number
+  logins: number
+  searches: number
+  keys: number
+  /** Per day. */
+  anonymousDay: number
+  userDay: number
+  /** Per week. */
+  containerWeek: number
+  collectionWeek: number
 }>
 
 export type S3Config = Readonly<{
@@ -368,6 +433,8 @@ export function parseConfig(
   for (const proxy of proxies)
     if (!/^[0-9a-f.:]+(\/\d{1,3})?$/i.test(proxy))
       problems.push(`SREG_TRUSTED_PROXIES: ${JSON.stringify(proxy)} is no address or network`)
+  const trusted = parseIssuers(v.SREG_TRUSTED_ISSUERS ?? '')
+  problems.push(...trusted.problems.map((problem) => `SREG_TRUSTED_ISSUERS: ${problem}`))
   if (problems.length > 0)
     throw new RegistryError(
       'invalid',
@@ -394,6 +461,16 @@ export function parseConfig(
     maxImage: v.SREG_MAX_IMAGE === 0 ? null : v.SREG_MAX_IMAGE,
     checkSignatures: v.SREG_CHECK_SIGNATURES === 'on',
     maxConnections: v.SREG_MAX_CONNECTIONS,
+    limits: Object.freeze({
+      requests: v.SREG_LIMIT_REQUESTS,
+      logins: v.SREG_LIMIT_LOGINS,
+      searches: v.SREG_LIMIT_SEARCHES,
+      keys: v.SREG_LIMIT_KEYS,
+      anonymousDay: v.SREG_LIMIT_ANONYMOUS_DAY,
+      userDay: v.SREG_LIMIT_USER_DAY,
+      containerWeek: v.SREG_LIMIT_CONTAINER_WEEK,
+      collectionWeek: v.SREG_LIMIT_COLLECTION_WEEK,
+    }),
     keys: Object.freeze({ add: v.SREG_KEYS_ADD, read: v.SREG_KEYS_READ }),
     access: Object.freeze({
       readOnly: v.SREG_READ_ONLY === 'on',
@@ -406,6 +483,7 @@ export function parseConfig(
     defaultQuota: v.SREG_DEFAULT_QUOTA || null,
     tokenMaxAge: v.SREG_TOKEN_MAX_AGE * 86_400_000,
     audit: Object.freeze({ days: v.SREG_AUDIT_DAYS, rows: v.SREG_AUDIT_ROWS }),
+    issuers: Object.freeze(trusted.issuers),
     s3:
       v.SREG_S3_BUCKET === ''
         ? null

@@ -19,6 +19,7 @@ import type {
   MovedRow,
   Policy,
   PolicyStanding,
+  Scope,
   SifFacts,
   SignatureFacts,
   Standing,
@@ -186,6 +187,12 @@ export type LookupPath = { entity: string | null; collection: string; container:
 /** Ids (at most 1,000) and bytes of what the viewer can see below a name (R27). */
 export type Below = { ids: string[]; size: number }
 
+/** Pulls that a container and a collection allow in the week that began at `begin`; 0 is no limit. */
+export type PullLimits = { begin: Date; container: number; collection: number }
+
+/** Where a limit stands: `count` includes this pull unless the limit was `full` before it. */
+export type PullCount = { of: 'container' | 'collection'; count: number; full: boolean }
+
 /** The writing user as guards inside a batch re-check them (R6, R8). */
 export type Writer = {
   userId: string
@@ -234,6 +241,18 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<Image | null>>
+  /**
+   * As `findImage`, and counts a pull of what is found and visible in the same batch, unless the
+   * viewer may write there, or a limit of `week` is reached: then nothing is counted. Without
+   * `counts` it only says which limits are full.
+   */
+  pullImage(
+    path: LookupPath,
+    selector: ImageSelector,
+    viewer: Viewer,
+    now: Date,
+    week: PullLimits & { counts: boolean },
+  ): Promise<Seen<{ image: Image | null; counted: PullCount[] }>>
   /** `visible` says that the entity has a collection the viewer can see. */
   entityById(
     id: string,
@@ -482,6 +501,23 @@ export type UsersBook = {
   ): Promise<User | null>
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
+  /**
+   * Takes in an identity that another issuer has vouched for (R35), all in one batch: makes its user
+   * (a robot without an entity) and its token's row where they are absent, makes the grant the only
+   * one the user has, and forgets rows of its tokens that ended more than a day ago. The token is bound
+   * to the collection. `disabled` when its user is, or has been deleted; `no collection` when there is
+   * none of that name; both leave everything as it was.
+   */
+  vouch(identity: {
+    userId: string
+    name: string
+    /** issuer|sub. */
+    subject: string
+    token: Pick<NewToken, 'id' | 'name' | 'createdAt' | 'expiresAt'> & { scopes: readonly Scope[] }
+    /** `collection` as entity/collection; 1 reads, 2 contributes. */
+    grant: { id: string; collection: string; level: 1 | 2 }
+    now: Date
+  }): Promise<'ok' | 'disabled' | 'no collection'>
 }
 
 export type NewToken = Omit<
@@ -557,6 +593,18 @@ export type KeysBook = {
  */
 export type EndedBook = {
   since(after: Date): Promise<string[]>
+  prune(before: Date): Promise<void>
+}
+
+/** A window of a limit; `period` is its first moment. */
+export type Counter = { name: string; period: Date; count: number }
+
+/** Counts of limits whose windows are days and weeks, which survive a restart. */
+export type CountersBook = {
+  read(name: string, period: Date): Promise<number>
+  /** Adds each `count` to its counter; returns where they stand now. */
+  add(counts: Counter[]): Promise<Counter[]>
+  /** Forgets the counters of limits whose window began before `before`. */
   prune(before: Date): Promise<void>
 }
 
@@ -677,6 +725,7 @@ export type Database = {
   tokens: TokensBook
   keys: KeysBook
   ended: EndedBook
+  counters: CountersBook
   settings: SettingsBook
   exports: ExportsBook
   imports: ImportsBook
@@ -693,6 +742,30 @@ export type TokenVerifier = {
   /** Signature, issuer, audience and times, without the database; null is an explicit rejection. */
   verify(jwt: string): Promise<Claims | null>
 }
+
+/**
+ * A JSON document that another server has at an https address: status 200 without redirects, at most
+ * 64 KiB, within 5 s, and from no loopback, private or link-local address unless `allowPrivate` (R55).
+ * Everything else throws, with a reason for the log.
+ */
+export type FetchJson = (url: string, options: { allowPrivate: boolean }) => Promise<unknown>
+/** At most `count` times in `seconds` (up to 60); `name` keeps the counts of rules apart. */
+export type LimitRule = { name: string; count: number; seconds: number }
+
+export type Taken = {
+  allowed: boolean
+  /** How often it is still allowed in this window; null where only the platform knows. */
+  remaining: number | null
+  /** Whole seconds until the window has ended; at most the rule's where only the platform knows. */
+  resetSeconds: number
+}
+
+/**
+ * Counts in windows of up to a minute, which no restart need survive. A refusal counts nothing. It
+ * holds a bounded number of counters and forgets the least used ones (R58). Throwing means that it
+ * does not know: who asks says whether that is a yes.
+ */
+export type RateLimiter = { take(key: string, rule: LimitRule): Taken | Promise<Taken> }
 
 export type Clock = { now(): Date }
 

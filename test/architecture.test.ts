@@ -27,7 +27,7 @@ const RULES: { files: RegExp; may: string[] }[] = [
     may: ['src/core/', 'src/errors.ts', 'node:crypto', ...types('src/ports.ts')],
   },
   {
-    files: /^src\/core\/tokens\.ts$/,
+    files: /^src\/core\/(?:tokens|issuers)\.ts$/,
     may: ['src/core/', 'src/errors.ts', 'jose', ...types('src/ports.ts')],
   },
   {
@@ -39,7 +39,19 @@ const RULES: { files: RegExp; may: string[] }[] = [
     may: ['src/core/', 'src/errors.ts', ...types('src/ports.ts')],
   },
   { files: /^src\/ports\.ts$/, may: types('src/core/model.ts', 'src/errors.ts') },
-  { files: /^src\/config\.ts$/, may: ['zod', 'src/errors.ts', ...types('src/core/access.ts')] },
+  {
+    files: /^src\/config\.ts$/,
+    may: [
+      'zod',
+      'src/errors.ts',
+      'src/issuers-config.ts',
+      ...types('src/core/issuers.ts', 'src/core/access.ts'),
+    ],
+  },
+  {
+    files: /^src\/issuers-config\.ts$/,
+    may: ['zod', 'src/core/names.ts', ...types('src/core/issuers.ts')],
+  },
   {
     files: /^src\/http\/[^/]+\.ts$/,
     may: ['hono', 'zod', 'src/http/', 'src/core/', 'src/errors.ts', ...PROTOCOL_TYPES],
@@ -216,7 +228,12 @@ describe('the dependency rule', () => {
     ['node:fs even in digest', 'src/core/digest.ts', `import fs from 'node:fs'`, 'node:fs'],
     ['hono in core', 'src/core/a.ts', `import { Hono } from 'hono'`, 'hono'],
     ['a subpath of hono in core', 'src/core/a.ts', `import { html } from 'hono/html'`, 'hono/html'],
-    ['jose outside tokens.ts', 'src/core/access.ts', `import * as jose from 'jose'`, 'jose'],
+    [
+      'jose outside tokens.ts and issuers.ts',
+      'src/core/access.ts',
+      `import * as jose from 'jose'`,
+      'jose',
+    ],
     ['a value from ports', 'src/core/a.ts', `import { x } from '../ports.ts'`, '../ports.ts'],
     [
       'a core value in sqlite',

@@ -5,20 +5,30 @@
 import { createHash } from 'node:crypto'
 import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
-import { tokenIssuer, tokenVerifier } from '../../src/admin.ts'
+import { foreignVerifier, tokenIssuer, tokenVerifier, verifierOf } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobStore, Database, Ended, Log } from '../../src/ports.ts'
+import type { BlobStore, Database, Ended, Log, RateLimiter } from '../../src/ports.ts'
 import { bind, bindBucket } from '../bind.ts'
 import { r2Blobs } from '../blobs/r2.ts'
 import { d1Database, type D1Binding } from '../databases/d1.ts'
+import { cloudflareLimiter, type RateLimitBinding } from '../limits/cloudflare.ts'
+import { memoryLimiter } from '../limits/memory.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
 import { collectedLog, randomIds, systemClock } from '../system.ts'
+import { workerFetchJson } from './fetch-json.ts'
 import { MIGRATIONS } from './migrations.ts'
 import { workerTransfer } from './transfer.ts'
 
-export type Env = { DB?: D1Binding; BLOBS?: R2Bucket } & Record<string, unknown>
+export type Env = {
+  DB?: D1Binding
+  BLOBS?: R2Bucket
+  LIMIT_REQUESTS?: RateLimitBinding
+  LIMIT_LOGINS?: RateLimitBinding
+  LIMIT_SEARCHES?: RateLimitBinding
+  LIMIT_KEYS?: RateLimitBinding
+} & Record<string, unknown>
 
 /** A revoked token's downloads end within this time (R25). */
 const ENDED_POLL_MS = 1000
@@ -115,10 +125,21 @@ async function open(env: Env): Promise<Opened> {
     ...(config.setupSecret === null ? {} : { setupSecret: config.setupSecret.reveal() }),
     database,
     blobs,
-    verifier: tokenVerifier({ registryId, keys, clock: systemClock }),
+    verifier: verifierOf(
+      tokenVerifier({ registryId, keys, clock: systemClock }),
+      foreignVerifier({
+        issuers: config.issuers,
+        fetchJson: workerFetchJson,
+        vouch: database.users.vouch,
+        clock: systemClock,
+        ids: randomIds,
+        log,
+      }),
+    ),
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,
+    limiter: openLimiter(env),
     ended,
     // What is only counted in memory goes with the isolate.
     tallyEveryMs: 0,
@@ -156,6 +177,16 @@ async function openBlobs(
   const failed = s3.redirect && blobs.direct === undefined
   await settings.set(noted, failed ? String(now) : 'trusted')
   return blobs
+}
+
+/** The bindings that there are, by the names of the rules that they serve. */
+function openLimiter(env: Env): RateLimiter {
+  return cloudflareLimiter(memoryLimiter({ clock: systemClock }), {
+    requests: env.LIMIT_REQUESTS,
+    logins: env.LIMIT_LOGINS,
+    searches: env.LIMIT_SEARCHES,
+    keys: env.LIMIT_KEYS,
+  })
 }
 
 /** A body as `fetch` of workerd sends it, with its length. */

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { App } from '../../src/app.ts'
-import type { TokenIssuer } from '../../src/core/tokens.ts'
+import type { TokenIssuer } from '../../src/admin.ts'
 import type { Database } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
 import { consoleLog, randomIds, systemClock } from '../system.ts'
@@ -192,6 +192,7 @@ async function openApp(
   books: { database: Database; registryId: string; signing: SigningKeys; issuer: TokenIssuer },
 ): Promise<App> {
   const { createApp, webTransfer } = await import('../../src/app.ts')
+  const { memoryLimiter } = await import('../limits/memory.ts')
   const { openBlobs } = await import('./registry.ts')
   const config = parseConfig({ ...process.env, SREG_DATA: folder.root })
   const log = consoleLog({ form: 'off' })
@@ -206,6 +207,7 @@ async function openApp(
     keys: [books.signing.current, ...books.signing.previous],
     transfer: webTransfer,
     ended: { has: () => false },
+    limiter: memoryLimiter({ clock: systemClock }),
     clock: systemClock,
     ids: randomIds,
     log,

@@ -1,7 +1,13 @@
 /** The registry on a host: data folder, SQLite, blobs on disk, put together and served. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
+import {
+  createAdmin,
+  foreignVerifier,
+  tokenIssuer,
+  tokenVerifier,
+  verifierOf,
+} from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
@@ -9,6 +15,7 @@ import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
 import { bind, bindBucket } from '../bind.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
+import { memoryLimiter } from '../limits/memory.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import {
   lockDataFolder,
@@ -17,6 +24,7 @@ import {
   readOrCreateSigningKeys,
   type DataFolder,
 } from './data-folder.ts'
+import { hostFetchJson } from './fetch-json.ts'
 import type { RunningRegistry } from './first-run.ts'
 import type { Platform } from './platform.ts'
 
@@ -66,7 +74,12 @@ export async function startRegistry(
         ? await bind(database, blobs, ids, log)
         : await bindBucket(database, blobs, ids)
     const keys = [signing.current, ...signing.previous]
-    const verifier = tokenVerifier({ registryId, keys, clock })
+    const { issuers } = config
+    const { vouch } = database.users
+    const verifier = verifierOf(
+      tokenVerifier({ registryId, keys, clock }),
+      foreignVerifier({ issuers, fetchJson: hostFetchJson(), vouch, clock, ids, log }),
+    )
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const ended = await watchEnded(opened, clock, log)
     taken.push(ended.stop)
@@ -83,6 +96,7 @@ export async function startRegistry(
       keys,
       issuer,
       transfer: await platform.transfer(),
+      limiter: memoryLimiter({ clock }),
       ended,
       clock,
       ids,

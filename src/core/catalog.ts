@@ -7,7 +7,10 @@ import type {
   Clock,
   Database,
   Ids,
+  ImageSelector,
   LookupPath,
+  PullCount,
+  PullLimits,
   Seen,
   Writer,
 } from '../ports.ts'
@@ -91,6 +94,14 @@ export function writerOf(identity: Identity, clock: Clock): Writer {
 /** "No description" is what clients send when their user said nothing. */
 const described = (text: string) => (/^no description$/i.test(text.trim()) ? '' : text)
 
+/** An image whose bytes are here. */
+type Present = Image & { uploaded: true; blob: { key: string; size: number } }
+
+const selectorOf = ({ selector }: Ref, arch: string | null): ImageSelector =>
+  selector.kind === 'tag'
+    ? { by: 'tag', tag: selector.tag, arch: arch ?? DEFAULT_ARCH }
+    : { by: 'digest', digest: selector.digest }
+
 export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
   const { catalog } = database
   const { authorise, rules } = access
@@ -103,6 +114,23 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
   ): Promise<{ identity: Identity; value: T }> {
     const { standing, value } = await read(claims, clock.now())
     return { identity: identify(claims, standing), value }
+  }
+
+  /** The image that was found, if the asker may do this with it. */
+  async function present(
+    { selector }: Ref,
+    { identity, value }: { identity: Identity; value: Image | null },
+    action: 'see' | 'download',
+  ): Promise<Present> {
+    const { blob } = value ?? { blob: null }
+    if (value === null || blob === null) {
+      authorise(identity, action, null)
+      throw absent('image')
+    }
+    authorise(identity, action, containerFacts('image', value), nameOf(value))
+    if (selector.kind === 'digest' && identity.kind === 'user' && !(await holds(blob)))
+      throw absent('image')
+    return { ...value, uploaded: true, blob }
   }
 
   return {
@@ -165,27 +193,28 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
       arch: string | null,
       claims: Claims | null,
       action: 'see' | 'download' = 'see',
-    ): Promise<Image & { uploaded: true; blob: { key: string; size: number } }> {
-      const { selector } = ref
-      const { identity, value } = await look(claims, (viewer, now) =>
-        catalog.findImage(
-          ref.path,
-          selector.kind === 'tag'
-            ? { by: 'tag', tag: selector.tag, arch: arch ?? DEFAULT_ARCH }
-            : { by: 'digest', digest: selector.digest },
-          viewer,
-          now,
-        ),
+    ): Promise<Present> {
+      const seen = await look(claims, (viewer, now) =>
+        catalog.findImage(ref.path, selectorOf(ref, arch), viewer, now),
       )
-      const { blob } = value ?? { blob: null }
-      if (value === null || blob === null) {
-        authorise(identity, action, null)
-        throw absent('image')
-      }
-      authorise(identity, action, containerFacts('image', value), nameOf(value))
-      if (selector.kind === 'digest' && identity.kind === 'user' && !(await holds(blob)))
-        throw absent('image')
-      return { ...value, uploaded: true, blob }
+      return present(ref, seen, action)
+    },
+
+    /**
+     * An image for download, counted by the limits of `week`; whether one of them is full is said
+     * only to who may have the image (R28).
+     */
+    async pull(
+      ref: Ref,
+      arch: string | null,
+      claims: Claims | null,
+      week: PullLimits & { counts: boolean },
+    ): Promise<Present & { counted: PullCount[] }> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.pullImage(ref.path, selectorOf(ref, arch), viewer, now, week),
+      )
+      const image = await present(ref, { identity, value: value.image }, 'download')
+      return { ...image, counted: value.counted }
     },
 
     async createEntity(

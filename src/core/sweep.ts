@@ -16,6 +16,8 @@ const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
 const MOST_ORPHANS = 100
 /** Ended ids count for longer than any ticket lives: uploads run six days (R23), parts an hour more. */
 export const ENDED_MS = 7 * 24 * HOUR_MS
+/** Windows of limits are a week long at most. */
+const COUNTED_MS = 8 * 24 * HOUR_MS
 /** Closed uploads answer "done" again for this long (R20). */
 const CLOSED_MS = HOUR_MS
 
@@ -171,6 +173,7 @@ export function createSweep(deps: {
     }
     report.orphans = await deleteOrphans(now)
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
+    await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
     return report
   }
 

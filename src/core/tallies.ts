@@ -1,5 +1,5 @@
 /** What is counted beside the work: pulls, and when a token was last used. No request waits for it. */
-import type { Clock, Database } from '../ports.ts'
+import type { Clock, Counter, Database } from '../ports.ts'
 
 /** Counts are written together, at most this often. */
 const FLUSH_MS = 5000
@@ -7,6 +7,21 @@ const FLUSH_MS = 5000
 const TOKEN_USE_MS = 3_600_000
 /** Tokens remembered as noted; forgetting one costs a write. */
 const REMEMBERED = 10_000
+
+/** Counters of API calls whose count is known without asking (R58). */
+const KNOWN = 100_000
+
+export const DAY_MS = 24 * 3_600_000
+export const WEEK_MS = 7 * DAY_MS
+/** The first Monday, 00:00 UTC, after the day that times are counted from, a Thursday. */
+const MONDAY_MS = 4 * DAY_MS
+
+/** The day or week (`length` in ms) that `now` is in: its first moment, and seconds until it ends. */
+export function windowOf(now: Date, length: number): { begin: Date; resetSeconds: number } {
+  const at = now.getTime()
+  const since = (at - MONDAY_MS) % length
+  return { begin: new Date(at - since), resetSeconds: Math.ceil((length - since) / 1000) }
+}
 
 export type Tallies = ReturnType<typeof createTallies>
 
@@ -26,17 +41,46 @@ export function createTallies({
   let pulls = new Map<string, number>()
   let used = new Set<string>()
   const notedAt = new Map<string, number>()
+  let calls = new Map<string, Counter>()
+  /** How often each was called in the window of that beginning, as far as is known here. */
+  let known = new Map<string, { begin: number; count: number }>()
+  /** Those that were not asked for lately, the next to be forgotten. */
+  let older = new Map<string, { begin: number; count: number }>()
   let flushedAt = clock.now().getTime()
 
   async function flush(): Promise<void> {
     const counts = [...pulls].map(([containerId, count]) => ({ containerId, count }))
     const tokens = [...used]
+    const called = [...calls.values()]
     pulls = new Map()
     used = new Set()
+    calls = new Map()
     const now = clock.now()
     flushedAt = now.getTime()
     await database.catalog.countDownloads(counts)
     await database.tokens.touch(tokens, now)
+    // others may count, too: isolates of a Worker
+    for (const { name, period, count } of await database.counters.add(called)) {
+      const mine = known.get(name) ?? older.get(name)
+      if (mine?.begin !== period.getTime()) continue
+      mine.count = Math.max(mine.count, count)
+    }
+  }
+
+  /** What is known of a counter; `fresh` when it is not known what the database has of it. */
+  function counter(name: string, begin: Date) {
+    const found = known.get(name) ?? older.get(name)
+    const fresh = found?.begin !== begin.getTime()
+    const entry = found === undefined || fresh ? { begin: begin.getTime(), count: 0 } : found
+    if (fresh || !known.has(name)) {
+      older.delete(name)
+      if (known.size >= KNOWN / 2) {
+        older = known
+        known = new Map()
+      }
+      known.set(name, entry)
+    }
+    return { entry, fresh }
   }
 
   const due = (): Promise<void> | null =>
@@ -56,6 +100,25 @@ export function createTallies({
       if (notedAt.size >= REMEMBERED) notedAt.clear()
       notedAt.set(tokenId, now)
       used.add(tokenId)
+      return due()
+    },
+
+    /**
+     * How often `call` was told of this name in the window that began at `begin`; the database is
+     * asked once. Calls of the last seconds before a crash are missing.
+     */
+    async calls(name: string, begin: Date): Promise<number> {
+      const { entry, fresh } = counter(name, begin)
+      if (fresh) entry.count += await database.counters.read(name, begin)
+      return entry.count
+    },
+
+    /** One call of this name. */
+    call(name: string, begin: Date): Promise<void> | null {
+      counter(name, begin).entry.count += 1
+      const id = `${name} ${begin.getTime()}`
+      const waiting = calls.get(id) ?? { name, period: begin, count: 0 }
+      calls.set(id, { ...waiting, count: waiting.count + 1 })
       return due()
     },
 

@@ -54,6 +54,16 @@ export function addressOf(
   return address
 }
 
+/** What an address is counted as: itself, or the /64 of IPv6, which one client has all of (R58). */
+export function networkOf(address: string): string {
+  const bytes = parseAddress(address)
+  if (bytes === null || bytes.length === 4) return bytes?.join('.') ?? address
+  return `${bytes
+    .slice(0, 8)
+    .map((byte) => byte.toString(16).padStart(2, '0'))
+    .join('')}/64`
+}
+
 type Network = { bytes: readonly number[]; bits: number }
 
 const networksOf = new WeakMap<readonly string[], Network[]>()

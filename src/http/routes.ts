@@ -6,6 +6,7 @@ import { Hono } from 'hono'
 import type { Claims, Scope } from '../core/model.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { Ctx, Env } from './context.ts'
+import type { LimitName, Limits } from './limit.ts'
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'PATCH'
 
@@ -23,7 +24,14 @@ export type Route = {
   /** A Hono pattern; it is also the `route` of the log line. */
   path: string
   access: Access
+  /** What limits it besides requests per address. */
+  limit?: LimitName
   handler: Handler
+}
+
+export type RouteDeps = {
+  authenticate: (c: Ctx) => Promise<Claims | null>
+  limits: Limits
 }
 
 /**
@@ -40,10 +48,11 @@ export function defineRoutes(table: {
   routes: readonly Route[]
   owns: readonly string[]
   onError: (error: RegistryError, c: Ctx) => Response | Promise<Response>
-  deps: { authenticate: (c: Ctx) => Promise<Claims | null> }
+  deps: RouteDeps
 }): Hono<Env> {
   const { routes, owns, onError, deps } = table
   const app = new Hono<Env>({ strict: false })
+  const { limits } = deps
   const guarded = (path: string, handler: Handler): Handler => {
     const fail = (error: unknown, c: Ctx) => onError(asRegistryError(error, c), c)
     // Errors are caught here and not by app.onError: that would wrap every handler once more when
@@ -63,13 +72,15 @@ export function defineRoutes(table: {
   }
 
   const methodsOf = new Map<string, Map<Method, Handler>>()
-  for (const { method, path, access, handler } of routes) {
+  for (const row of routes) {
+    const { method, path } = row
     const methods = methodsOf.get(path) ?? new Map<Method, Handler>()
     if (methods.has(method)) throw new Error(`Two rows for ${method} ${path}`)
-    methodsOf.set(path, methods.set(method, withAccess(access, handler, deps)))
+    methodsOf.set(path, methods.set(method, withAccess(row, deps)))
   }
   const refusals = new Map<string, Handler>()
-  for (const [path, methods] of methodsOf) refusals.set(path, refuseMethod(methods, onError))
+  for (const [path, methods] of methodsOf)
+    refusals.set(path, limited(limits, refuseMethod(methods, onError)))
 
   for (const { method, path } of routes) {
     const methods = methodsOf.get(path)
@@ -92,35 +103,75 @@ export function defineRoutes(table: {
   for (const path of owns)
     app.all(
       path,
-      guarded(path, () => {
-        throw new RegistryError('not_found', 'There is nothing at this address', {
-          subject: 'route',
-        })
-      }),
+      guarded(
+        path,
+        limited(limits, () => {
+          throw new RegistryError('not_found', 'There is nothing at this address', {
+            subject: 'route',
+          })
+        }),
+      ),
     )
   return app
 }
 
+/** Counts the request for its address first; where that is known at once, nobody waits. */
+function limited(limits: Limits, handler: Handler): Handler {
+  return (c) => {
+    const asked = limits.request(c)
+    return asked instanceof Promise ? asked.then(() => handler(c)) : handler(c)
+  }
+}
+
 function withAccess(
-  access: Access,
-  handler: Handler,
-  deps: { authenticate: (c: Ctx) => Promise<Claims | null> },
+  { access, limit, handler }: Route,
+  { authenticate, limits }: RouteDeps,
 ): Handler {
-  if (access === 'open' || access === 'ticket')
+  // A range that is answered with 429 would become image bytes (R5), and tickets are few.
+  if (access === 'ticket')
     return (c) => {
       c.set('claims', null)
       return handler(c)
     }
-  return async (c) => {
-    const claims = await deps.authenticate(c)
+  const counted = (work: Handler): Handler => {
+    const failed = async (error: unknown, c: Ctx): Promise<never> => {
+      throw await limits.refused(c, error, limit)
+    }
+    return limited(limits, (c) => {
+      try {
+        const response = work(c)
+        return response instanceof Promise
+          ? response.catch((error: unknown) => failed(error, c))
+          : response
+      } catch (error) {
+        return failed(error, c)
+      }
+    })
+  }
+  if (access === 'open')
+    return counted((c) => {
+      c.set('claims', null)
+      return handler(c)
+    })
+  return counted(async (c) => {
+    const claims = await authenticate(c)
     c.set('claims', claims)
     if (claims !== null) {
       c.env.entry.userId = claims.userId
       c.env.entry.tokenId = claims.tokenId
     }
     if (access !== 'read') demand(access, claims)
-    return handler(c)
-  }
+    await limits.call(c, claims, limit)
+    let stands = true
+    try {
+      return await handler(c)
+    } catch (error) {
+      stands = !isRegistryError(error, 'unauthenticated')
+      throw error
+    } finally {
+      if (stands) limits.called(c, claims)
+    }
+  })
 }
 
 function demand(access: Exclude<Access, 'open' | 'ticket' | 'read'>, claims: Claims | null): void {

@@ -49,7 +49,7 @@ export function discoveryHandlers(deps: LibraryDeps) {
         return c.body('{"data":{"status":"valid"}}', 200, { ...json, ...PRIVATE })
       } catch (error) {
         if (!isRegistryError(error, 'unauthenticated')) throw error
-        throw new RegistryError('not_found', error.message, { subject: 'token' })
+        throw new RegistryError('not_found', error.message, { subject: 'token', cause: error })
       }
     },
 

@@ -12,6 +12,7 @@ import type { Ctx } from '../http/context.ts'
 import { data, envelope, errorHeaders, PRIVATE } from '../http/json-resp.ts'
 import { originOf } from '../http/origin.ts'
 import { ifRangeHolds, noneMatches, parseRange, rangeHeaders } from '../http/range.ts'
+import type { PullLimits } from '../ports.ts'
 import { ticketMark, type Purpose, type TicketFields } from '../http/ticket.ts'
 import {
   abortedParts,
@@ -159,18 +160,30 @@ export function imagefileHandlers(deps: LibraryDeps) {
     async download(c: Ctx): Promise<Response> {
       const who = claims(c)
       const ref = parseRef(pathAfter(c, '/v1/imagefile/'), config)
-      const image = await catalog.image(ref, archOf(c), who, 'download')
+      const arch = archOf(c)
+      const asked = c.req.header('range') !== undefined
+      const condition = c.req.header('if-none-match')
+      const week = c.req.method === 'GET' ? deps.limits.pulls() : null
+      let told: Record<string, string> = {}
+      const pulled = async (limits: PullLimits) => {
+        const found = await catalog.pull(ref, arch, who, { ...limits, counts: !asked })
+        told = deps.limits.pulled(c, found.counted)
+        return found
+      }
+      let image =
+        week === null || condition !== undefined
+          ? await catalog.image(ref, arch, who, 'download')
+          : await pulled(week)
       const etag = `"sha256.${image.digest}"`
       const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
       const filename = `${image.containerName}_${tag}.sif`
-      if (noneMatches(c.req.header('if-none-match'), etag))
-        return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (noneMatches(condition, etag)) return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (week !== null && condition !== undefined) image = await pulled(week)
       if (c.req.method === 'GET') {
         deps.defer(c, tallies.pull(image.containerId))
         const notAfter = getDeadline(clock.now(), image.blob.size)
-        const asked = c.req.header('range') !== undefined
         const url = asked ? null : await storeUrl(c, image.blob, notAfter, filename)
-        if (url !== null) return c.body(null, 303, { ...PRIVATE, Location: url })
+        if (url !== null) return c.body(null, 303, { ...PRIVATE, ...told, Location: url })
         if (image.blob.size >= REDIRECT_FROM && !asked) {
           const fields: Partial<TicketFields> = {
             method: 'GET',
@@ -184,12 +197,14 @@ export function imagefileHandlers(deps: LibraryDeps) {
           const ticket = tickets.sign('get', fields, notAfter)
           return c.body(null, 303, {
             ...PRIVATE,
+            ...told,
             Location: `${originOf(c, config)}/v1/blob?t=${ticket}`,
           })
         }
       }
       return serve(c, image.blob, etag, {
         ...FILE_HEADERS,
+        ...told,
         'Content-Disposition': `attachment; filename="${filename}"`,
       })
     },

@@ -1,13 +1,12 @@
 /** The Sylabs library API on one screen: every address, who may call it, who answers it. */
 import type { Config } from '../config.ts'
 import type { Catalog } from '../core/catalog.ts'
-import type { Claims } from '../core/model.ts'
 import type { Tallies } from '../core/tallies.ts'
 import type { JWK } from '../core/tokens.ts'
 import type { Uploads } from '../core/uploads.ts'
 import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
-import { defineRoutes, type Route } from '../http/routes.ts'
+import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Tickets } from '../http/ticket.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { BlobStore, Clock, Database, Ended } from '../ports.ts'
@@ -15,7 +14,7 @@ import { catalogHandlers } from './catalog.ts'
 import { discoveryHandlers } from './discovery.ts'
 import { imagefileHandlers } from './imagefile.ts'
 
-export type LibraryDeps = {
+export type LibraryDeps = RouteDeps & {
   config: Pick<Config, 'publicUrl' | 'trustedProxies' | 'shortRefs'>
   version: string
   database: Database
@@ -29,7 +28,6 @@ export type LibraryDeps = {
   tallies: Tallies
   /** Public keys (JWK) of the registry's tokens. */
   keys: JWK[]
-  authenticate: (c: Ctx) => Promise<Claims | null>
   /** Work after the answer, if there is any. */
   defer: (c: Ctx, work: Promise<unknown> | null) => void
 }
@@ -64,7 +62,7 @@ export function libraryRoutes(deps: LibraryDeps) {
     { method: 'POST', path: '/v1/tags/:id', access: 'push', handler: catalog.setTag },
     { method: 'GET', path: '/v2/tags/:id', access: 'read', handler: catalog.archTags },
     { method: 'POST', path: '/v2/tags/:id', access: 'push', handler: catalog.setTag },
-    { method: 'GET', path: '/v1/search', access: 'read', handler: catalog.search },
+    { method: 'GET', path: '/v1/search', access: 'read', limit: 'search', handler: catalog.search },
 
     { method: 'GET', path: '/v1/imagefile/*', access: 'read', handler: file.download },
     { method: 'POST', path: '/v1/imagefile/*', access: 'push', handler: file.uploadWhole },

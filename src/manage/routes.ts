@@ -5,11 +5,9 @@
 import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
-import type { Claims } from '../core/model.ts'
 import type { Policies } from '../core/policies.ts'
-import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
-import { defineRoutes, type Route } from '../http/routes.ts'
+import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
@@ -17,7 +15,7 @@ import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
 
-export type ManageDeps = {
+export type ManageDeps = RouteDeps & {
   admin: Admin
   access: Access
   database: Pick<Database, 'tokens'>
@@ -29,7 +27,6 @@ export type ManageDeps = {
   imports: Imports
   /** Good once for an administrator's token (R19). */
   setupSecret?: string
-  authenticate: (c: Ctx) => Promise<Claims | null>
 }
 
 export function manageRoutes(deps: ManageDeps) {
@@ -47,7 +44,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
-    { method: 'POST', path: '/v1/first-admin', access: 'open', handler: manage.firstAdmin },
+    { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },
     { method: 'GET', path: '/v1/keys/:fingerprint', access: 'read', handler: keys.show },

@@ -57,6 +57,9 @@ export const visibleCollection: SQL = sql`(${t.collections.private} = 0 or ((${v
 /** A container the viewer can see, in a query that also joins `containers`. */
 export const visibleContainer: SQL = sql`((${t.collections.private} = 0 and ${t.containers.private} = 0) or ((${viewerLevel} > 0 or ${viewerManages}) and ${viewerReaches(t.containers.id.getSQL())}))`
 
+/** The viewer may write into the container, in the same queries. */
+export const viewerContributes: SQL = sql`((${viewerLevel} > 1 or ${viewerManages}) and ${viewerReaches(t.containers.id.getSQL())})`
+
 /**
  * Where search may look, as an expression of the full-text index: what is public, and what the viewer
  * owns or was granted something in (at most 500 collections), or the place that the token is bound to.

@@ -2,6 +2,7 @@
 import { sql } from 'drizzle-orm'
 import type { Database } from '../ports.ts'
 import { sqliteCatalog } from './catalog.ts'
+import { sqliteCounters } from './counters.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
@@ -30,6 +31,7 @@ export function sqliteDatabase(handle: Handle): Database {
     tokens: sqliteTokens(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
+    counters: sqliteCounters(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),
     imports: sqliteImports(handle),

@@ -15,6 +15,7 @@ import {
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
+import { sqliteVouch } from './identities.ts'
 import { tokenColumns, toStanding, toToken, toUser, userColumns } from './rows.ts'
 import * as t from './schema.ts'
 
@@ -197,6 +198,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
       const [rows] = await handle.read(q.list())
       return rows.map(toUser)
     },
+    vouch: sqliteVouch(handle),
   }
 }
 

@@ -1,23 +1,21 @@
 /** Pages for people, and the two addresses that watch over the process. */
 import { identify } from '../core/access.ts'
-import type { Claims } from '../core/model.ts'
 import { parsePath } from '../core/ref.ts'
 import { isRegistryError, RegistryError, STATUS } from '../errors.ts'
 import type { Config } from '../config.ts'
 import type { Ctx } from '../http/context.ts'
 import { originOf } from '../http/origin.ts'
-import { defineRoutes, type Route } from '../http/routes.ts'
+import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { BlobStore, Clock, Database, TokenVerifier } from '../ports.ts'
 import { containerPage, homePage, tokensPage } from './pages.ts'
 
-export type WebDeps = {
+export type WebDeps = RouteDeps & {
   config: Pick<Config, 'publicUrl' | 'trustedProxies'>
   database: Database
   blobs: BlobStore
   clock: Clock
   verifier: TokenVerifier
   registryId: string
-  authenticate: (c: Ctx) => Promise<Claims | null>
 }
 
 const HEADERS = {
@@ -126,6 +124,7 @@ async function answers(check: () => Promise<void>): Promise<string> {
 
 function onError(error: RegistryError, c: Ctx): Response {
   const status = STATUS[error.code]
+  if (error.retryAfter !== undefined) c.header('Retry-After', String(error.retryAfter))
   if (status === 401) c.header('WWW-Authenticate', 'Bearer, Basic realm="sreg-lite"')
   return c.json({ error: { code: status, message: error.message } }, status as 400)
 }

@@ -17,6 +17,8 @@ import {
 } from '../../src/core/model.ts'
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
+import { describeIdentities } from './identities.ts'
+import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -1738,6 +1740,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             viewer,
             now,
           ),
+        pullImage: ({ catalog }, of, viewer, now = at()) =>
+          catalog.pullImage(pathOf(of), TAGGED, viewer, now, {
+            begin: at(),
+            container: 9,
+            collection: 9,
+            counts: true,
+          }),
         entityById: ({ catalog }, { container, there }, viewer, now = at()) =>
           catalog.entityById(there ? container.entityId : newId(), viewer, now),
         collectionById: ({ catalog }, { container, there }, viewer, now = at()) =>
@@ -2526,7 +2535,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
       })
     })
 
+    describeIdentities(test)
     describeKeys(test)
+    describeCounters(test)
     describeSignatures(test)
     describeImports(test)
 

@@ -14,6 +14,7 @@ import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/node/main.ts'
 import { listen } from '../../adapters/node/server.ts'
 import { nodeTransfer } from '../../adapters/node/transfer.ts'
+import { memoryLimiter } from '../../adapters/limits/memory.ts'
 import { randomIds, systemClock } from '../../adapters/system.ts'
 import { createAdmin, tokenIssuer, tokenVerifier } from '../../src/admin.ts'
 import { createApp } from '../../src/app.ts'
@@ -148,6 +149,7 @@ describe('R48: the watchdog, scaled down', () => {
       keys: [key],
       issuer: tokenIssuer({ registryId, signingKey: { ...key, d } }),
       transfer: nodeTransfer(),
+      limiter: memoryLimiter({ clock: systemClock }),
       ended: { has: () => false },
       log,
     })

@@ -16,6 +16,7 @@ import { logged } from '../../src/http/log.ts'
 import { parseRange, rangeHeaders } from '../../src/http/range.ts'
 import { defineRoutes, type Route } from '../../src/http/routes.ts'
 import type { BlobRead, ByteRange, LogFields } from '../../src/ports.ts'
+import { testLimits } from '../fixtures/limits.ts'
 
 const SIZE = 5_000_003
 const bytes = randomBytes(SIZE)
@@ -174,7 +175,7 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
           status: STATUS[error.code] as 400,
         },
       ),
-    deps: { authenticate: async () => null },
+    deps: { authenticate: async () => null, limits: testLimits() },
   })
   const fetch = logged((request, bindings) => app.fetch(request, bindings), {
     log,

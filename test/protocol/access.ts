@@ -120,7 +120,7 @@ const ROWS = MATRIX.split('\n').flatMap((line) => {
 })
 
 /** Something with an image in it, or names and ids of nothing. */
-type Place = {
+export type Place = {
   owner: LibraryClient
   names: string
   entity: string
@@ -134,9 +134,9 @@ type Place = {
   /** A key that the owner has claimed, in both columns: keys are for everybody; or of nowhere. */
   key: MadeKey
 }
-type Call = { path: string; body?: unknown; headers?: Record<string, string> }
+export type Call = { path: string; body?: unknown; headers?: Record<string, string> }
 
-const anyId = () => randomBytes(12).toString('hex')
+export const anyId = () => randomBytes(12).toString('hex')
 const anyDigest = () => randomBytes(32).toString('hex')
 const exportHead = () => ({
   type: 'head',
@@ -150,7 +150,7 @@ let NO_KEY: MadeKey
 /** A ticket that nobody signed. */
 const UNSIGNED = 'bm9ib2R5.c2lnbmVk'
 let count = 0
-const unique = (word: string) => `${word}${++count}`
+export const unique = (word: string) => `${word}${++count}`
 
 type Opened = {
   id: string
@@ -200,7 +200,7 @@ async function ok(answer: Promise<Answer>): Promise<any> {
 }
 
 /** Pushes a new image to `ref`, and returns what a caller needs to name it. */
-async function pushPlace(owner: LibraryClient, ref: string, options: object = {}): Promise<Place> {
+export async function pushPlace(owner: LibraryClient, ref: string, options: object = {}): Promise<Place> {
   const bytes = sampleSif({ content: unique('place') })
   const { image } = await owner.push(ref, bytes, options)
   const at = await ok(owner.call('GET', `/v1/containers/${ref}`))
@@ -219,7 +219,7 @@ async function pushPlace(owner: LibraryClient, ref: string, options: object = {}
 }
 
 /** A key of the owner's in the keystore. */
-async function claimedKey(owner: LibraryClient): Promise<MadeKey> {
+export async function claimedKey(owner: LibraryClient): Promise<MadeKey> {
   const key = await makeKey(unique('Owned '))
   const at = `/v1/keys/${key.fingerprint}`
   const keytext = new URLSearchParams({ keytext: key.armor }).toString()
@@ -243,7 +243,7 @@ function noUpload(): Opened {
 }
 
 /** A request of each route that names something, good enough to succeed for whoever may. */
-const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Promise<Call>> = {
+export const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Promise<Call>> = {
   'POST /v1/build': () => ({ path: '/v1/build', body: {} }),
   'POST /v1/build-context': () => ({ path: '/v1/build-context', body: {} }),
   'POST /v1/entities': ({ entity }) => ({ path: '/v1/entities', body: { name: entity } }),
@@ -392,7 +392,7 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
 }
 
 /** Every row of every protocol's table, as the source has it. */
-function routesInSource(): string[] {
+export function routesInSource(): string[] {
   const src = new URL('../../src/', import.meta.url)
   return readdirSync(src, { recursive: true, encoding: 'utf8' })
     .filter((file) => /^[a-z]+\/routes\.ts$/.test(file))
@@ -410,7 +410,7 @@ const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 const LARGE = 16 * 1024 * 1024
 
 /** An image just large enough to be handed out by ticket. */
-function largeSif(content: string): Uint8Array {
+export function largeSif(content: string): Uint8Array {
   const bytes = new Uint8Array(LARGE)
   bytes.set(sampleSif({ content }))
   return bytes
@@ -599,7 +599,7 @@ const namings = (n: Named, mine: { containerId: string; uploadID: string }): Cal
 /** Everything an asker can tell two answers apart by, with the asked-for names taken out. */
 function shape(answer: Answer, names: Record<string, string>): string {
   const headers = [...answer.headers]
-    .filter(([header]) => header !== 'date' && header !== 'x-request-id')
+    .filter(([header]) => !['date', 'x-request-id', 'ratelimit'].includes(header))
     .map(([header, value]) => `${header}: ${value}`)
   const text = [answer.status, ...headers, answer.text].join('\n')
   return Object.entries(names).reduce(

@@ -14,6 +14,7 @@ import { logged } from '../../src/http/log.ts'
 import { parseRange, rangeHeaders } from '../../src/http/range.ts'
 import { defineRoutes, type Route } from '../../src/http/routes.ts'
 import type { BlobRead, ByteRange, LogFields } from '../../src/ports.ts'
+import { testLimits } from '../fixtures/limits.ts'
 import { rawGet, rawRequest } from '../protocol/raw.ts'
 
 const bytes = randomBytes(5_000_003)
@@ -109,7 +110,7 @@ export function describeWebServer(
             { error: { code: STATUS[error.code], message: error.message } },
             { status: STATUS[error.code] as 400 },
           ),
-        deps: { authenticate: async () => null },
+        deps: { authenticate: async () => null, limits: testLimits() },
       })
       const log = {
         event: (level: string, name: string, fields: LogFields = {}) =>

@@ -17,6 +17,7 @@ import { createPolicies } from '../../src/core/policies.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
+import { testLimits } from '../fixtures/limits.ts'
 
 const SECRET = 'a setup secret of more than thirty-two characters'
 
@@ -60,6 +61,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
       ...shared,
       ...(setupSecret === null ? {} : { setupSecret }),
       authenticate: () => Promise.resolve(null),
+      limits: testLimits(),
     })
     const entry = newEntry('r1')
     const request = new Request('http://x/v1/first-admin', {

@@ -6,6 +6,7 @@ import { RegistryError, STATUS } from '../../src/errors.ts'
 import { authenticate } from '../../src/http/authenticate.ts'
 import { newEntry, type Env, type LogEntry } from '../../src/http/context.ts'
 import { defineRoutes, type Access, type Handler, type Route } from '../../src/http/routes.ts'
+import { testLimits } from '../fixtures/limits.ts'
 
 const claims = (...scopes: Scope[]): Claims => ({
   tokenId: 't1',
@@ -36,7 +37,7 @@ function table(name: string, routes: Route[], owns: string[]): Hono<Env> {
           status: STATUS[error.code] as 400,
         },
       ),
-    deps: { authenticate: (c) => authenticate(c, verifier) },
+    deps: { authenticate: (c) => authenticate(c, verifier), limits: testLimits() },
   })
 }
 

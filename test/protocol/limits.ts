@@ -1,0 +1,274 @@
+/** How often what may be asked of a registry with small limits, by addresses and users (R58, R28, R5). */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { sampleSif } from '../fixtures/sif.ts'
+import type { Target, TargetOptions } from '../runtimes/target.ts'
+import { expectAlike, expectData, expectRefusal } from './answers.ts'
+import { libraryClient, sha256, type Answer } from './client.ts'
+
+const LIMITS = {
+  SREG_LIMIT_REQUESTS: '40',
+  SREG_LIMIT_LOGINS: '5',
+  SREG_LIMIT_SEARCHES: '3',
+  SREG_LIMIT_KEYS: '2',
+  SREG_LIMIT_ANONYMOUS_DAY: '30',
+  SREG_LIMIT_USER_DAY: '60',
+  SREG_LIMIT_CONTAINER_WEEK: '2',
+  SREG_LIMIT_COLLECTION_WEEK: '3',
+}
+const WEEK = 604_800
+/** As large as an image that is fetched in ranges, by tickets. */
+const LARGE = 16 * 1024 * 1024
+
+/** Addresses of documentation, each asked from once. */
+let addresses = 0
+const newAddress = () => {
+  addresses += 1
+  return `203.0.${addresses >> 8}.${addresses & 255}`
+}
+
+/**
+ * `clientIs` names the header by which the runtime is told of a client: the one of a trusted proxy,
+ * or of Cloudflare's edge.
+ */
+export function describeLimits(
+  runtime: string,
+  makeTarget: (options?: TargetOptions) => Promise<Target>,
+  { clientIs = 'x-forwarded-for' }: { clientIs?: string } = {},
+): void {
+  describe(`${runtime}: limits`, () => {
+    let target: Target
+    const made = new Map<string, string>()
+    beforeAll(async () => {
+      target = await makeTarget({ env: LIMITS })
+    })
+    afterAll(() => target.stop())
+
+    /** Somebody at an address of their own, with a token or without. */
+    async function at(user: string | null = null, address = newAddress()) {
+      if (user !== null && !made.has(user)) made.set(user, (await target.mint(user)).jwt)
+      return by(made.get(user ?? '') ?? null, address)
+    }
+    function by(token: string | null, address = newAddress()) {
+      const client = libraryClient(target.url, token)
+      const call: typeof client.call = (method, path, body, headers) =>
+        client.call(method, path, body, { [clientIs]: address, ...headers })
+      return { ...client, call, get: (path: string) => call('GET', path) }
+    }
+    const limitOf = (answer: Answer) => [
+      answer.headers.get('ratelimit-policy'),
+      answer.headers.get('ratelimit')?.replace(/t=\d+/g, 't=T') ?? null,
+    ]
+    /** 429 in the envelope with its fields; `seconds` is the longest wait. */
+    function expectLimited(answer: Answer, name: string, seconds: number): string {
+      const says = expectRefusal(answer, 429, /^.*Too many .* a (minute|day|week) are allowed; try/)
+      const wait = Number(answer.headers.get('retry-after'))
+      expect(wait).toBeGreaterThan(0)
+      expect(wait).toBeLessThanOrEqual(seconds)
+      expect(limitOf(answer)[0]).toMatch(new RegExp(`^"${name}";q=\\d+;w=${seconds}$`))
+      expect(limitOf(answer)[1]).toBe(`"${name}";r=0;t=T`)
+      return says
+    }
+    const pull = (from: { get(path: string): Promise<Answer> }, ref: string) =>
+      from.get(`/v1/imagefile/${ref}?arch=amd64`)
+    const times = async (count: number, ask: () => Promise<Answer>) => {
+      const answers: Answer[] = []
+      for (let i = 0; i < count; i++) answers.push(await ask())
+      return answers
+    }
+    const statuses = (answers: Answer[]) => answers.map(({ status }) => status)
+    const pushed = async (user: string, ref: string, bytes = sampleSif({ content: ref })) => {
+      await at(user)
+      return libraryClient(target.url, made.get(user)).push(ref, bytes)
+    }
+
+    test('requests of an address, whatever they ask for', async () => {
+      const one = await at()
+      for (const status of statuses(await times(40, () => one.get('/version'))))
+        expect(status).toBe(200)
+      for (const path of ['/version', '/v1/nothing', '/v1/search?value=abc', '/healthz'])
+        expect((await one.get(path)).status).toBe(429)
+      expectLimited(await one.call('PUT', '/version'), 'requests', 60)
+      expect((await (await at()).get('/version')).status).toBe(200)
+    })
+
+    test('1,000 guesses find nothing, and the real token passes', async () => {
+      const real = await at('guessed')
+      const [head = '', body = '', mac = ''] = (real.token ?? '').split('.')
+      let tries = 0
+      const seen = new Set<number>()
+      await Promise.all(
+        Array.from({ length: 50 }, async () => {
+          const address = newAddress()
+          for (let i = 0; i < 20; i++) {
+            const guess = Buffer.from(`guess ${(tries += 1)}`.padEnd(64)).toString('base64url')
+            const answer = await by(`${head}.${body}.${guess}`, address).get('/v1/entities')
+            seen.add(answer.status)
+            expect(answer.status).toBe(i < 5 ? 401 : 429)
+            // from an address that guesses, too
+            if (i % 10 === 9)
+              expectData(await by(real.token, address).get('/v1/rbac/users/current').then(bare))
+          }
+        }),
+      )
+      expect([tries, [...seen].toSorted()]).toEqual([1000, [401, 429]])
+      expect(mac).not.toBe('')
+      expectData(await real.get('/v1/entities'))
+    })
+    // the one answer without an envelope
+    const bare = (answer: Answer): Answer => {
+      const json = { data: answer.json }
+      return { ...answer, json, text: JSON.stringify(json) }
+    }
+
+    test('refused credentials of every kind count, and say why they were refused', async () => {
+      const address = newAddress()
+      const bad = by('not.a.token', address)
+      // clients print "Invalid Credentials" for this status
+      expectRefusal(await bad.get('/v1/token-status'), 404)
+      expectRefusal(await bad.call('POST', '/v1/first-admin', { secret: 'x'.repeat(32) }), 403)
+      const { jwt, id } = await target.mint('left')
+      await target.revoke(id)
+      expectRefusal(await by(jwt, address).get('/v1/entities'), 401)
+      const basic = { authorization: `Basic ${Buffer.from('user:wrong').toString('base64')}` }
+      expectRefusal(await by(null, address).call('GET', '/', undefined, basic), 401)
+      expectRefusal(await bad.get('/pks/lookup?op=get&search=0x12345678'), 401)
+      for (const answer of [
+        await bad.get('/v1/token-status'),
+        await by(jwt, address).get('/v1/entities'),
+        await by(null, address).call('GET', '/', undefined, basic),
+        await by(null, address).call('POST', '/v1/first-admin', { secret: 'x'.repeat(32) }),
+      ])
+        expectLimited(answer, 'logins', 60)
+      expect(expectLimited(await bad.get('/v1/entities'), 'logins', 60)).toMatch(
+        /token is not valid/,
+      )
+      // nobody in particular, and an empty bearer, present nothing
+      expect((await by(null, address).get('/v1/entities')).status).toBe(200)
+      expect((await by('', address).get('/v1/entities')).status).toBe(200)
+    })
+
+    test('searches by token, wherever it is, and by address', async () => {
+      await at('searcher')
+      const answers = await times(4, async () => (await at('searcher')).get('/v1/search?value=abc'))
+      expect(statuses(answers)).toEqual([200, 200, 200, 429])
+      expect(answers.slice(0, 3).map(limitOf)).toEqual(
+        [2, 1, 0].map((left) => ['"searches";q=3;w=60', `"searches";r=${left};t=T`]),
+      )
+      expectLimited(answers[3] as Answer, 'searches', 60)
+      const nobody = await at()
+      expect(statuses(await times(4, () => nobody.get('/v1/search?value=abc')))).toEqual([
+        200, 200, 200, 429,
+      ])
+      // a bad search is one, too
+      expect((await (await at('other')).get('/v1/search?value=a')).headers.has('ratelimit')).toBe(
+        true,
+      )
+      expect((await nobody.get('/v1/entities')).headers.has('ratelimit')).toBe(false)
+    })
+
+    test('key adds, and not key lookups', async () => {
+      const adder = await at('adder')
+      const add = () => adder.call('POST', '/pks/add', 'keytext=no+key')
+      expect(statuses(await times(3, add))).toEqual([400, 400, 429])
+      const refused = await add()
+      expectLimited(refused, 'keys', 60)
+      expect(refused.headers.get('access-control-allow-origin')).toBe('*')
+      expectRefusal(await adder.get('/pks/lookup?op=get&search=0x12345678'), 404)
+    })
+
+    test('calls of a day of an address and of a user, who has others; discovery is free', async () => {
+      const one = newAddress()
+      expect(new Set(statuses(await times(30, () => by(null, one).get('/v1/entities'))))).toEqual(
+        new Set([200]),
+      )
+      expectLimited(await by(null, one).get('/v1/entities'), 'anonymous-day', 86_400)
+      expect((await by(null, one).get('/version')).status).toBe(200)
+      expect((await (await at('daily', one)).get('/v1/entities')).status).toBe(200)
+      const more = await times(60, async () => (await at('daily')).get('/v1/entities'))
+      expect(statuses(more).filter((status) => status === 200)).toHaveLength(59)
+      expectLimited(more.at(-1) as Answer, 'user-day', 86_400)
+    })
+
+    test('pulls of a week per container and collection: neither those of its owner nor parts of one', async () => {
+      await pushed('alice', 'alice/c/one')
+      await pushed('alice', 'alice/c/two')
+      const image = sampleSif({ content: 'alice/c/one' })
+      const guest = await at('guest')
+      for (const answer of await times(3, async () =>
+        pull(await at('alice'), 'alice/c/one:latest'),
+      ))
+        expect([answer.status, answer.headers.has('ratelimit')]).toEqual([200, false])
+      const etag = `"sha256.${sha256(image)}"`
+      const path = '/v1/imagefile/alice/c/one:latest?arch=amd64'
+      expect((await guest.call('HEAD', path)).status).toBe(200)
+      expect((await guest.call('GET', path, undefined, { 'if-none-match': etag })).status).toBe(304)
+      for (const range of ['bytes=0-99', 'bytes=100-'])
+        expect((await guest.call('GET', path, undefined, { range })).status).toBe(206)
+      expect((await pull(guest, 'alice/c/one:none')).status).toBe(404)
+
+      const first = await pull(guest, 'alice/c/one:latest')
+      expect([first.status, ...limitOf(first)]).toEqual([
+        200,
+        `"container-week";q=2;w=${WEEK}, "collection-week";q=3;w=${WEEK}`,
+        '"container-week";r=1;t=T, "collection-week";r=2;t=T',
+      ])
+      const other = await guest.call('GET', path, undefined, { 'if-none-match': '"other"' })
+      expect(other.status).toBe(200)
+      // by whomever, and by its hash
+      expectLimited(await pull(await at(), 'alice/c/one:latest'), 'container-week', WEEK)
+      expectLimited(
+        await pull(guest, `alice/c/one:sha256.${sha256(image)}`),
+        'container-week',
+        WEEK,
+      )
+      expectRefusal(await guest.call('GET', path, undefined, { range: 'bytes=0-99' }), 429)
+      expect((await guest.call('HEAD', path)).status).toBe(200)
+      expect((await pull(guest, 'alice/c/two:latest')).status).toBe(200)
+      expectLimited(await pull(guest, 'alice/c/two:latest'), 'collection-week', WEEK)
+      expect((await pull(await at('alice'), 'alice/c/one:latest')).status).toBe(200)
+    })
+
+    test('what is private looks absent, however often it was pulled (R28)', async () => {
+      await pushed('bob', 'bob/c/hidden')
+      const guest = await at('guest')
+      for (let i = 0; i < 3; i++) await pull(guest, 'bob/c/hidden:latest')
+      expectLimited(await pull(guest, 'bob/c/hidden:latest'), 'container-week', WEEK)
+      await target.setPrivate('bob/c/hidden', true)
+      const hidden = await pull(guest, 'bob/c/hidden:latest')
+      expectRefusal(hidden, 404)
+      expectAlike(hidden, await pull(guest, 'bob/c/nothing:latest'))
+    })
+
+    test('a ticket that was given serves its ranges, whatever is full by then (R5)', async () => {
+      const bytes = new Uint8Array(LARGE)
+      bytes.set(sampleSif({ content: 'large' }))
+      await pushed('carol', 'carol/c/large', bytes)
+      const address = newAddress()
+      const guest = by(null, address)
+      const [first, second] = await times(2, () => pull(guest, 'carol/c/large:latest'))
+      expect([first?.status, second?.status]).toEqual([303, 303])
+      expectLimited(await pull(guest, 'carol/c/large:latest'), 'container-week', WEEK)
+      await times(40, () => guest.get('/version'))
+      expect((await guest.get('/version')).status).toBe(429)
+      const ticket = first?.headers.get('location') ?? ''
+      for (let start = 0; start < 50; start++) {
+        const range = `bytes=${start * 1000}-${start * 1000 + 999}`
+        const part = await guest.call('GET', ticket, undefined, { range })
+        expect([part.status, part.text.length]).toEqual([206, part.text.length])
+      }
+    })
+
+    test('a restart forgets neither weeks nor days', async () => {
+      const { data } = target
+      await pushed('dave', 'dave/c/n')
+      const guest = await at()
+      await times(2, () => pull(guest, 'dave/c/n:latest'))
+      const one = newAddress()
+      await times(30, () => by(null, one).get('/v1/entities'))
+      await target.stop({ keep: true })
+      target = await makeTarget({ env: LIMITS, data })
+      expectLimited(await pull(await at(), 'dave/c/n:latest'), 'container-week', WEEK)
+      expectLimited(await by(null, one).get('/v1/entities'), 'anonymous-day', 86_400)
+    })
+  })
+}

@@ -1,0 +1,4 @@
+/** Documents of other servers, fetched by Node. */
+import { describeFetchJson } from '../contract/fetch-json.ts'
+
+describeFetchJson('Node')
