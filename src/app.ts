@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createAccess, operatorClaims } from './core/access.ts'
+import { createAudit } from './core/audit.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
@@ -18,6 +19,7 @@ import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
 import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
+import { networkOf } from './http/origin.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
@@ -58,6 +60,7 @@ export type Deps = {
     | 'sweepInterval'
     | 'keys'
     | 'limits'
+    | 'audit'
     | 'checkSignatures'
     | 'access'
   >
@@ -110,7 +113,7 @@ export function createApp(deps: Deps): App {
   const shared = { ...deps, access, minFree, maxImage, checkSignatures }
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
-  const defer = (c: Ctx, work: Promise<unknown> | null) => {
+  const defer = (c: { env: Connection }, work: Promise<unknown> | null) => {
     const done = work?.catch((error: unknown) =>
       log.event('error', 'deferred', { reason: String(error) }),
     )
@@ -165,6 +168,7 @@ export function createApp(deps: Deps): App {
       admin: createAdmin(deps),
       keyring,
       policies: createPolicies(shared),
+      audit: createAudit(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
@@ -189,6 +193,19 @@ export function createApp(deps: Deps): App {
       clock,
       ids,
       trustedProxies: config.trustedProxies,
+      refused(request, bindings) {
+        const { code, userId, tokenId, address, route, refusal } = bindings.entry
+        // a client without a token asks like that before it logs in
+        if (code === 'unauthenticated' && !request.headers.has('authorization')) return
+        const denial = tallies.denied({
+          actorId: userId ?? '',
+          tokenId: tokenId ?? '',
+          address: address === null ? '' : networkOf(address),
+          action: `${request.method} ${route ?? ''}`,
+          detail: refusal ?? '',
+        })
+        defer({ env: bindings }, denial)
+      },
     }),
     sweep: createSweep({
       database,
@@ -199,6 +216,7 @@ export function createApp(deps: Deps): App {
       graceSeconds: config.sweepGrace,
       intervalSeconds: config.sweepInterval,
       checkSignatures,
+      audit: config.audit,
       ...deps.sweep,
     }),
     flush: tallies.flush,

@@ -6,6 +6,8 @@
  * here knows Hono. One port method is one atomic unit and at most one database round trip.
  */
 import type {
+  AuditEntry,
+  AuditOutcome,
   Claims,
   Collection,
   Container,
@@ -608,6 +610,49 @@ export type CountersBook = {
   prune(before: Date): Promise<void>
 }
 
+/** Refusals of one minute, added up. */
+export type Denial = {
+  /** The first moment of the minute. */
+  at: Date
+  /** Empty for who has no token that is known. */
+  actorId: string
+  tokenId: string
+  address: string
+  action: string
+  detail: string
+  count: number
+}
+
+/** What is looked for in the audit log; an empty text looks for everything. */
+export type AuditFilter = {
+  actor: string
+  /** An action, or what stands before the dot of several. */
+  action: string
+  /** The beginning of a name or of an object. */
+  ref: string
+  outcome: AuditOutcome | null
+  since: Date
+  /** Exclusive. */
+  until: Date
+}
+
+/** The audit log. What is done is written by the batches that do it (R57); nothing changes a row. */
+export type AuditBook = {
+  /** Adds to the denials of the same minute, actor, address and action. */
+  denied(denials: Denial[]): Promise<void>
+  /**
+   * The newest first, at most `limit` (up to 1,000). `next` is the `after` of what is older, null when
+   * there is no more. No more rows of actor and time are looked at than a request may cost (R56), so a
+   * page may be short, or empty, and have a next one.
+   */
+  list(
+    filter: AuditFilter,
+    place: { after: string | null; limit: number },
+  ): Promise<{ entries: AuditEntry[]; next: string | null }>
+  /** Forgets at most `limit` rows from before `before`, and as many beyond the newest `rows`; how many. */
+  prune(before: Date, rows: number, limit: number): Promise<number>
+}
+
 export type SettingsBook = {
   get(key: string): Promise<string | null>
   /** Sets a value once; returns the value that stands (R10: the registry id). */
@@ -726,6 +771,7 @@ export type Database = {
   keys: KeysBook
   ended: EndedBook
   counters: CountersBook
+  audit: AuditBook
   settings: SettingsBook
   exports: ExportsBook
   imports: ImportsBook

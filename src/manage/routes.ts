@@ -4,6 +4,7 @@
  */
 import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
+import type { Audit } from '../core/audit.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Policies } from '../core/policies.ts'
 import { onError } from '../http/json-resp.ts'
@@ -11,6 +12,7 @@ import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
+import { auditHandler } from './audit.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
@@ -23,6 +25,7 @@ export type ManageDeps = RouteDeps & {
   transfer: Transfer
   keyring: Keyring
   policies: Policies
+  audit: Audit
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -44,6 +47,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: manage.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },
+    { method: 'GET', path: '/v1/audit', access: 'admin', handler: auditHandler(deps) },
     { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/keys', access: 'token', handler: keys.list },

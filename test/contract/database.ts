@@ -19,6 +19,7 @@ import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
 import { describeCounters } from './counters.ts'
+import { ALL, describeAudit } from './audit.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -278,6 +279,7 @@ async function worldOf(made: MadeDatabase) {
       closed: sorted(await uploads.closed(LATER, 1000)),
       ended: (await database.ended.since(new Date(0))).toSorted(),
       needles: await search(viewer, 'needle'),
+      audit: (await database.audit.list(ALL, { after: null, limit: 1000 })).entries,
     }
   }
 
@@ -323,7 +325,7 @@ export async function expectRefused(world: World, code: ErrorCode, work: () => P
 // Guards: every way to lose the right, times every method that writes
 
 /** A user's entity with something of everything in it, ready for every guarded method. */
-async function makeLab(world: World, name: string) {
+export async function makeLab(world: World, name: string) {
   const { database, root } = world
   const owner = await world.person(`${name}-owner`)
   const donor = await world.person(`${name}-donor`)
@@ -369,11 +371,11 @@ async function makeLab(world: World, name: string) {
     dedupe,
   }
 }
-type Lab = Awaited<ReturnType<typeof makeLab>>
+export type Lab = Awaited<ReturnType<typeof makeLab>>
 
 type Act = (world: World, lab: Lab, writer: Writer) => Promise<unknown>
 
-const GUARDED: Record<string, Act> = {
+export const GUARDED: Record<string, Act> = {
   createEntity: ({ database }, { owner }, writer) =>
     database.catalog.createEntity({
       id: newId(),
@@ -2537,6 +2539,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
     describeIdentities(test)
     describeKeys(test)
+    describeAudit(test)
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)

@@ -13,6 +13,7 @@ import {
   tokenIssuer,
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
+import { createAudit } from '../../src/core/audit.ts'
 import { createPolicies } from '../../src/core/policies.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
@@ -43,6 +44,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
     admin,
     access,
     policies: createPolicies({ database, clock: systemClock, access }),
+    audit: createAudit({ database, clock: systemClock, access }),
     database,
     clock: systemClock,
     transfer: webTransfer,
