@@ -70,7 +70,7 @@ export function createTallies({
     flushedAt = now.getTime()
     await database.catalog.countDownloads(counts)
     await database.tokens.touch(tokens, now)
-    await database.audit.denied(denied)
+    if (denied.length > 0) await database.audit.denied(denied)
     // others may count, too: isolates of a Worker
     for (const { name, period, count } of await database.counters.add(called)) {
       const mine = known.get(name) ?? older.get(name)

@@ -7,13 +7,16 @@ import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
 /** Rows of an actor or a time that a page with more filters looks at, and one (R56). */
-const LOOKED_AT = 20_000
+const LOOKED_AT = 5000
 
 export function sqliteAudit(handle: Handle): AuditBook {
   const { db } = handle
   const denial = (key: string) => sql.raw(`x.value ->> '${key}'`)
   /** `outcome` is spelled out for the sake of the partial index. */
-  const same = sql`a.outcome = 'denied' and a.at = ${denial('at')} and a.address = ${denial('address')} and a.action = ${denial('action')} and a.actor_id = ${denial('actorId')}`
+  const same = (of: 'a' | 'audit') => {
+    const column = (name: string) => sql.raw(`${of}.${name}`)
+    return sql`${column('outcome')} = 'denied' and ${column('at')} = ${denial('at')} and ${column('address')} = ${denial('address')} and ${column('action')} = ${denial('action')} and ${column('actor_id')} = ${denial('actorId')}`
+  }
 
   /** A page of the rows that an index has in their order: all, or those of an actor. */
   const paging = (ofActor: boolean) => {
@@ -54,18 +57,15 @@ export function sqliteAudit(handle: Handle): AuditBook {
     add: prepare(() =>
       db
         .update(t.audit)
-        .set({
-          count: sql`count + (select sum(${denial('count')}) from json_each(${p('denials')}) x where audit.at = ${denial('at')} and audit.address = ${denial('address')} and audit.action = ${denial('action')} and audit.actor_id = ${denial('actorId')})`,
-        })
-        .where(
-          sql`seq in (select a.seq from json_each(${p('denials')}) x cross join audit a where ${same})`,
-        ),
+        .set({ count: sql`audit.count + ${denial('count')}` })
+        .from(sql`json_each(${p('denials')}) x`)
+        .where(same('audit')),
     ),
     insert: prepare(() =>
       db
         .insert(t.audit)
         .select(
-          sql`select null as seq, ${denial('at')} as at, ${denial('actorId')} as actor_id, coalesce((select name from users where id = ${denial('actorId')}), '') as actor, ${denial('tokenId')} as token_id, substr(${denial('address')}, 1, 256) as address, substr(${denial('action')}, 1, 256) as action, '' as object, '' as name, 'denied' as outcome, substr(${denial('detail')}, 1, 256) as detail, ${denial('count')} as count from json_each(${p('denials')}) x where not exists (select 1 from audit a where ${same})`,
+          sql`select null as seq, ${denial('at')} as at, ${denial('actorId')} as actor_id, coalesce((select name from users where id = ${denial('actorId')}), '') as actor, ${denial('tokenId')} as token_id, substr(${denial('address')}, 1, 256) as address, substr(${denial('action')}, 1, 256) as action, '' as object, '' as name, 'denied' as outcome, substr(${denial('detail')}, 1, 256) as detail, ${denial('count')} as count from json_each(${p('denials')}) x where not exists (select 1 from audit a where ${same('a')})`,
         ),
     ),
     pruneOld: prepare(() =>

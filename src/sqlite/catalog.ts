@@ -338,7 +338,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       action: 'image.push',
       object: sql`'image ' || ${imageId}`,
       name: nameOfContainer(sql`(select container_id from images where id = ${imageId})`),
-      detail: sql`${`sha256.`} || ${p('digest')} || ', ' || ${p('size')} || ${` bytes, ${how}`}`,
+      detail: sql`${`sha256.`} || ${p('digest')} || ', ' || cast(${p('size')} as integer) || ${` bytes, ${how}`}`,
       // noted by the guard: the image had no bytes before
       when: sql`exists (select 1 from guard where note is not null)`,
     })

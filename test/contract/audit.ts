@@ -308,6 +308,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ],
 
   'catalog.markLost': { not: 'what the store says' },
+  'catalog.pullImage': { not: 'counts' },
   'catalog.countDownloads': { not: 'counts' },
   'tokens.touch': { not: 'counts' },
   'counters.add': { not: 'counts' },
