@@ -23,6 +23,7 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { copyAssets } from './assets.mjs'
 import { inputsHash } from './inputs.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -88,6 +89,7 @@ for (const file of result.outputFiles.sort((a, b) => Number(isEntry(a)) - Number
   writeFileSync(`${file.path}.new`, file.contents)
   renameSync(`${file.path}.new`, file.path)
 }
+copyAssets(join(dist, 'assets'))
 copyFileSync(join(root, 'adapters/host/launcher.mjs'), join(dist, 'launcher.mjs.new'))
 chmodSync(join(dist, 'launcher.mjs.new'), 0o755)
 renameSync(join(dist, 'launcher.mjs.new'), join(dist, 'launcher.mjs'))

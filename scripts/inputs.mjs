@@ -3,7 +3,14 @@ import { createHash } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
-const INPUTS = ['src', 'adapters', 'package.json', 'package-lock.json', 'scripts/build.mjs']
+const INPUTS = [
+  'src',
+  'adapters',
+  'package.json',
+  'package-lock.json',
+  'scripts/build.mjs',
+  'scripts/assets.mjs',
+]
 
 /**
  * SHA-256 (hex) over the names and contents of the build's inputs below `root`. Contents, not

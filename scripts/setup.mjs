@@ -66,6 +66,7 @@ function built() {
   return (
     existsSync(path('dist/main.mjs')) &&
     existsSync(path('dist/launcher.mjs')) &&
+    existsSync(path('dist/assets')) &&
     read('dist/.inputs') === inputsHash(root)
   )
 }

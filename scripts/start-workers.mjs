@@ -26,6 +26,7 @@ import {
   replaceFile,
 } from '../adapters/host/data-folder.ts'
 import { platform } from '../adapters/node/main.ts'
+import { copyAssets } from './assets.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { env } = process
@@ -85,6 +86,8 @@ async function start() {
       bindings: settings,
       d1Databases: ['DB'],
       r2Buckets: ['BLOBS'],
+      // Not `assets`: a router would then stand between the client and the Worker.
+      serviceBindings: { ASSETS: { disk: { path: copyAssets(), writable: false } } },
       resourcePersistencePath: join(folder.root, 'workerd'),
       // Straight to the Worker: the entry in front of it would compress and lose lengths.
       unsafeDirectSockets: [{ host: options.host, port: Number(options.port) }],

@@ -9,8 +9,13 @@ import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
 import type { Claims } from './core/model.ts'
 import { createPolicies } from './core/policies.ts'
+import { createPopularity } from './core/popularity.ts'
+import { createQuotas } from './core/quotas.ts'
+import { createShares } from './core/shares.ts'
+import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
+import { createTeams } from './core/teams.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { createVerdicts } from './core/verdicts.ts'
@@ -20,11 +25,13 @@ import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
 import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
 import { networkOf } from './http/origin.ts'
+import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
 import type {
+  Assets,
   BlobStore,
   Clock,
   Database,
@@ -63,6 +70,7 @@ export type Deps = {
     | 'audit'
     | 'checkSignatures'
     | 'access'
+    | 'defaultQuota'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -82,6 +90,8 @@ export type Deps = {
   /** Signs the tokens that are made over HTTP. */
   issuer: TokenIssuer
   transfer: Transfer
+  /** What the viewer at /docs is made of; without it there is the document only. */
+  assets?: Assets
   limiter: RateLimiter
   ended: Ended
   /** Counts are written together, at most this often; 5 s where nothing is said. */
@@ -108,9 +118,10 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const { minFree, maxImage, checkSignatures } = config
+  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs } = config
   const access = createAccess(config.access)
-  const shared = { ...deps, access, minFree, maxImage, checkSignatures }
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota, shortRefs }
+  const shares = createShares(shared)
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: { env: Connection }, work: Promise<unknown> | null) => {
@@ -161,31 +172,39 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
-  root.route(
-    '/',
+  const protocols = [
     manageRoutes({
       ...common,
       admin: createAdmin(deps),
       keyring,
       policies: createPolicies(shared),
       audit: createAudit(shared),
+      quotas: createQuotas(shared),
+      popularity: createPopularity(shared),
+      shares,
+      teams: createTeams(shared),
+      sharing: createSharing(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
-  )
-  root.route(
-    '/',
     libraryRoutes({
       ...common,
       tickets,
       catalog: createCatalog(shared),
       uploads: createUploads(shared),
+      shares,
       tallies,
       defer,
     }),
-  )
-  root.route('/', hkpRoutes({ ...common, keyring, policy: config.keys }))
-  root.route('/', webRoutes(common))
+    hkpRoutes({ ...common, keyring, policy: config.keys }),
+  ]
+  const { version } = deps
+  const document = () => {
+    const tables = [...protocols, web].map(({ table }) => table)
+    return openApi(tables, { version, publicUrl: config.publicUrl })
+  }
+  const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
+  for (const protocol of [...protocols, web]) root.route('/', protocol)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

@@ -5,6 +5,8 @@ import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import { convertV4MiniflareOptions, Miniflare } from 'miniflare'
 import { expect, test } from 'vitest'
 import { MIGRATIONS } from '../adapters/cloudflare/migrations.ts'
 import { parseSigningKeys } from '../adapters/signing-keys.ts'
@@ -35,8 +37,52 @@ test('the bundle that wrangler makes is below 3 MB, without a network', () => {
     expect(readdirSync(folder)).toContain('worker.js')
     expect(said).toContain('env.DB')
     expect(said).toContain('env.BLOBS')
+    expect(said).toContain('env.ASSETS')
   } finally {
     rmSync(folder, { recursive: true, force: true })
+  }
+}, 60_000)
+
+test('files of the viewer come from the static assets of a deployment', async () => {
+  const { outputFiles } = await build({
+    stdin: {
+      contents: `
+        import { workerAssets } from './adapters/cloudflare/assets.ts'
+        export default {
+          async fetch(request, env) {
+            const found = await workerAssets(env.ASSETS).get(new URL(request.url).pathname.slice(1))
+            return new Response(found, { status: found === null ? 204 : 200 })
+          },
+        }`,
+      resolveDir: root,
+    },
+    bundle: true,
+    format: 'esm',
+    write: false,
+  })
+  const workerd = new Miniflare(
+    convertV4MiniflareOptions({
+      modules: true,
+      script: outputFiles[0]?.text ?? '',
+      compatibilityDate: '2026-11-02',
+      assets: {
+        directory: join(root, 'node_modules/swagger-ui-dist'),
+        binding: 'ASSETS',
+        // as `run_worker_first` in wrangler.toml
+        routerConfig: { has_user_worker: true, invoke_user_worker_ahead_of_assets: true },
+      },
+    }),
+  )
+  try {
+    const ask = (name: string) => workerd.dispatchFetch(`http://registry.test/${name}`)
+    const style = await ask('swagger-ui.css')
+    expect(style.status).toBe(200)
+    expect(await style.text()).toBe(
+      readFileSync(join(root, 'node_modules/swagger-ui-dist/swagger-ui.css'), 'utf8'),
+    )
+    expect((await ask('nothing.css')).status).toBe(204)
+  } finally {
+    await workerd.dispose()
   }
 }, 60_000)
 

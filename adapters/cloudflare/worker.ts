@@ -3,7 +3,12 @@
  * Each isolate puts the registry together at its first request.
  */
 import { createHash } from 'node:crypto'
-import type { ExecutionContext, R2Bucket, ScheduledController } from '@cloudflare/workers-types'
+import type {
+  ExecutionContext,
+  Fetcher,
+  R2Bucket,
+  ScheduledController,
+} from '@cloudflare/workers-types'
 import info from '../../package.json' with { type: 'json' }
 import { foreignVerifier, tokenIssuer, tokenVerifier, verifierOf } from '../../src/admin.ts'
 import { createApp, ENDED_MS, type App, type Connection } from '../../src/app.ts'
@@ -17,6 +22,7 @@ import { cloudflareLimiter, type RateLimitBinding } from '../limits/cloudflare.t
 import { memoryLimiter } from '../limits/memory.ts'
 import { parseSigningKeys, type SigningKeys } from '../signing-keys.ts'
 import { collectedLog, randomIds, systemClock } from '../system.ts'
+import { workerAssets } from './assets.ts'
 import { workerFetchJson } from './fetch-json.ts'
 import { MIGRATIONS } from './migrations.ts'
 import { workerTransfer } from './transfer.ts'
@@ -24,6 +30,7 @@ import { workerTransfer } from './transfer.ts'
 export type Env = {
   DB?: D1Binding
   BLOBS?: R2Bucket
+  ASSETS?: Fetcher
   LIMIT_REQUESTS?: RateLimitBinding
   LIMIT_LOGINS?: RateLimitBinding
   LIMIT_SEARCHES?: RateLimitBinding
@@ -139,6 +146,7 @@ async function open(env: Env): Promise<Opened> {
     keys,
     issuer: tokenIssuer({ registryId, signingKey: signing.current }),
     transfer: workerTransfer,
+    ...(env.ASSETS === undefined ? {} : { assets: workerAssets(env.ASSETS) }),
     limiter: openLimiter(env),
     ended,
     // What is only counted in memory goes with the isolate.

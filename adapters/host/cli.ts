@@ -9,6 +9,9 @@ import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/mo
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
+import { addImportsCommands } from './commands/imports.ts'
+import { addQuotaCommands } from './commands/quotas.ts'
+import { addShareCommands } from './commands/shares.ts'
 import {
   connect,
   readSecretFile,
@@ -16,6 +19,8 @@ import {
   type ConnectOptions,
   type ConnectServices,
 } from './connect.ts'
+import { addSharingCommands } from './commands/sharing.ts'
+import { addTeamCommands } from './commands/teams.ts'
 import type { importFrom, OpenMoving } from './moving.ts'
 import type { KeyAdmin, ListedKey } from './keys.ts'
 import { claimAdmin } from './remote-admin.ts'
@@ -27,6 +32,7 @@ import {
   SCOPE_HELP,
   scopesArgument,
   serverUrl,
+  size,
   table,
   withAdmin,
   withData,
@@ -51,8 +57,6 @@ export type Admin = {
   }): Promise<{ id: string; jwt: string; expiresAt: Date }>
   listTokens(user: string): Promise<Token[]>
   revokeToken(id: string): Promise<void>
-  /** `ref` is entity/collection[/container]. */
-  setPrivate(ref: string, value: boolean): Promise<void>
   /** `ref` is entity/collection. */
   policy(ref: string): Promise<Policy>
   /** Returns the policy as it is stored. */
@@ -221,23 +225,8 @@ function commands(services: Services, end: (code: number) => void): Command {
       }),
     )
 
-  for (const value of [true, false]) {
-    const word = value ? 'private' : 'public'
-    withTarget(program.command(word), services)
-      .description(
-        value
-          ? 'hide a collection or container from everybody but its owner and admins'
-          : 'let everybody see a collection or container again',
-      )
-      .argument('<ref>', 'entity/collection or entity/collection/container')
-      .action(
-        withAdmin(services, async (admin, _options, ref = '') => {
-          const path = ref.replace(/^library:\/\/\/?/, '')
-          await admin.setPrivate(path, value)
-          services.say(`${path} is ${word} now.`)
-        }),
-      )
-  }
+  addTeamCommands(program, services)
+  addSharingCommands(program, services)
 
   withTarget(program.command('policy'), services)
     .description('show or set what signatures a collection asks for')
@@ -341,6 +330,9 @@ function commands(services: Services, end: (code: number) => void): Command {
       ),
     )
 
+  addQuotaCommands(program, services)
+  addShareCommands(program, services)
+
   program
     .command('claim')
     .description(
@@ -366,7 +358,9 @@ function commands(services: Services, end: (code: number) => void): Command {
     })
 
   withTarget(program.command('export'), services)
-    .description('write the whole registry to one file: users, names, tags, tokens and images')
+    .description(
+      'write the whole registry to one file: users, teams, names, tags, tokens and images',
+    )
     .argument('<file>', 'a new file; - is standard output')
     .option('--with-secrets', 'with signing keys and secrets: who has the file is administrator')
     .addHelpText('after', '\nThe server may go on running; see docs/moving.md.')
@@ -412,6 +406,8 @@ function commands(services: Services, end: (code: number) => void): Command {
         services.say(line)
     })
 
+  addImportsCommands(program, services)
+
   withData(program.command('connect'), services)
     .description('let Apptainer and Singularity on this computer use a registry')
     .argument('[url]', 'http(s)://HOST[:PORT] (default: the server of the data folder)')
@@ -454,13 +450,13 @@ function counter() {
 
 function importWords(report: ImportReport | null, unusedSecrets: boolean): string[] {
   if (report === null) return ['This file was imported before; nothing has changed.']
-  const { user, entity, collection, container, image, tag, token, key } = report.rows
+  const { user, team, entity, collection, container, image, tag, token, key } = report.rows
   const lines = [
-    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${token} tokens and ${key} public keys.`,
+    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${team} teams, ${token} tokens and ${key} public keys.`,
   ]
   if (report.demoted.length > 0)
     lines.push(
-      `An import makes nobody administrator; ordinary users here are: ${report.demoted.join(', ')}.`,
+      `An import makes nobody administrator or staff; ordinary users here are: ${report.demoted.join(', ')}.`,
     )
   if (report.reissue.length > 0) {
     lines.push('Tokens of the other registry are not valid here. Make new ones for:')
@@ -469,13 +465,6 @@ function importWords(report: ImportReport | null, unusedSecrets: boolean): strin
   }
   if (unusedSecrets) lines.push('The secrets in the file were not used.')
   return lines
-}
-
-function size(bytes: number): string {
-  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
-  let at = 0
-  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
-  return `${Math.round(bytes)} ${units[at]}`
 }
 
 function keyState({ revoked, expiresAt, removedAt }: ListedKey, now: Date): string {

@@ -17,6 +17,7 @@ import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
 import { memoryLimiter } from '../limits/memory.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
+import { hostAssets } from './assets.ts'
 import {
   lockDataFolder,
   openDataFolder,
@@ -96,6 +97,7 @@ export async function startRegistry(
       keys,
       issuer,
       transfer: await platform.transfer(),
+      assets: hostAssets,
       limiter: memoryLimiter({ clock }),
       ended,
       clock,

@@ -68,7 +68,8 @@ export function createTallies({
     calls = new Map()
     const now = clock.now()
     flushedAt = now.getTime()
-    await database.catalog.countDownloads(counts)
+    // pulls of the last seconds of a week count as the next one's
+    await database.catalog.countDownloads(counts, windowOf(now, WEEK_MS).begin)
     await database.tokens.touch(tokens, now)
     if (denied.length > 0) await database.audit.denied(denied)
     // others may count, too: isolates of a Worker

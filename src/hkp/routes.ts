@@ -7,6 +7,7 @@ import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
 import type { Clock } from '../ports.ts'
+import { described } from './about.ts'
 import { addHandler } from './add.ts'
 import { CORS, lookupHandler } from './lookup.ts'
 
@@ -25,7 +26,7 @@ export function hkpRoutes(
     { method: 'GET', path: '/pks/lookup', access: 'read', handler: lookupHandler(deps) },
     { method: 'POST', path: '/pks/add', access: adding, limit: 'keys', handler: addHandler(deps) },
   ]
-  return defineRoutes({ routes, owns: ['/pks/*'], onError: refuse, deps })
+  return defineRoutes({ routes, owns: ['/pks/*'], described, onError: refuse, deps })
 }
 
 function refuse(error: RegistryError, c: Ctx): Response {

@@ -5,8 +5,10 @@
 import { Hono } from 'hono'
 import type { Claims, Scope } from '../core/model.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
+import type { Described } from './about.ts'
 import type { Ctx, Env } from './context.ts'
 import type { LimitName, Limits } from './limit.ts'
+import type { DescribedRoutes } from './openapi.ts'
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'PATCH'
 
@@ -41,16 +43,21 @@ export type RouteDeps = {
  * never depend on what exists (R28). HEAD is served by the GET row unless the table has its own;
  * handlers of GET rows see `HEAD` in `c.req.method` and must not open a body for it.
  *
+ * The app carries its `table`, from which GET /openapi.json is made.
+ *
  * Whatever a row throws reaches `onError` as a RegistryError; anything else becomes `internal`
  * with the request's id as its only content, and its stack goes to the log line.
  */
 export function defineRoutes(table: {
   routes: readonly Route[]
   owns: readonly string[]
+  /** What GET /openapi.json says of the routes. */
+  described?: Described
   onError: (error: RegistryError, c: Ctx) => Response | Promise<Response>
   deps: RouteDeps
-}): Hono<Env> {
+}): Hono<Env> & { table: DescribedRoutes } {
   const { routes, owns, onError, deps } = table
+  const described = table.described ?? { name: '', about: '', routes: {} }
   const app = new Hono<Env>({ strict: false })
   const { limits } = deps
   const guarded = (path: string, handler: Handler): Handler => {
@@ -112,7 +119,7 @@ export function defineRoutes(table: {
         }),
       ),
     )
-  return app
+  return Object.assign(app, { table: { routes, described } })
 }
 
 /** Counts the request for its address first; where that is known at once, nobody waits. */

@@ -16,8 +16,8 @@ import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
-import { claim, newToken, newUser, policy, privacy } from './requests.ts'
 import type { Actor } from '../ports.ts'
+import { claim, newToken, newUser, policy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
@@ -33,14 +33,14 @@ export function administratorIn({
 }: Pick<ManageDeps, 'database' | 'clock' | 'access'>) {
   return async (
     c: Ctx,
-  ): Promise<{ identity: Identity; by: Actor; scopes: readonly Scope[]; expiresAt: Date }> => {
+  ): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date; by: Actor }> => {
     const claims = c.get('claims')
     const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
     access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
     if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    const { scopes } = identity.kind === 'user' ? identity : { scopes: SCOPES }
-    return { identity, by: actorOf(identity, clock), scopes, expiresAt: claims.expiresAt }
+    const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
+    return { userId, scopes, expiresAt: claims.expiresAt, by: actorOf(identity, clock) }
   }
 }
 
@@ -93,13 +93,6 @@ export function manageHandlers(deps: ManageDeps) {
       const id = c.req.param('id') ?? ''
       await admin.revokeToken(id, by)
       return data(c, { id })
-    },
-
-    async setPrivate(c: Ctx): Promise<Response> {
-      const change = await readJson(c, transfer, privacy)
-      const { by } = await administrator(c)
-      await admin.setPrivate(change.ref, change.private, by)
-      return data(c, change)
     },
 
     async showPolicy(c: Ctx): Promise<Response> {

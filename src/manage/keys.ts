@@ -1,5 +1,4 @@
 /** Keys and whose they are, for those who own them and for administrators; adding is src/hkp's. */
-import * as z from 'zod/mini'
 import { absent } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Identity, StoredKey } from '../core/model.ts'
@@ -8,12 +7,11 @@ import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
+import { signedChallenge } from './requests.ts'
 
 const PAGE = 200
 /** A challenge of some 600 characters and its signature. */
 const SIGNED_CAP = 65_536
-
-const signedChallenge = z.strictObject({ signed: z.string() })
 
 export function keyHandlers({ keyring, transfer }: { keyring: Keyring; transfer: Transfer }) {
   /** Fingerprints are written in capitals here; anything else names no key. */

@@ -6,7 +6,9 @@ import type { Config } from '../config.ts'
 import type { Ctx } from '../http/context.ts'
 import { originOf } from '../http/origin.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
-import type { BlobStore, Clock, Database, TokenVerifier } from '../ports.ts'
+import type { Assets, BlobStore, Clock, Database, TokenVerifier } from '../ports.ts'
+import { described } from './about.ts'
+import { docsHandlers } from './docs.ts'
 import { containerPage, homePage, tokensPage } from './pages.ts'
 
 export type WebDeps = RouteDeps & {
@@ -16,6 +18,10 @@ export type WebDeps = RouteDeps & {
   clock: Clock
   verifier: TokenVerifier
   registryId: string
+  /** Makes the OpenAPI document. */
+  document: () => object
+  /** What the viewer at /docs is made of; absent where it is not offered. */
+  assets?: Assets
 }
 
 const HEADERS = {
@@ -28,6 +34,7 @@ const HEADERS = {
 
 export function webRoutes(deps: WebDeps) {
   const { config, database, blobs } = deps
+  const docs = docsHandlers(deps)
   const show = async (c: Ctx, page: ReturnType<typeof homePage>) =>
     c.body(String(await page), 200, HEADERS)
 
@@ -77,6 +84,9 @@ export function webRoutes(deps: WebDeps) {
         )
       },
     },
+    { method: 'GET', path: '/openapi.json', access: 'open', handler: docs.document },
+    { method: 'GET', path: '/docs', access: 'open', handler: docs.page },
+    { method: 'GET', path: '/docs/:file', access: 'open', handler: docs.file },
     { method: 'GET', path: '/healthz', access: 'open', handler: (c) => c.json({ status: 'ok' }) },
     {
       method: 'GET',
@@ -100,7 +110,7 @@ export function webRoutes(deps: WebDeps) {
       },
     },
   ]
-  return defineRoutes({ routes, owns: ['/*'], onError, deps })
+  return defineRoutes({ routes, owns: ['/*'], described, onError, deps })
 }
 
 function passwordOf(basic: string): string {

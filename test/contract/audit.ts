@@ -255,7 +255,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ],
   'exports.begin': [
     {
-      row: { action: 'export.start', object: 'export 123', actor: 'root' },
+      row: { action: 'export', object: 'export 123', actor: 'root' },
       make: async ({ database, root }) => {
         return () => database.exports.begin('123', root.writer)
       },
@@ -264,7 +264,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ],
   'imports.finish': [
     {
-      row: { action: 'import.finish', name: /^export \w+$/, detail: 'entity 1, user 1' },
+      row: { action: 'import', name: /^\w+$/, detail: 'entity 1, user 1' },
       async make({ database }) {
         const { imports } = database
         const draft = { id: newId(), exportId: newId(), now: at(), expiresAt: at(60) }

@@ -212,4 +212,17 @@ export function describeIdentities(test: Test): void {
     },
     true,
   )
+
+  test('nothing of it is exported: it comes back by itself', async (world) => {
+    await lab(world)
+    const { users, exports } = world.database
+    const identity = identityOf()
+    await users.vouch(identity)
+    const idsOf = async (kind: 'user' | 'token') =>
+      (await exports.rows(kind, '', 1000)).rows.map((row) => ('id' in row ? row.id : ''))
+    expect(await idsOf('user')).not.toContain(identity.userId)
+    expect(await idsOf('user')).toContain(world.root.user.id)
+    expect(await idsOf('token')).not.toContain(identity.token.id)
+    expect(await idsOf('token')).toContain(world.root.tokenId)
+  })
 }

@@ -4,6 +4,7 @@ import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteSyncDialect, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { afterAll, describe, expect, it } from 'vitest'
 import { migrate } from '../../adapters/databases/migrate.ts'
+import type { Upload } from '../../src/core/model.ts'
 import type { Database, Viewer, Writer } from '../../src/ports.ts'
 import { ALL } from '../contract/audit.ts'
 import { factsOfKey } from '../contract/keys.ts'
@@ -200,6 +201,24 @@ describe('query plans', () => {
     writer,
   }
 
+  const upload: Upload = {
+    id: 'upload',
+    imageId: 'image',
+    userId: 'user',
+    tokenId: 'token',
+    blobKey: 'key',
+    handle: null,
+    size: 1,
+    partSize: 1,
+    digest: 'digest',
+    state: 'open',
+    claim: null,
+    leaseUntil: null,
+    createdAt: now,
+    expiresAt: now,
+    closedAt: null,
+  }
+
   /** What every pull and push asks. Writes are refused here, for nothing is there. */
   const HOT: Record<string, (database: Database) => Promise<unknown>> = {
     'findImage by tag': ({ catalog }) => catalog.findImage(path, tagged, viewer, now),
@@ -228,8 +247,17 @@ describe('query plans', () => {
     'blobs.dying': ({ blobs }) => blobs.dying(now, 10),
     'blobs.markDying': ({ blobs }) => blobs.markDying(now, '', 10),
     'blobs.known': ({ blobs }) => blobs.known(['a', 'b']),
-    countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }]),
-    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, operator(now)),
+    countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }], now),
+    'uploads.open': ({ uploads }) => uploads.open(upload, writer, { perUser: 1, free: null }),
+    'popularity.weeks': ({ popularity }) => popularity.weeks('n', now),
+    'popularity.forgetWeeks': ({ popularity }) => popularity.forgetWeeks(now),
+    'popularity.setStar': ({ popularity }) =>
+      popularity.setStar({ containerId: 'n', given: true, by: writer }),
+    'popularity.starred': ({ popularity }) => popularity.starred(viewer, now),
+    'shares.take': ({ shares }) => shares.take('hash', now),
+    'shares.look': ({ shares }) => shares.look('hash', now),
+    'shares.revoke': ({ shares }) => shares.revoke('id', writer),
+    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, writer),
     createCollection: ({ catalog }) => catalog.createCollection({ ...draft, entityId: 'e' }),
     createContainer: ({ catalog }) => catalog.createContainer({ ...draft, collectionId: 'c' }),
     createImage: ({ catalog }) =>
@@ -246,6 +274,21 @@ describe('query plans', () => {
     deleteTag: ({ catalog }) => catalog.deleteTag('n', 'amd64', 't', writer),
     deleteImage: ({ catalog }) =>
       catalog.deleteImage({ imageId: 'image', containerId: 'n' }, writer),
+    setFrozen: ({ catalog }) =>
+      catalog.setFrozen({ containerId: 'n', tag: 't', arch: null, frozen: true, by: writer }),
+    deleteContainer: ({ catalog }) => catalog.deleteContainer('n', writer),
+    deleteCollection: ({ catalog }) => catalog.deleteCollection('c', writer),
+    'teams.find': ({ teams }) => teams.find('t', viewer, now),
+    'teams.setMember': ({ teams }) =>
+      teams.setMember({ teamId: 't', user: 'u', owner: false, by: writer }),
+    'teams.removeMember': ({ teams }) => teams.removeMember({ teamId: 't', user: 'u', by: writer }),
+    'teams.accept': ({ teams }) => teams.accept('hash', writer),
+    'teams.delete': ({ teams }) => teams.delete('t', writer),
+    'grants.list': ({ grants }) => grants.list('c'),
+    'grants.set of a user': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { user: 'u' }, level: 1, by: writer }),
+    'grants.set of a team': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { teamId: 't' }, level: 1, by: writer }),
     'keys.named': ({ keys }) => keys.named(['A'], place, viewer, now),
     'keys.containing': ({ keys }) =>
       keys.containing({ text: 'abc', whole: false }, place, viewer, now),
@@ -274,7 +317,7 @@ describe('query plans', () => {
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
    * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
    * run (R50), the tag names of one image (x), the parts of one key (n, s, u) and one window of
-   * blobs (b).
+   * blobs (b), and the people and collections of one change of rights (pu, pc), which are looked up.
    */
   const walks = (sql: string, values: number) =>
     sqlite
@@ -284,7 +327,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
+          !/^SCAN (CONSTANT ROW|guard|x|b|pu|pc|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
             detail,
           ),
       )

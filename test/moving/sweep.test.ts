@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { consoleLog, randomIds } from '../../adapters/system.ts'
 import { createExports, createImports, readArchive, writeArchive } from '../../src/admin.ts'
+import type { MovedRow } from '../../src/core/model.ts'
 import { parseRef } from '../../src/core/ref.ts'
 import type { Bytes } from '../../src/ports.ts'
 import {
@@ -19,7 +20,6 @@ import { sha256 } from '../protocol/client.ts'
 
 const GRACE = 3600
 const MINUTE_MS = 60_000
-const who = { kind: 'operator', name: 'cli:test' } as const
 const config = { shortRefs: 'default' } as const
 
 const cores: Core[] = []
@@ -78,7 +78,7 @@ async function gathered(chunks: Bytes): Promise<Uint8Array> {
 }
 
 test('an export in the middle gets the bytes of what was deleted since, past their grace', async () => {
-  const chunks = writeArchive(here.exports.source(who))
+  const chunks = writeArchive(here.exports.source('test'))
   const parts: Uint8Array[] = []
   let [removed, deleted] = [false, 0]
   for await (const chunk of chunks) {
@@ -101,7 +101,7 @@ test('an export in the middle gets the bytes of what was deleted since, past the
   const there = await registry()
   const { report } = await readArchive(
     bytesOf(new Uint8Array(Buffer.concat(parts))),
-    there.imports.sink(who),
+    there.imports.sink('test'),
   )
   expect(report?.rows).toMatchObject({ image: 6, tag: 6 })
   expect(await keysOf(there.blobs)).toHaveLength(6)
@@ -112,12 +112,12 @@ test('an export in the middle gets the bytes of what was deleted since, past the
 
 test('tags, images and whole images that come and go while rows are read leave a file that fits', async () => {
   const { page, head, source } = here.exports
-  const plain = source(who)
+  const plain = source('test')
   for (const moment of ['tags read', 'images read']) {
     const victim = moment === 'tags read' ? bytesOfImage(0) : bytesOfImage(1)
     const bytes = await gathered(
       writeArchive({
-        head: () => head(who),
+        head: () => head({ operator: 'test', now: here.clock.now() }),
         async page(cursor) {
           const read = await page(cursor)
           const kind = read.rows[0]?.type
@@ -136,7 +136,7 @@ test('tags, images and whole images that come and go while rows are read leave a
       }),
     )
     const there = await registry()
-    const { report } = await readArchive(bytesOf(bytes), there.imports.sink(who))
+    const { report } = await readArchive(bytesOf(bytes), there.imports.sink('test'))
     const lines = new TextDecoder().decode(bytes).split('\n')
     expect([moment, report?.rows.tag]).toEqual([
       moment,
@@ -146,10 +146,53 @@ test('tags, images and whole images that come and go while rows are read leave a
   }
 })
 
+test('what was made in a place after that place was read is left out', async () => {
+  const row = (type: string, id: string, parent: object) => ({ type, id, ...parent })
+  const known = [
+    row('entity', 'e', {}),
+    row('collection', 'c', { entityId: 'e' }),
+    row('container', 'n', { collectionId: 'c' }),
+    row('team', 't', {}),
+    row('grant', 'g', { collectionId: 'c', holder: 'team', holderId: 't' }),
+    row('member', '', { teamId: 't', userId: 'u' }),
+    row('star', '', { containerId: 'n', userId: 'u' }),
+    row('pulls', '', { containerId: 'n' }),
+    row('user', 'u', {}),
+  ]
+  const late = [
+    row('collection', 'late', { entityId: 'late' }),
+    row('container', 'late', { collectionId: 'late' }),
+    row('image', 'late', { containerId: 'late', digest: 'd', size: 1 }),
+    row('tag', '', { imageId: 'late' }),
+    row('grant', 'late', { collectionId: 'late', holder: 'user', holderId: 'u' }),
+    row('grant', 'late', { collectionId: 'c', holder: 'team', holderId: 'late' }),
+    row('member', '', { teamId: 'late', userId: 'u' }),
+    row('star', '', { containerId: 'late', userId: 'u' }),
+    row('pulls', '', { containerId: 'late' }),
+  ]
+  const written = async (rows: object[]) => {
+    const bytes = await gathered(
+      writeArchive({
+        head: () => here.exports.head({ operator: 'test', now: here.clock.now() }),
+        page: async () => ({ rows: rows as MovedRow[], cursor: null }),
+        blob: () => {
+          throw new Error('no image is left')
+        },
+      }),
+    )
+    const lines = new TextDecoder().decode(bytes).trimEnd().split('\n')
+    return lines.slice(2, -1).map((line): unknown => JSON.parse(line))
+  }
+  expect(await written([...known, ...late])).toEqual(known)
+  // servers of older versions send places last: nothing is left out of what they send
+  const older = known.filter(({ type }) => ['entity', 'collection', 'container'].includes(type))
+  expect(await written(older.toReversed())).toEqual(older.toReversed())
+})
+
 test('what an import broke off has brought is swept after its time, and nothing else', async () => {
   const there = await registry()
-  const sink = there.imports.sink(who)
-  const file = await gathered(writeArchive(here.exports.source(who)))
+  const sink = there.imports.sink('test')
+  const file = await gathered(writeArchive(here.exports.source('test')))
   // the connection ends in the middle of the bytes
   const cut = file.length - 40_000
   const broken = readArchive(
@@ -183,8 +226,8 @@ test('what an import broke off has brought is swept after its time, and nothing 
 test('a copy that came beside bytes that are here goes; the blob in use stays', async () => {
   const there = await registry()
   const bob = await there.user('bob')
-  const file = await gathered(writeArchive(here.exports.source(who)))
-  const sink = there.imports.sink(who)
+  const file = await gathered(writeArchive(here.exports.source('test')))
+  const sink = there.imports.sink('test')
   // pushed after the import has stored its copy and before it ends
   await readArchive(bytesOf(file), {
     ...sink,
@@ -207,8 +250,8 @@ test('bytes that are here but gone from the store are sent again, and heal (R60)
   const bob = await there.user('bob')
   await there.push(bob, bytesOfImage(3))
   await there.blobs.delete(await keysOf(there.blobs))
-  const file = await gathered(writeArchive(here.exports.source(who)))
-  const { report } = await readArchive(bytesOf(file), there.imports.sink(who))
+  const file = await gathered(writeArchive(here.exports.source('test')))
+  const { report } = await readArchive(bytesOf(file), there.imports.sink('test'))
   expect(report?.rows.image).toBe(6)
   expect(await keysOf(there.blobs)).toHaveLength(6)
   const image = await there.catalog.image(
@@ -222,7 +265,7 @@ test('bytes that are here but gone from the store are sent again, and heal (R60)
 test('an export says which image is damaged, and ends', async () => {
   const stored = await here.database.exports.blob(sha256(bytesOfImage(2)))
   await here.blobs.delete([stored?.key ?? ''])
-  await expect(gathered(writeArchive(here.exports.source(who)))).rejects.toThrow(
+  await expect(gathered(writeArchive(here.exports.source('test')))).rejects.toThrow(
     `The bytes of the image ${sha256(bytesOfImage(2))} are not in the store`,
   )
 })

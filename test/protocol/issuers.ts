@@ -46,6 +46,9 @@ export function describeIssuers(
             issuer('ci', { allowPrivate: true }),
             issuer('down', { allowPrivate: true }),
             issuer('closed'),
+            ...['moved', 'large', 'broken'].map((path) =>
+              issuer(path, { allowPrivate: true, jwksUri: `${base}/${path}/jwks` }),
+            ),
           ]),
           ...platform.env,
         },
@@ -87,6 +90,8 @@ export function describeIssuers(
       ).push('lab/tools/built', sampleSif({ content: randomUUID() }), {
         tags: ['v1'],
       })
+      // what apptainer remote login asks
+      expect((await ci.call('GET', '/v1/token-status')).status).toBe(200)
       const { json } = await ci.call('GET', '/v1/rbac/users/current')
       expect(json.username).toMatch(/^oidc:[0-9a-f]{12}$/)
     })
@@ -191,6 +196,13 @@ export function describeIssuers(
       expectRefusal(answer, 503, /try again/)
       expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
       expectData(await (await client()).call('GET', '/v1/entities/lab'))
+    })
+
+    test.each(['moved', 'large', 'broken'])('keys that are %s are 503', async (issuer) => {
+      const before = platform.asked.length
+      const answer = await (await client({}, { issuer })).call('GET', '/v1/entities/lab')
+      expectRefusal(answer, 503, /try again/)
+      expect(platform.asked.slice(before)).toEqual([`/${issuer}/jwks`])
     })
 
     test('an issuer at a private address is not even asked, unless that is allowed', async ({

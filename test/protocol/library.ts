@@ -5,6 +5,7 @@
 import type { Target, TargetOptions } from '../runtimes/target.ts'
 import { describeCatalog } from './library-catalog.ts'
 import { describeDiscovery } from './library-discovery.ts'
+import { describeDocs } from './docs.ts'
 import { describeDownloads } from './library-downloads.ts'
 import { describeUploads } from './library-uploads.ts'
 
@@ -16,4 +17,5 @@ export function describeLibrary(
   describeCatalog(name, makeTarget)
   describeUploads(name, makeTarget)
   describeDownloads(name, makeTarget)
+  describeDocs(name, makeTarget)
 }

@@ -251,7 +251,10 @@ export function describeRoles(
       platform = await startCiPlatform(['ci'])
       target = await makeTarget({ env: settings() })
       noKey = await makeKey('Nobody')
-      boss = libraryClient(target.url, (await target.mint('boss', { admin: true, scopes: ALL })).jwt)
+      boss = libraryClient(
+        target.url,
+        (await target.mint('boss', { admin: true, scopes: ALL })).jwt,
+      )
       for (const situation of SITUATIONS) {
         scenes[situation] = await makeScene(situation)
         const { clients, collection } = scenes[situation]
