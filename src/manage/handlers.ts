@@ -5,7 +5,6 @@
 import { identify } from '../core/access.ts'
 import { actorOf } from '../core/catalog.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
-import { SCOPES, type Scope } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
@@ -16,31 +15,23 @@ import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
 
-/**
- * Says who the asking administrator is and what their token may give on (R14); throws for everybody
- * else.
- */
+/** Who the asking administrator is, for guards and the audit log; throws for everybody else. */
 export function administratorIn({
   database,
   clock,
   access,
 }: Pick<ManageDeps, 'database' | 'clock' | 'access'>) {
-  return async (
-    c: Ctx,
-  ): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date; by: Actor }> => {
+  return async (c: Ctx): Promise<{ by: Actor }> => {
     const claims = c.get('claims')
     const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
     access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
-    if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
-    return { userId, scopes, expiresAt: claims.expiresAt, by: actorOf(identity, clock) }
+    return { by: actorOf(identity, clock) }
   }
 }
 
 export function manageHandlers(deps: ManageDeps) {
   const { admin, policies, clock, transfer } = deps
-  const administrator = administratorIn(deps)
 
   return {
     async showPolicy(c: Ctx): Promise<Response> {
@@ -67,7 +58,8 @@ export function manageHandlers(deps: ManageDeps) {
       if (setupSecret === undefined) throw refused('no setup secret is configured')
       if (!sameText(secret, setupSecret)) throw refused('a wrong setup secret')
       const life = (expiresIn ?? CLAIM_LIFE_S) * 1000
-      const made = await admin.claimAdmin(setupSecret, new Date(clock.now().getTime() + life))
+      const ends = new Date(clock.now().getTime() + life)
+      const made = await admin.claimAdmin(setupSecret, ends, c.env.entry.address)
       if (made === null) throw refused('the setup secret was used before')
       c.env.entry.userId = made.user.id
       c.env.entry.tokenId = made.id

@@ -14,6 +14,7 @@ import {
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
 import { createPeople } from '../../src/core/people.ts'
+import { createAudit } from '../../src/core/audit.ts'
 import { createPolicies } from '../../src/core/policies.ts'
 import { createPopularity } from '../../src/core/popularity.ts'
 import { createQuotas } from '../../src/core/quotas.ts'
@@ -57,6 +58,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
       ids: randomIds,
       tokenMaxAge: Infinity,
     }),
+    audit: createAudit({ database, clock: systemClock, access }),
     policies: createPolicies(deps),
     quotas: createQuotas(deps),
     popularity: createPopularity(deps),
