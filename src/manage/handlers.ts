@@ -9,7 +9,6 @@ import {
   DEFAULT_LIFE_MS,
   DEFAULT_SCOPES,
   SCOPES,
-  type Identity,
   type Scope,
 } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
