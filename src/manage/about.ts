@@ -11,7 +11,6 @@ import type {
   Policy,
   TeamMember,
   Token,
-  User,
 } from '../core/model.ts'
 import {
   AUDIT_OUTCOMES,
@@ -21,6 +20,7 @@ import {
   SCOPES,
   type MovedKind,
 } from '../core/model.ts'
+import type { Shown } from './people.ts'
 import {
   BYTES,
   count,
@@ -36,6 +36,7 @@ import { auditQuery } from './audit.ts'
 import {
   acceptance,
   changedTeam,
+  changedUser,
   claim,
   exportHead,
   freeze,
@@ -48,8 +49,10 @@ import {
   newQuota,
   newShare,
   newStar,
+  newRobot,
   newTeam,
   newToken,
+  newTransfer,
   newUser,
   policy,
   privacy,
@@ -60,18 +63,19 @@ import {
 const text = z.string()
 const maybeTime = z.nullable(time)
 
-const user = record<User>('User')(
-  z.object({
-    id,
-    name: text,
-    role: z.enum(ROLES),
-    disabled: z.boolean(),
-    createdAt: time,
-    managerId: said(z.nullable(id), "Who looks after a robot's tokens."),
-    subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
-  }),
-)
-const token = record<Token>('Token')(
+const userShape = {
+  id,
+  name: text,
+  role: z.enum(ROLES),
+  disabled: z.boolean(),
+  createdAt: time,
+  managerId: said(z.nullable(text), "Who looks after a robot's tokens."),
+  subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
+  manager: said(z.optional(z.nullable(text)), 'Of robots: the name of who looks after its tokens.'),
+  deletedAt: said(z.optional(time), 'Of deleted accounts, whose names stay reserved.'),
+}
+const user = record<Shown>('User')(z.object(userShape))
+const token = record<Token & { place: string | null }>('Token')(
   z.object({
     id,
     userId: id,
@@ -84,6 +88,7 @@ const token = record<Token>('Token')(
     lastUsedAt: maybeTime,
     collectionId: said(text, 'What it is bound to; empty for nothing.'),
     containerId: text,
+    place: said(z.nullable(text), 'The same by name: entity/collection[/container].'),
   }),
 )
 const secret = said(z.string(), 'The token itself; it is shown this once and stored nowhere.')
@@ -263,23 +268,82 @@ export const described: Described = {
       answer: user,
       errors: ['conflict'],
     },
+    'GET /v1/users/:name': {
+      summary: 'Shows a user',
+      more: "To themselves, to a robot's manager and to administrators; to others there is none.",
+      params: { name: 'Name of the user.' },
+      answer: user,
+    },
+    'PATCH /v1/users/:name': {
+      summary: "Changes a user's role, or lets nobody in with their tokens",
+      more: 'The last enabled administrator stays one.',
+      params: { name: 'Name of the user.' },
+      body: changedUser,
+      answer: user,
+      errors: ['conflict'],
+    },
+    'DELETE /v1/users/:name': {
+      summary: 'Ends an account, or frees the name of one that has ended',
+      more: 'By the user or an administrator, with exactly one of the three. The name stays reserved until an administrator frees it.',
+      params: { name: 'Name of the user.' },
+      query: z.object({
+        handOver: said(z.optional(text), 'Who gets its entities, collections, robots and teams.'),
+        remove: said(z.optional(z.literal('true')), 'What it owns is deleted with it.'),
+        free: said(
+          z.optional(z.literal('true')),
+          'The name of an ended account may be used again.',
+        ),
+      }),
+      errors: ['conflict'],
+    },
     'GET /v1/users/:name/tokens': {
       summary: 'Lists the tokens of a user',
-      more: 'Records only: the tokens themselves are kept nowhere.',
+      more: "Records only: the tokens themselves are kept nowhere. To themselves, a robot's manager and administrators.",
       params: { name: 'Name of the user.' },
       answer: z.array(token),
+      errors: ['denied'],
+    },
+    'GET /v1/tokens': {
+      summary: "Lists the caller's tokens",
+      more: 'Records only.',
+      answer: z.array(token),
+      errors: ['denied'],
     },
     'POST /v1/tokens': {
       summary: 'Makes a token',
+      more: 'For oneself, for a robot by its manager, for anybody by an administrator. It may no more and lives no longer than the one that asks, nor than SREG_TOKEN_MAX_AGE; a bound one works in its place only.',
       body: newToken,
       answer: madeToken,
       errors: ['not_found'],
     },
     'DELETE /v1/tokens/:id': {
       summary: 'Revokes a token',
-      more: 'It ends at once, its running downloads included. Twice is success.',
+      more: 'It ends at once, its running downloads included. Twice is success. Every token may end itself.',
       params: { id: 'Id of the token.' },
       answer: z.object({ id }),
+      errors: ['denied'],
+    },
+    'GET /v1/robots': {
+      summary: "Lists the caller's robots; all of them for administrators",
+      answer: z.array(user),
+      errors: ['denied'],
+    },
+    'POST /v1/robots': {
+      summary: 'Adds a robot that the caller manages',
+      body: newRobot,
+      answer: user,
+      errors: ['conflict'],
+    },
+    'DELETE /v1/robots/:name': {
+      summary: 'Ends a robot and its tokens',
+      params: { name: 'Name of the robot.' },
+      errors: ['conflict'],
+    },
+    'POST /v1/transfers': {
+      summary: 'Gives an entity with everything in it to another user',
+      body: newTransfer,
+      answer: z.object({ entity: text, owner: text }),
+      errors: ['not_found', 'conflict'],
     },
     'PUT /v1/privacy': {
       summary: 'Makes a collection or container private, or public',
