@@ -9,6 +9,7 @@ import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/mo
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
+import { addAuditCommands } from './commands/audit.ts'
 import { addPeopleCommands } from './commands/people.ts'
 import { addImportsCommands } from './commands/imports.ts'
 import { addQuotaCommands } from './commands/quotas.ts'
@@ -242,6 +243,7 @@ function commands(services: Services, end: (code: number) => void): Command {
 
   addQuotaCommands(program, services)
   addShareCommands(program, services)
+  addAuditCommands(program, services)
 
   program
     .command('claim')

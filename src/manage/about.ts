@@ -2,6 +2,7 @@
 import * as z from 'zod/mini'
 import type { ShownUsage } from '../core/quotas.ts'
 import type {
+  AuditEntry,
   Grant,
   ImportReport,
   Invitation,
@@ -11,7 +12,14 @@ import type {
   TeamMember,
   Token,
 } from '../core/model.ts'
-import { LEVELS, POLICY_MODES, ROLES, SCOPES, type MovedKind } from '../core/model.ts'
+import {
+  AUDIT_OUTCOMES,
+  LEVELS,
+  POLICY_MODES,
+  ROLES,
+  SCOPES,
+  type MovedKind,
+} from '../core/model.ts'
 import type { Shown } from './people.ts'
 import {
   BYTES,
@@ -24,6 +32,7 @@ import {
   words,
   type Described,
 } from '../http/about.ts'
+import { auditQuery } from './audit.ts'
 import {
   acceptance,
   changedTeam,
@@ -94,6 +103,22 @@ const policyAnswer = z.object({
   policy: z.enum(POLICY_MODES),
   fingerprints: z.array(text) satisfies z.ZodMiniType<Policy['fingerprints']>,
 })
+
+const entry = record<AuditEntry>('AuditEntry')(
+  z.object({
+    at: time,
+    actorId: said(text, 'Empty for the operator, and for who has no token.'),
+    actor: said(text, 'The name at that time.'),
+    tokenId: text,
+    address: said(text, 'Where the request came from; of refusals an IPv6 /64, or "many".'),
+    action: text,
+    object: said(text, 'Kind and id of what it was done to.'),
+    name: said(text, 'The name of that at that time.'),
+    outcome: z.enum(AUDIT_OUTCOMES),
+    detail: text,
+    count: said(z.int(), 'Refusals of a minute are added up.'),
+  }),
+)
 
 const team = z.object({
   name: text,
@@ -503,6 +528,12 @@ export const described: Described = {
       errors: ['denied', 'unavailable'],
     },
 
+    'GET /v1/audit': {
+      summary: 'Shows who did what, the newest first',
+      more: 'Pages may be short, or empty, while `next` is not null: then ask on with it as `after`.',
+      query: auditQuery,
+      answer: z.object({ entries: z.array(entry), next: z.nullable(text) }),
+    },
     'GET /v1/keys': {
       summary: 'Lists the keys of the caller; all of them for administrators',
       query: cursorQuery,

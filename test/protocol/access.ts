@@ -105,6 +105,7 @@ GET  /v1/policy                              2222112 4422112 4444114
 PUT  /v1/policy                              1322113 1422113 1444113
 GET  /v1/usage                               1322112 1422112 1444114
 PUT  /v1/quota                               1332313 1332313 1334313
+GET  /v1/audit                               1332313 1332313 1332313
 GET  /v1/stats                               2222112 4422112 4444114
 GET  /v1/stars                               1222112 1222112 1222112
 PUT  /v1/stars                               1222112 1422112 1444114
@@ -445,6 +446,7 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
   }),
   'GET /v1/usage': ({ entity }) => ({ path: `/v1/usage?entity=${entity}` }),
   'PUT /v1/quota': ({ entity }) => ({ path: '/v1/quota', body: { entity, bytes: null } }),
+  'GET /v1/audit': () => ({ path: '/v1/audit?action=image' }),
   'GET /v1/stats': ({ names }) => ({ path: `/v1/stats?ref=${names}` }),
   'PUT /v1/stars': ({ names }) => ({ path: '/v1/stars', body: { ref: names } }),
   'DELETE /v1/stars': ({ names }) => ({ path: `/v1/stars?ref=${names}` }),
