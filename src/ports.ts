@@ -548,6 +548,7 @@ export type UsersBook = {
     token: Omit<NewToken, 'userId'>,
     by: Actor,
   ): Promise<User | null>
+  /** Not those whose accounts were deleted. */
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
   /**

@@ -1,5 +1,5 @@
 /** Entities to tags, and search over them. */
-import { and, eq, isNotNull, not, sql, type SQL } from 'drizzle-orm'
+import { and, eq, isNotNull, isNull, not, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
@@ -308,7 +308,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(userColumns)
         .from(t.users)
-        .where(eq(t.users.name, text('name'))),
+        .where(and(eq(t.users.name, text('name')), isNull(t.users.deletedAt))),
     ),
     readableBlob: prepare(() =>
       db

@@ -188,6 +188,7 @@ export function sqlitePeople(handle: Handle): PeopleBook {
       object: userObject,
       name: nameOf(id),
       detail: p('detail').getSQL(),
+      when: sql`exists (select 1 from users where id = ${id} and (role <> coalesce(${p('role')}, role) or staff <> coalesce(${p('staff')}, staff) or disabled <> coalesce(${p('disabled')}, disabled)))`,
     }),
     /** R25: tickets of a disabled user end, and those of one who is enabled again do not. */
     endUser: prepare(() =>
@@ -479,10 +480,10 @@ export function sqlitePeople(handle: Handle): PeopleBook {
       const results = await guarded(
         handle.write(
           q.changeGuard(values),
+          q.changed(values),
           q.change(values),
           q.endUser(values),
           q.reviveUser(values),
-          q.changed(values),
           q.dropGuard(),
           q.person(values),
         ),

@@ -76,6 +76,12 @@ export function sqliteUsers(handle: Handle): UsersBook {
         .from(t.users)
         .where(eq(t.users.name, text('name'))),
     ),
+    living: prepare(() =>
+      db
+        .select(userColumns)
+        .from(t.users)
+        .where(and(eq(t.users.name, text('name')), isNull(t.users.deletedAt))),
+    ),
     list: prepare(() => db.select(userColumns).from(t.users).orderBy(t.users.name)),
     claimGuard: prepare(() =>
       db.insert(t.guard).values({
@@ -191,7 +197,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
       }
     },
     async byName(name) {
-      const [rows] = await handle.read(q.byName({ name }))
+      const [rows] = await handle.read(q.living({ name }))
       return rows[0] === undefined ? null : toUser(rows[0])
     },
     async list() {

@@ -39,6 +39,13 @@ const user = (name: string) => ({
   disabled: false,
   createdAt: at(),
 })
+const personOf = (name: string) => ({
+  id: newId(),
+  entityId: newId(),
+  name,
+  role: 'user' as const,
+  managerId: null,
+})
 const tokenOf = (userId: string) => ({
   id: newId(),
   userId,
@@ -201,6 +208,74 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       row: { action: 'user.create', name: 'newcomer', detail: 'user', actor: 'root' },
       make: async ({ database, root }) => {
         return () => database.users.create(user('newcomer'), root.writer)
+      },
+    },
+  ],
+  'people.add': [
+    {
+      row: { action: 'user.create', name: 'newcomer', detail: 'staff', actor: 'root' },
+      make: async ({ database, root }) => {
+        const draft = { ...personOf('newcomer'), role: 'staff' as const }
+        return () => database.people.add(draft, root.writer)
+      },
+    },
+  ],
+  'people.change': [
+    {
+      row: { action: 'user.change', name: 'lab-owner', detail: 'staff, disabled' },
+      make: async ({ database, root }, { owner }) => {
+        const change = { role: 'staff' as const, disabled: true }
+        return () => database.people.change(owner.user.id, change, root.writer)
+      },
+    },
+  ],
+  'people.remove': [
+    {
+      row: { action: 'user.delete', name: 'lab-owner', detail: 'with everything' },
+      make: async ({ database, root }, { owner }) => {
+        return () => database.people.remove(owner.user.id, null, root.writer)
+      },
+    },
+    {
+      row: { action: 'user.delete', name: 'lab-owner', detail: 'handed over to root' },
+      make: async ({ database, root }, { owner }) => {
+        return () => database.people.remove(owner.user.id, root.user.id, root.writer)
+      },
+    },
+  ],
+  'people.free': [
+    {
+      row: { action: 'user.free', name: 'lab-owner', actor: 'root' },
+      make: async ({ database, root }, { owner }) => {
+        await database.people.remove(owner.user.id, null, root.writer)
+        return () => database.people.free(owner.user.id, root.writer)
+      },
+    },
+  ],
+  'people.issue': [
+    {
+      row: { action: 'token.create', name: 'lab-owner', detail: /^pull, until 2030-\S+Z, laptop$/ },
+      make: async ({ database, root }, { owner }) => {
+        const bound = { collectionId: '', containerId: '' }
+        return () => database.people.issue({ ...tokenOf(owner.user.id), ...bound }, root.writer)
+      },
+      twice: 'another row',
+    },
+  ],
+  'people.revoke': [
+    {
+      row: { action: 'token.revoke', name: 'lab-owner', detail: 'laptop' },
+      make: async ({ database, root }, { owner }) => {
+        return () => database.people.revoke(owner.tokenId, root.writer)
+      },
+    },
+  ],
+  'people.transfer': [
+    {
+      row: { action: 'entity.transfer', name: 'lab', detail: 'from lab-owner to root' },
+      make: async ({ database, root }, { owner, place }) => {
+        const change = { entityId: place.entityId, from: owner.user.id, to: root.user.id }
+        return () => database.people.transfer(change, root.writer)
       },
     },
   ],
@@ -555,6 +630,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       blobs: 'dying known liveCount',
       signatures: 'keysOf stale unexamined standing',
       users: 'byName list',
+      people: 'find list robots tokens token',
       tokens: 'standing listFor',
       teams: 'list find invitations',
       grants: 'list',
