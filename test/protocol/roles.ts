@@ -183,7 +183,10 @@ export function describeRoles(
     }
 
     /** A container with an image of the situation; a name and ids of nothing where it is absent. */
-    async function makePlace(situation: Situation, apart = false): Promise<Place> {
+    async function makePlace(
+      situation: Situation,
+      { apart = false, keyed = false } = {},
+    ): Promise<Place> {
       const { clients, owner } = scenes[situation]
       const collection = apart ? `${owner}/${unique('apart')}` : scenes[situation].collection
       const names = `${collection}/${unique('box')}`
@@ -192,7 +195,8 @@ export function describeRoles(
         const place = await pushPlace(clients.owner, names, {
           privateCollection: situation === 'private',
         })
-        return { ...place, ticket: tickets[situation], key: await claimedKey(clients.owner) }
+        const key = keyed ? await claimedKey(clients.owner) : noKey
+        return { ...place, ticket: tickets[situation], key }
       }
       return {
         owner: clients.owner,
@@ -216,7 +220,8 @@ export function describeRoles(
         const changes = method === 'DELETE' || route === 'POST /v1/entities'
         const used = changes && expected[situation][column] === '2'
         const apart = route === 'DELETE /v1/collections/*'
-        const place = used ? await makePlace(situation, apart) : shared[situation]
+        const keyed = route.includes('/v1/keys/')
+        const place = used ? await makePlace(situation, { apart, keyed }) : shared[situation]
         const make = OWN_CALLS[route] ?? CALLS[route] ?? ((): Call => ({ path }))
         calls.push(await make(place, scenes[situation].clients[caller], situation))
       }
@@ -280,7 +285,7 @@ export function describeRoles(
           const large = await clients.owner.call('GET', `/v1/imagefile/${collection}/large:latest`)
           tickets[situation] = large.headers.get('location') ?? ''
         }
-        shared[situation] = await makePlace(situation)
+        shared[situation] = await makePlace(situation, { keyed: true })
       }
       for (const situation of SITUATIONS) {
         asked[situation] = new Map()
