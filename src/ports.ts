@@ -17,6 +17,7 @@ import type {
   KeyFacts,
   MovedKind,
   MovedRow,
+  OpenImport,
   Policy,
   PolicyStanding,
   Scope,
@@ -627,6 +628,8 @@ export type SettingsBook = {
 
 /** What a registry is made of, in pages, for somebody who takes it elsewhere (R41). */
 export type ExportsBook = {
+  /** The audit log tells of the export that begins (R41). */
+  begin(exportId: string, by: Actor): Promise<void>
   /**
    * Rows of one kind after `after`, in the order of their ids (images in the order they were made),
    * at most `limit`; `next` is what `after` is for the following page, null on the last one. Only
@@ -641,7 +644,7 @@ export type ExportsBook = {
   blob(digest: string): Promise<{ key: string; size: number; live: boolean } | null>
 }
 
-/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users. */
+/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users and teams. */
 export type StagedRow = {
   kind: MovedKind
   id: string
@@ -661,11 +664,14 @@ export type StagedBlob = {
   ready: boolean
 }
 
-/** Why rows cannot be imported: the name is in use, its owner is another one, or the id is taken. */
+/**
+ * Why rows cannot be imported: the entity is in use, its owner is another one, the user of that name
+ * is not the same kind of user, the team's name is taken, or the id is.
+ */
 export type ImportConflict = {
   kind: MovedKind
   name: string
-  why: 'holds something' | 'other owner' | 'id taken'
+  why: 'holds something' | 'other owner' | 'other user' | 'name taken' | 'id taken'
 }
 
 /** Imports are staged here, invisible, until `finish` makes everything visible at once (R42). */
@@ -676,6 +682,8 @@ export type ImportsBook = {
    */
   open(draft: { id: string; exportId: string; now: Date; expiresAt: Date }): Promise<Import>
   find(id: string): Promise<Import | null>
+  /** Those that have not ended, the oldest first, at most 1,000. */
+  list(): Promise<OpenImport[]>
   /** Adds rows, replacing those of the same kind and id; `conflict` unless the import is open. */
   stageRows(id: string, rows: StagedRow[], expiresAt: Date): Promise<void>
   /** Commits the key before the first byte (R21), replacing a former one; `conflict` unless open. */
@@ -692,10 +700,11 @@ export type ImportsBook = {
   conflicts(id: string, limit: number): Promise<ImportConflict[]>
   /**
    * The flip: everything becomes visible in one batch (R8, R42), with guards. Users are known by
-   * name, entities likewise while they hold nothing; every other row keeps its id. `conflict` when
-   * something stands in the way, `unavailable` when bytes are missing, `invalid` when rows contradict
-   * each other or are not `rows` in number. `sameIssuer` says that tokens of the source are valid here;
-   * `keepPower` that administrators stay so.
+   * name, entities likewise while they hold nothing; every other row keeps its id. Quotas hold nobody
+   * up. `conflict` when something stands in the way, `unavailable` when bytes are missing, `invalid`
+   * when rows contradict each other or are not `rows` in number, `denied` when the writer is no
+   * administrator any more. `sameIssuer` says that tokens of the source are valid here; `keepPower`
+   * that administrators and staff stay so.
    */
   finish(
     id: string,
@@ -704,7 +713,7 @@ export type ImportsBook = {
       rows: number
       sameIssuer: boolean
       keepPower: boolean
-      now: Date
+      by: Actor
     },
   ): Promise<void>
   /** What a finished import has made; empty once the sweep has tidied up. */

@@ -9,6 +9,7 @@ import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/mo
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
+import { addImportsCommands } from './commands/imports.ts'
 import {
   connect,
   readSecretFile,
@@ -366,7 +367,9 @@ function commands(services: Services, end: (code: number) => void): Command {
     })
 
   withTarget(program.command('export'), services)
-    .description('write the whole registry to one file: users, names, tags, tokens and images')
+    .description(
+      'write the whole registry to one file: users, teams, names, tags, tokens and images',
+    )
     .argument('<file>', 'a new file; - is standard output')
     .option('--with-secrets', 'with signing keys and secrets: who has the file is administrator')
     .addHelpText('after', '\nThe server may go on running; see docs/moving.md.')
@@ -412,6 +415,8 @@ function commands(services: Services, end: (code: number) => void): Command {
         services.say(line)
     })
 
+  addImportsCommands(program, services)
+
   withData(program.command('connect'), services)
     .description('let Apptainer and Singularity on this computer use a registry')
     .argument('[url]', 'http(s)://HOST[:PORT] (default: the server of the data folder)')
@@ -454,13 +459,13 @@ function counter() {
 
 function importWords(report: ImportReport | null, unusedSecrets: boolean): string[] {
   if (report === null) return ['This file was imported before; nothing has changed.']
-  const { user, entity, collection, container, image, tag, token, key } = report.rows
+  const { user, team, entity, collection, container, image, tag, token, key } = report.rows
   const lines = [
-    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${token} tokens and ${key} public keys.`,
+    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${team} teams, ${token} tokens and ${key} public keys.`,
   ]
   if (report.demoted.length > 0)
     lines.push(
-      `An import makes nobody administrator; ordinary users here are: ${report.demoted.join(', ')}.`,
+      `An import makes nobody administrator or staff; ordinary users here are: ${report.demoted.join(', ')}.`,
     )
   if (report.reissue.length > 0) {
     lines.push('Tokens of the other registry are not valid here. Make new ones for:')

@@ -55,11 +55,10 @@ export async function run(platform: Platform, argv: string[]): Promise<number> {
 /** What export and import stand on; the weight is loaded when they are called. */
 export function movingServices(platform: Platform): MovingServices {
   // the blobs may be in a bucket, which the environment names as it does for serve
-  const program = (data: string) => ({
-    platform,
-    migrations: migrations(),
-    s3: parseConfig({ ...process.env, SREG_DATA: data }).s3,
-  })
+  const program = (data: string) => {
+    const { s3, log } = parseConfig({ ...process.env, SREG_DATA: data })
+    return { platform, migrations: migrations(), s3, log }
+  }
   const by = `cli:${osUser()}`
   return {
     open: async (data) => (await import('./moving.ts')).openMoving(program(data), data, by),

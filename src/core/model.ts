@@ -347,7 +347,19 @@ export type Upload = {
  * of the source, times are milliseconds since 1970, digests 64 hex digits.
  */
 export type MovedRow =
-  | { type: 'user'; id: string; name: string; role: Role; disabled: boolean; createdAt: number }
+  | {
+      type: 'user'
+      id: string
+      name: string
+      role: Role
+      disabled: boolean
+      createdAt: number
+      /** Of a robot: its manager. As the following ones absent in files of older versions. */
+      managerId?: string | null
+      subject?: string | null
+      /** The account is gone, the name stays reserved (R38). */
+      deletedAt?: number | null
+    }
   | {
       type: 'token'
       id: string
@@ -369,6 +381,8 @@ export type MovedRow =
       name: string
       description: string
       defaultPrivate: boolean
+      /** Bytes; null is the registry's default, 0 none. Absent in files of older versions: null. */
+      quota?: number | null
       createdAt: number
       updatedAt: number
     }
@@ -394,6 +408,8 @@ export type MovedRow =
       fullDescription: string
       private: boolean
       downloads: number
+      /** Absent in files of older versions: false. */
+      frozen?: boolean
       createdAt: number
       updatedAt: number
     }
@@ -416,7 +432,37 @@ export type MovedRow =
       name: string
       arch: string
       imageId: string
+      /** Absent in files of older versions: false. */
+      frozen?: boolean
       updatedAt: number
+    }
+  | {
+      type: 'team'
+      id: string
+      name: string
+      description: string
+      /** Anybody may join. */
+      open: boolean
+      createdAt: number
+    }
+  | { type: 'member'; teamId: string; userId: string; owner: boolean; joinedAt: number }
+  | {
+      type: 'grant'
+      id: string
+      collectionId: string
+      /** Who holds it, and their id. */
+      holder: 'user' | 'team'
+      holderId: string
+      level: Exclude<Level, 0>
+      createdAt: number
+    }
+  | { type: 'star'; containerId: string; userId: string; createdAt: number }
+  | {
+      type: 'pulls'
+      containerId: string
+      /** The first moment of the week. */
+      week: number
+      count: number
     }
   | {
       type: 'key'
@@ -439,12 +485,24 @@ export type Import = {
   sha256: string | null
 }
 
+/** An import that has not ended, and what has arrived of it. */
+export type OpenImport = {
+  id: string
+  exportId: string
+  createdAt: Date
+  /** When it is swept unless more arrives. */
+  expiresAt: Date
+  rows: number
+  /** Bytes of the images that have arrived. */
+  bytes: number
+}
+
 /** What an import has made visible, and what people should know of it. */
 export type ImportReport = {
   rows: Record<MovedKind, number>
   /** Bytes of the images, equal ones counted once. */
   bytes: number
-  /** Names of administrators who are ordinary users here: an import grants no power (R42). */
+  /** Names of administrators and staff who are ordinary users here: an import grants no power (R42). */
   demoted: string[]
   /** Tokens that were not imported, for another registry signed them; at most 1,000. */
   reissue: { user: string; name: string; expiresAt: Date }[]

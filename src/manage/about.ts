@@ -104,7 +104,21 @@ const key = record<KeyRecord>('Key')(
 const cursor = said(z.nullable(text), 'For the next page; null on the last one.')
 const cursorQuery = z.object({ cursor: said(z.optional(text), 'That of the page before.') })
 
-const kinds = ['user', 'token', 'entity', 'collection', 'container', 'image', 'tag', 'key'] as const
+const kinds = [
+  'user',
+  'token',
+  'team',
+  'member',
+  'entity',
+  'collection',
+  'grant',
+  'container',
+  'star',
+  'pulls',
+  'image',
+  'tag',
+  'key',
+] as const
 const importReport = record<ImportReport>('ImportReport')(
   z.object({
     rows: z.record(z.enum(kinds satisfies readonly MovedKind[]), count),

@@ -3,12 +3,14 @@
  * body that comes slowly must not carry an ended token past its end.
  */
 import { authoriseToken, identify } from '../core/access.ts'
+import { actorOf } from '../core/catalog.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
 import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
+import type { Actor } from '../ports.ts'
 import { claim, newToken, newUser, policy, privacy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
@@ -23,14 +25,16 @@ export function administratorIn({
   clock,
   access,
 }: Pick<ManageDeps, 'database' | 'clock' | 'access'>) {
-  return async (c: Ctx): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date }> => {
+  return async (
+    c: Ctx,
+  ): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date; by: Actor }> => {
     const claims = c.get('claims')
     const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
     access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
     if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
     const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
-    return { userId, scopes, expiresAt: claims.expiresAt }
+    return { userId, scopes, expiresAt: claims.expiresAt, by: actorOf(identity, clock) }
   }
 }
 

@@ -56,6 +56,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/exports', access: 'admin', handler: moving.startExport },
     { method: 'GET', path: '/v1/exports/rows', access: 'admin', handler: moving.exportRows },
     { method: 'GET', path: '/v1/exports/blobs/:digest', access: 'admin', handler: moving.exportBlob },
+    { method: 'GET', path: '/v1/imports', access: 'admin', handler: moving.listImports },
     { method: 'POST', path: '/v1/imports', access: 'admin', handler: moving.openImport },
     { method: 'POST', path: '/v1/imports/:id', access: 'admin', handler: moving.finishImport },
     { method: 'DELETE', path: '/v1/imports/:id', access: 'admin', handler: moving.abortImport },

@@ -7,17 +7,18 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { runCommand } from '../../adapters/host/cli.ts'
 import { moving, openAdmin } from '../../adapters/node/main.ts'
 import { systemClock } from '../../adapters/system.ts'
+import { readArchive } from '../../src/admin.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { diskStore, nodeTarget, type Target } from '../runtimes/target.ts'
-import { fill, seen } from './world.ts'
+import { fill, seen, shared } from './world.ts'
 
-type Ended = { code: number; out: Uint8Array; err: string }
+type Ended = { code: number; out: Uint8Array; err: string; printed: string }
 
 /** Runs a command in this process; `input` is standard input. */
 async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
   const out: Uint8Array[] = []
-  let err = ''
+  let [err, printed] = ['', '']
   const code = await runCommand(args, {
     version: '0.0.0',
     env: { PATH: '' },
@@ -36,10 +37,10 @@ async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
     },
     serve: () => Promise.reject(new Error('not in this process')),
     readStandardInput: () => Promise.resolve(''),
-    print: () => {},
+    print: (text) => (printed += text),
     say: (line) => (err += `${line}\n`),
   })
-  return { code, out: Buffer.concat(out), err }
+  return { code, out: Buffer.concat(out), err, printed }
 }
 
 /** Every row of every table of a data folder, and the names of its blobs. */
@@ -132,6 +133,14 @@ describe('a registry moves by one file', () => {
     expect([code, err]).toEqual([0, expect.stringContaining('Imported 50 images')])
     expect(err).not.toContain('Make new ones')
     const restored = await target(data)
+    const roles = async (of: string) => {
+      const { admin: books, close } = await openAdmin(of)
+      const users = await books.listUsers()
+      close()
+      return users.map(({ name, role, managerId }) => [name, role, managerId]).toSorted()
+    }
+    expect(await roles(data)).toEqual(await roles(source.data))
+    expect(await roles(data)).toContainEqual(['sven', 'staff', null])
     for (const { user, jwt, revoked } of world.tokens) {
       const client = libraryClient(restored.url, jwt)
       expect((await client.call('GET', `/v1/entities/${user}`)).status).toBe(revoked ? 401 : 200)
@@ -267,6 +276,81 @@ describe('what stands in the way', () => {
       ['admin', 'admin'],
       ['chief', 'user'],
     ])
+  })
+})
+
+describe('what the logs tell, and what was left behind', () => {
+  it('an export and an import leave a row in the audit log and a line in the log', async () => {
+    const copy = await target()
+    const lines: string[] = []
+    const write = process.stderr.write.bind(process.stderr)
+    process.stderr.write = (text: string | Uint8Array) => lines.push(String(text)) > 0
+    try {
+      await sreg(['export', join(base, 'told.sreg'), '--data', source.data])
+      await sreg(['import', join(base, 'told.sreg'), '--data', copy.data])
+    } finally {
+      process.stderr.write = write
+    }
+    for (const event of ['export', 'import'])
+      expect(lines.join('')).toMatch(new RegExp(`"event":"${event}".*"by":"cli:`))
+    const rows = [source.data, copy.data].flatMap((data) => {
+      const sqlite = new BetterSqlite3(join(data, 'sreg.sqlite3'), { readonly: true })
+      const found = sqlite.prepare('SELECT actor, action, name FROM audit ORDER BY seq DESC').all()
+      sqlite.close()
+      return found.slice(0, 1) as { actor: string; action: string; name: string }[]
+    })
+    expect(rows).toMatchObject([{ action: 'export' }, { action: 'import' }])
+    expect(rows[0]?.actor).toMatch(/^cli:./)
+    expect(rows[1]?.name).toBe(rows[0]?.name)
+  })
+
+  it('an open import is listed, and aborted with its bytes', async () => {
+    const other = await target()
+    const before = await other.store.names()
+    const bytes = await readFile(file)
+    const cut = bytes.indexOf('{"type":"blob"', bytes.length / 2)
+    const broken = (async function* () {
+      yield new Uint8Array(bytes.subarray(0, cut))
+      throw new Error('the connection ended')
+    })()
+    const into = await moving.open(other.data)
+    await expect(readArchive(broken, into.sink)).rejects.toThrow('the connection ended')
+    into.close()
+    expect((await other.store.names()).length).toBeGreaterThan(before.length)
+    const list = async () =>
+      JSON.parse((await sreg(['imports', 'list', '--json', '--data', other.data])).printed) as {
+        id: string
+        bytes: number
+      }[]
+    const [open, ...more] = await list()
+    expect(more).toEqual([])
+    expect(open?.bytes).toBeGreaterThan(0)
+    const words = (await sreg(['imports', 'list', '--data', other.data])).printed
+    expect(words).toContain(open?.id)
+    const abort = () => sreg(['imports', 'abort', open?.id ?? '', '--data', other.data])
+    expect(await abort()).toMatchObject({ code: 0, err: expect.stringContaining('Aborted import') })
+    expect(await list()).toEqual([])
+    expect(await other.store.names()).toEqual(before)
+    expect(await abort()).toMatchObject({ code: 1, err: expect.stringContaining('no open import') })
+    expect((await sreg(['imports', 'abort', 'x', '--data', other.data])).code).toBe(2)
+  })
+})
+
+describe('a file of an older version', () => {
+  it('comes without what it does not know: roles, quotas, frozen names', async () => {
+    const other = await target()
+    const old = join(import.meta.dirname, '../fixtures/export-0.1.sreg')
+    const { code, err } = await sreg(['import', old, '--data', other.data])
+    expect([code, err]).toEqual([0, expect.stringContaining('Imported 1 images')])
+    const boss = await other.mint('boss', { admin: true, scopes: ['pull', 'admin'] })
+    const { facts } = await shared(other, boss.jwt, [])
+    expect(facts).toContainEqual(expect.stringMatching(/"name":"latest".*"frozen":false/))
+    const got = await fetch(`${other.url}/v1/imagefile/olga/c/n:latest?arch=amd64`)
+    expect(sha256(new Uint8Array(await got.arrayBuffer()))).toBe(
+      sha256(sampleSif({ content: 'old' })),
+    )
+    const olga = await other.mint('olga')
+    await libraryClient(other.url, olga.jwt).push('olga/c/m', sampleSif({ content: 'new' }))
   })
 })
 

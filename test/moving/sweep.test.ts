@@ -116,7 +116,7 @@ test('tags, images and whole images that come and go while rows are read leave a
     const victim = moment === 'tags read' ? bytesOfImage(0) : bytesOfImage(1)
     const bytes = await gathered(
       writeArchive({
-        head: () => head('test'),
+        head: () => head({ operator: 'test', now: here.clock.now() }),
         async page(cursor) {
           const read = await page(cursor)
           const kind = read.rows[0]?.type

@@ -81,6 +81,7 @@ PUT  /v1/policy                              1322113 1422113 1444113
 POST /v1/exports                             1332313 1332313 1332313
 GET  /v1/exports/rows                        1332313 1332313 1332313
 GET  /v1/exports/blobs/:digest               1334313 1334313 1334313
+GET  /v1/imports                             1332313 1332313 1332313
 POST /v1/imports                             1332313 1332313 1332313
 POST /v1/imports/:id                         1339313 1339313 1339313
 DELETE /v1/imports/:id                       1332313 1332313 1332313
@@ -350,6 +351,7 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
   }),
   'POST /v1/exports': () => ({ path: '/v1/exports' }),
   'GET /v1/exports/blobs/:digest': () => ({ path: `/v1/exports/blobs/${anyDigest()}` }),
+  'GET /v1/imports': () => ({ path: '/v1/imports' }),
   'POST /v1/imports': () => ({ path: '/v1/imports', body: exportHead() }),
   // what an import brings is in test/protocol/moving.ts; these name none
   'POST /v1/imports/:id': () => ({
