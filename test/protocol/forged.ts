@@ -20,8 +20,19 @@ const ALL: Scope[] = ['pull', 'push', 'delete', 'keys', 'admin']
 const LONGEST_MS = 50
 /** An answer that took longer is asked for again: others use this machine. */
 const QUICK_MS = 8
+const ROUNDS = 6
 /** Longer than the headers of a request may be; what is shorter than that is looked at. */
 const ENTIRE_HEAD = 16 * 1024
+
+/** What an answer takes, in ms: the least of some tries, and of more a little later if that is much. */
+async function answerMs(ask: () => Promise<void>): Promise<number> {
+  let least = await fewestMs(QUICK_MS, ask)
+  for (let round = 1; round < ROUNDS && least >= LONGEST_MS; round += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    least = Math.min(least, await fewestMs(QUICK_MS, ask))
+  }
+  return least
+}
 
 export function describeForged(
   name: string,
@@ -94,7 +105,7 @@ export function describeForged(
         [404, 'GET', '/v1/token-status'],
       ] as const
       for (const [status, method, path, body] of ask) {
-        const ms = await fewestMs(QUICK_MS, async () => {
+        const ms = await answerMs(async () => {
           const answer = await who.call(method, path, body)
           expect(answer.status, `${what}: ${method} ${path}: ${answer.text.slice(0, 300)}`).toBe(
             status,
@@ -146,7 +157,7 @@ export function describeForged(
 
     test('a token of one megabyte is refused before it is read', async () => {
       for (const jwt of ['a'.repeat(1 << 20), `${forging.forge()}.${'A'.repeat(1 << 20)}`]) {
-        const ms = await fewestMs(QUICK_MS, async () => {
+        const ms = await answerMs(async () => {
           const answer = await rawGet(target.url, '/v1/entities', `Authorization: Bearer ${jwt}`)
           // who refuses the head does so before a token can be told from anything else
           if (answer.status === 401) expectRefusal(answer, 401)
