@@ -36,6 +36,8 @@ ALTER TABLE tags ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
 --> statement-breakpoint
 ALTER TABLE guard ADD COLUMN thawed INTEGER NOT NULL DEFAULT 1 CONSTRAINT thawed CHECK (thawed = 1);
 --> statement-breakpoint
+ALTER TABLE guard ADD COLUMN keeps_owner INTEGER NOT NULL DEFAULT 1 CONSTRAINT keeps_owner CHECK (keeps_owner = 1);
+--> statement-breakpoint
 ALTER TABLE guard ADD COLUMN within_quota INTEGER NOT NULL DEFAULT 1 CONSTRAINT within_quota CHECK (within_quota = 1);
 --> statement-breakpoint
 ALTER TABLE guard ADD COLUMN within_limit INTEGER NOT NULL DEFAULT 1 CONSTRAINT within_limit CHECK (within_limit = 1);
@@ -58,12 +60,13 @@ CREATE TABLE team_members (
 --> statement-breakpoint
 CREATE INDEX team_members_user ON team_members (user_id, team_id);
 --> statement-breakpoint
--- An invitation works once; `hash` is the SHA-256 of its secret.
+-- An invitation works once; `hash` is the SHA-256 of its secret. Nobody has made those of the command
+-- line; the others end when who made them owns the team no longer.
 CREATE TABLE invitations (
   id TEXT PRIMARY KEY NOT NULL,
   team_id TEXT NOT NULL REFERENCES teams (id) ON DELETE CASCADE,
   hash TEXT NOT NULL UNIQUE,
-  created_by TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  created_by TEXT REFERENCES users (id) ON DELETE CASCADE,
   created_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL,
   accepted_by TEXT REFERENCES users (id) ON DELETE SET NULL,

@@ -14,7 +14,6 @@ import {
 } from './core/model.ts'
 import { checkName, isId } from './core/names.ts'
 import { createPolicies } from './core/policies.ts'
-import { parsePath } from './core/ref.ts'
 import type { TokenIssuer } from './core/tokens.ts'
 import { RegistryError } from './errors.ts'
 import type { Clock, Database, Ids, NewToken } from './ports.ts'
@@ -125,21 +124,6 @@ export function createAdmin(deps: {
       if (!isId(id) || !(await database.tokens.revoke(id, clock.now())))
         throw new RegistryError('not_found', 'There is no token of that id; see token list.', {
           subject: 'token',
-        })
-    },
-
-    /** Makes entity/collection or entity/collection/container private, or public again. */
-    async setPrivate(ref: string, value: boolean): Promise<void> {
-      const depth = ref.split('/').length === 3 ? 3 : 2
-      const [entity = '', collection = '', container = null] = parsePath(ref, depth)
-      const found = await database.catalog.setPrivate(
-        { entity, collection, container },
-        value,
-        clock.now(),
-      )
-      if (!found)
-        throw new RegistryError('not_found', `There is no ${ref} here.`, {
-          subject: depth === 3 ? 'container' : 'collection',
         })
     },
 

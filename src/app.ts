@@ -8,8 +8,13 @@ import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
 import { SCOPES, type Claims } from './core/model.ts'
 import { createPolicies } from './core/policies.ts'
+import { createPopularity } from './core/popularity.ts'
+import { createQuotas } from './core/quotas.ts'
+import { createShares } from './core/shares.ts'
+import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
+import { createTeams } from './core/teams.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { createVerdicts } from './core/verdicts.ts'
@@ -62,6 +67,7 @@ export type Deps = {
     | 'limits'
     | 'checkSignatures'
     | 'access'
+    | 'defaultQuota'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -112,9 +118,10 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const { minFree, maxImage, checkSignatures } = config
+  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs } = config
   const access = createAccess(config.access)
-  const shared = { ...deps, access, minFree, maxImage, checkSignatures }
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota, shortRefs }
+  const shares = createShares(shared)
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: Ctx, work: Promise<unknown> | null) => {
@@ -173,6 +180,11 @@ export function createApp(deps: Deps): App {
       admin: createAdmin(deps),
       keyring,
       policies: createPolicies(shared),
+      quotas: createQuotas(shared),
+      popularity: createPopularity(shared),
+      shares,
+      teams: createTeams(shared),
+      sharing: createSharing(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
@@ -181,6 +193,7 @@ export function createApp(deps: Deps): App {
       tickets,
       catalog: createCatalog(shared),
       uploads: createUploads(shared),
+      shares,
       tallies,
       defer,
     }),

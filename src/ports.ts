@@ -10,25 +10,33 @@ import type {
   Collection,
   Container,
   Entity,
+  Grant,
   Image,
   Import,
   ImportReport,
+  Invitation,
   Judged,
   KeyFacts,
+  Level,
   MovedKind,
   MovedRow,
   OpenImport,
   Policy,
   PolicyStanding,
   Scope,
+  Share,
+  SharedImage,
   SifFacts,
   SignatureFacts,
   Standing,
   StoredKey,
   Tag,
+  Team,
+  TeamMember,
   Token,
   Upload,
   UploadState,
+  Usage,
   User,
 } from './core/model.ts'
 
@@ -326,12 +334,15 @@ export type CatalogBook = {
    * From an existing blob: the writer's grant to read it is a condition of the batch. False
    * conditions are `conflict` (the image, the claim, the stored copy or the grant to read it has gone) or
    * `denied` (the right to write has gone, or the collection's policy is not met, of which the
-   * subject is `policy`). Repeating it with the same claim is success.
+   * subject is `policy`), or `quota_exceeded`: the entity has no room for it (R50). Repeating it with
+   * the same claim is success.
    */
   attach(attachment: {
     imageId: string
     digest: string
     size: number
+    /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
+    defaultQuota?: number | null
     /** Null with a stored blob: the facts are copied from an image that has it. */
     facts: SifFacts | null
     /** What `facts.signatures` are worth; null where there are none. */
@@ -359,8 +370,9 @@ export type CatalogBook = {
   /**
    * Points a tag of one arch at an uploaded image of the same container. `arch` must be the
    * image's own unless that is unknown. `not_found` when the image is not in this container or
-   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, or when
-   * the collection's policy is not met (then its subject is `policy`).
+   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, when
+   * the collection's policy is not met (then its subject is `policy`), or when the tag is frozen and
+   * names another image (`tag`).
    */
   setTag(change: {
     containerId: string
@@ -369,18 +381,40 @@ export type CatalogBook = {
     imageId: string
     writer: Writer
   }): Promise<void>
-  /** Removes a tag of one arch; the image goes with its last tag. Null when absent. */
+  /**
+   * Removes a tag of one arch; the image goes with its last tag. False when absent; `denied` when the
+   * tag or its container is frozen.
+   */
   deleteTag(containerId: string, arch: string, tag: string, writer: Writer): Promise<boolean>
-  /** Removes an image with all its tags. */
+  /** Removes an image with all its tags. `denied` when one of them or the container is frozen. */
   deleteImage(image: { imageId: string; containerId: string }, writer: Writer): Promise<boolean>
-  /** Makes a collection, or a container when one is named, private or public again. */
+  /**
+   * Makes a collection, or a container when one is named, private or public again; false when there
+   * is none. `denied` when the right to manage it has gone.
+   */
   setPrivate(
     path: { entity: string; collection: string; container: string | null },
     value: boolean,
-    now: Date,
+    by: Actor,
   ): Promise<boolean>
+  /**
+   * Freezes a container, or a tag of it (of all archs when `arch` is null), or thaws it. False when
+   * there is no such tag; `denied` when the right to manage it has gone.
+   */
+  setFrozen(change: {
+    containerId: string
+    tag: string | null
+    arch: string | null
+    frozen: boolean
+    by: Actor
+  }): Promise<boolean>
+  /** Removes a container and all in it; false when absent, `denied` when something in it is frozen. */
+  deleteContainer(containerId: string, by: Actor): Promise<boolean>
+  /** Removes a collection, its grants and all in it; likewise. */
+  deleteCollection(collectionId: string, by: Actor): Promise<boolean>
 
-  countDownloads(counts: { containerId: string; count: number }[]): Promise<void>
+  /** Adds downloads to their containers, and to the week that began at `week`. */
+  countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
    * occur. `arch` empty means any. `cut` says that more than 10,000 images matched (R56).
@@ -441,12 +475,14 @@ export type UploadsBook = {
   /**
    * Commits the intent and reserves the declared size in one guard (R21, R50): at most
    * `limits.perUser` open uploads (`rate_limited` beyond), and the sum of all open uploads within
-   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell).
+   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell). What the entity has,
+   * what is on its way to it and this must fit its quota, or else `defaultQuota` (`quota_exceeded`
+   * beyond; null or absent is no limit): equal content counts once, and what it has costs nothing.
    */
   open(
     upload: Upload,
     writer: Writer,
-    limits: { perUser: number; free: number | null },
+    limits: { perUser: number; free: number | null; defaultQuota?: number | null },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
   find(id: string, viewer: Viewer, now: Date): Promise<Seen<Upload | null>>
@@ -598,12 +634,161 @@ export type KeysBook = {
   ): Promise<boolean>
 }
 
+/** Who looks for teams: whoever can write the data folder sees all. */
+export type TeamViewer = (NonNullable<Viewer> & Pick<Claims, 'operator'>) | null
+
 /**
- * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images, and
- * `public:` with the id of an image that was public and is now private.
+ * Teams and their members. Every change fails with `denied` when the right to make it has gone:
+ * owners of the team, staff and administrators have it. A robot never owns a team, and a team that is
+ * not deleted keeps an owner (`conflict`).
+ */
+export type TeamsBook = {
+  /** Teams that the viewer sees, by name, at most 1,000. */
+  list(viewer: TeamViewer, now: Date): Promise<Seen<Team[]>>
+  /** The team of that name, whoever asks, and its members. */
+  find(
+    name: string,
+    viewer: TeamViewer,
+    now: Date,
+  ): Promise<Seen<{ team: Team; members: TeamMember[] } | null>>
+  /**
+   * Makes a team with its first owner. `conflict` when the name is taken, `not_found` without such a
+   * person. `anybody`: users may make teams, and own them.
+   */
+  create(draft: {
+    id: string
+    name: string
+    description: string
+    open: boolean
+    owner: string
+    anybody: boolean
+    by: Actor
+  }): Promise<void>
+  /** Null leaves a value as it is. */
+  change(team: {
+    teamId: string
+    description: string | null
+    open: boolean | null
+    by: Actor
+  }): Promise<void>
+  /** Removes a team with its members, invitations and grants. */
+  delete(teamId: string, by: Actor): Promise<void>
+  /** Adds a member, or changes what one is. `not_found` without such a user. */
+  setMember(change: { teamId: string; user: string; owner: boolean; by: Actor }): Promise<void>
+  /** Removes a member; members remove themselves. False when it was none. */
+  removeMember(change: { teamId: string; user: string; by: Actor }): Promise<boolean>
+  /** The acting person becomes a member, or stays one; `denied` unless the team is open. */
+  join(teamId: string, by: Writer): Promise<void>
+  /** `hash` is the SHA-256 of the secret. */
+  invite(invitation: {
+    id: string
+    teamId: string
+    hash: string
+    expiresAt: Date
+    by: Actor
+  }): Promise<void>
+  /** Those that still work, oldest first, at most 1,000. */
+  invitations(teamId: string, now: Date): Promise<Invitation[]>
+  /** False when there is none that could be accepted. */
+  revokeInvitation(change: { id: string; teamId: string; by: Actor }): Promise<boolean>
+  /**
+   * Makes the acting person a member, once, and returns the team's name: null for every secret that
+   * does not work (any more); `conflict` for members, and the invitation stays as it is.
+   */
+  accept(hash: string, by: Writer): Promise<string | null>
+}
+
+/** Grants: what users and teams may do in collections. */
+export type GrantsBook = {
+  /** By name, teams last; at most 1,000. */
+  list(collectionId: string): Promise<Grant[]>
+  /**
+   * Sets what a user or a team may do; 0 takes the grant back. Tickets of who may read nothing there
+   * any more end (R25). `not_found` without such a user, team or collection; `denied` when the right
+   * to manage it has gone.
+   */
+  set(grant: {
+    id: string
+    collectionId: string
+    to: { user: string } | { teamId: string }
+    level: Level
+    by: Actor
+  }): Promise<void>
+}
+
+/**
+ * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images,
+ * `public:` with the id of an image that was public and is now private, and the ids of a user and of
+ * a collection, with a colon between, whose private images they may read no more.
  */
 export type EndedBook = {
   since(after: Date): Promise<string[]>
+  prune(before: Date): Promise<void>
+}
+
+/** How much entities take, and may take. */
+export type QuotasBook = {
+  /** Of all entities, of one, or of those of an owner: by name after `after`, at most `limit`. */
+  usages(
+    of: 'all' | { entityId: string } | { ownerId: string },
+    after: string,
+    limit: number,
+  ): Promise<Usage[]>
+  /** Null is the registry's default, 0 no limit. `denied` unless the writer is administrator. */
+  setQuota(change: { entityId: string; quota: number | null; by: Actor }): Promise<void>
+}
+
+/** Stars, and pulls by week. */
+export type PopularityBook = {
+  /** Pulls of a container in weeks that began at `since` or later, in order; weeks without are left out. */
+  weeks(containerId: string, since: Date): Promise<{ week: Date; count: number }[]>
+  forgetWeeks(before: Date): Promise<void>
+  /** Gives or takes back a star of the writer's; repeating is success. `denied` when they cannot see it. */
+  setStar(change: { containerId: string; given: boolean; by: Writer }): Promise<void>
+  /** What the viewer has given a star, as far as they still see it, at most 1,000. */
+  starred(
+    viewer: NonNullable<Viewer>,
+    now: Date,
+  ): Promise<
+    Seen<
+      { entity: string; collection: string; container: string; stars: number; starredAt: Date }[]
+    >
+  >
+}
+
+/** Share links (R61). The secret is known by its SHA-256 only. */
+export type SharesBook = {
+  /**
+   * `count` null is any number of downloads. `denied` when the writer may not push there, or with a
+   * bound token; `conflict` when `createdBy` has too many.
+   */
+  create(draft: {
+    id: string
+    imageId: string
+    hash: string
+    note: string
+    createdBy: string
+    expiresAt: Date
+    count: number | null
+    by: Actor
+  }): Promise<void>
+  find(id: string, viewer: Viewer, now: Date): Promise<Seen<Share | null>>
+  /** Of a container, of a creator, or of both; newest first, at most 1,000. */
+  list(
+    of: { containerId?: string; creatorId?: string },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Share[]>
+  /** Ends a link and its tickets (R25); `denied` unless the writer made it or owns its collection. */
+  revoke(id: string, by: Actor): Promise<void>
+  /**
+   * Spends one download of a link that is good: not over, not revoked, not used up, of an image that
+   * is there and that its creator may still read. Null for all others.
+   */
+  take(hash: string, now: Date): Promise<SharedImage | null>
+  /** The same, and spends nothing. */
+  look(hash: string, now: Date): Promise<SharedImage | null>
+  /** Forgets links that were over or revoked before `before`. */
   prune(before: Date): Promise<void>
 }
 
@@ -740,8 +925,13 @@ export type Database = {
   signatures: SignaturesBook
   users: UsersBook
   tokens: TokensBook
+  teams: TeamsBook
+  grants: GrantsBook
   keys: KeysBook
   ended: EndedBook
+  quotas: QuotasBook
+  popularity: PopularityBook
+  shares: SharesBook
   counters: CountersBook
   settings: SettingsBook
   exports: ExportsBook

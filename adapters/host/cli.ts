@@ -10,6 +10,8 @@ import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
 import { addImportsCommands } from './commands/imports.ts'
+import { addQuotaCommands } from './commands/quotas.ts'
+import { addShareCommands } from './commands/shares.ts'
 import {
   connect,
   readSecretFile,
@@ -17,6 +19,8 @@ import {
   type ConnectOptions,
   type ConnectServices,
 } from './connect.ts'
+import { addSharingCommands } from './commands/sharing.ts'
+import { addTeamCommands } from './commands/teams.ts'
 import type { importFrom, OpenMoving } from './moving.ts'
 import type { KeyAdmin, ListedKey } from './keys.ts'
 import { claimAdmin } from './remote-admin.ts'
@@ -28,6 +32,7 @@ import {
   SCOPE_HELP,
   scopesArgument,
   serverUrl,
+  size,
   table,
   withAdmin,
   withData,
@@ -52,8 +57,6 @@ export type Admin = {
   }): Promise<{ id: string; jwt: string; expiresAt: Date }>
   listTokens(user: string): Promise<Token[]>
   revokeToken(id: string): Promise<void>
-  /** `ref` is entity/collection[/container]. */
-  setPrivate(ref: string, value: boolean): Promise<void>
   /** `ref` is entity/collection. */
   policy(ref: string): Promise<Policy>
   /** Returns the policy as it is stored. */
@@ -222,23 +225,8 @@ function commands(services: Services, end: (code: number) => void): Command {
       }),
     )
 
-  for (const value of [true, false]) {
-    const word = value ? 'private' : 'public'
-    withTarget(program.command(word), services)
-      .description(
-        value
-          ? 'hide a collection or container from everybody but its owner and admins'
-          : 'let everybody see a collection or container again',
-      )
-      .argument('<ref>', 'entity/collection or entity/collection/container')
-      .action(
-        withAdmin(services, async (admin, _options, ref = '') => {
-          const path = ref.replace(/^library:\/\/\/?/, '')
-          await admin.setPrivate(path, value)
-          services.say(`${path} is ${word} now.`)
-        }),
-      )
-  }
+  addTeamCommands(program, services)
+  addSharingCommands(program, services)
 
   withTarget(program.command('policy'), services)
     .description('show or set what signatures a collection asks for')
@@ -341,6 +329,9 @@ function commands(services: Services, end: (code: number) => void): Command {
         },
       ),
     )
+
+  addQuotaCommands(program, services)
+  addShareCommands(program, services)
 
   program
     .command('claim')
@@ -474,13 +465,6 @@ function importWords(report: ImportReport | null, unusedSecrets: boolean): strin
   }
   if (unusedSecrets) lines.push('The secrets in the file were not used.')
   return lines
-}
-
-function size(bytes: number): string {
-  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
-  let at = 0
-  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
-  return `${Math.round(bytes)} ${units[at]}`
 }
 
 function keyState({ revoked, expiresAt, removedAt }: ListedKey, now: Date): string {

@@ -98,6 +98,14 @@ export function scopesArgument(text: string): Scope[] {
   )
 }
 
+/** A number of bytes for people. */
+export function size(bytes: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
+  let at = 0
+  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
+  return `${Math.round(bytes)} ${units[at]}`
+}
+
 export function json(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }

@@ -94,6 +94,32 @@ export type Identity =
 
 export const ANONYMOUS: Identity = { kind: 'anonymous' }
 
+/** People and robots who are granted things together. */
+export type Team = {
+  id: string
+  name: string
+  description: string
+  /** Everybody with an account may see and join it. */
+  open: boolean
+  createdAt: Date
+  /** What who asks is in it; null for nothing. */
+  role: TeamRole | null
+}
+export type TeamRole = 'owner' | 'member'
+export type TeamMember = { user: string; role: TeamRole; joinedAt: Date }
+
+/** A link into a team that works once; its secret is stored as a hash only. */
+export type Invitation = {
+  id: string
+  /** Name of who made it; null is the command line. */
+  createdBy: string | null
+  createdAt: Date
+  expiresAt: Date
+}
+
+/** Who may do what in a collection, apart from its owner: one of both names is null. */
+export type Grant = { user: string | null; team: string | null; level: Level; createdAt: Date }
+
 export type Entity = {
   id: string
   name: string
@@ -107,6 +133,19 @@ export type Entity = {
   quota: number | null
   /** Bytes that they take, equal ones counted once. */
   used: number
+}
+
+/** How much of its quota an entity has used, and with what; sizes in bytes. */
+export type Usage = {
+  entity: string
+  used: number
+  /** On its way in running uploads. */
+  reserved: number
+  /** Its own; null is the registry's default, 0 no limit. */
+  quota: number | null
+  collections: number
+  containers: number
+  images: number
 }
 
 export type Collection = {
@@ -254,6 +293,7 @@ export type Image = {
   collectionPrivate: boolean
   containerDescription: string
   containerDownloads: number
+  containerStars: number
   createdBy: string
   createdAt: Date
   updatedAt: Date
@@ -266,6 +306,45 @@ export type Image = {
   /** Of its collection. */
   policy: Policy['mode']
   tags: string[]
+}
+
+/** A link that hands out one image to whoever has it (R61); its secret is kept nowhere. */
+export type Share = {
+  id: string
+  note: string
+  creatorId: string
+  creatorName: string
+  createdAt: Date
+  expiresAt: Date
+  /** Downloads that are left; null is any number. */
+  left: number | null
+  /** Downloads so far. */
+  used: number
+  revokedAt: Date | null
+  /** Of the image. */
+  digest: string
+  containerId: string
+  containerName: string
+  containerPrivate: boolean
+  collectionId: string
+  collectionName: string
+  collectionPrivate: boolean
+  entityName: string
+  /** Of who asks, in its collection. */
+  level: Level
+}
+
+/** The image of a link that is good; `size` in bytes. */
+export type SharedImage = {
+  /** Of the link. */
+  id: string
+  creatorId: string
+  imageId: string
+  digest: string
+  containerId: string
+  containerName: string
+  key: string
+  size: number
 }
 
 /** What a public key says, of packets that its own key has signed; parsed by openpgp.ts alone. */

@@ -16,6 +16,9 @@ const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
 const MOST_ORPHANS = 100
 /** Ended ids count for longer than any ticket lives: uploads run six days (R23), parts an hour more. */
 export const ENDED_MS = 7 * 24 * HOUR_MS
+/** Weeks of pulls are kept for a year, links that are over for a month. */
+const WEEKS_MS = 366 * 24 * HOUR_MS
+const SHARES_MS = 30 * 24 * HOUR_MS
 /** Windows of limits are a week long at most. */
 const COUNTED_MS = 8 * 24 * HOUR_MS
 /** Closed uploads answer "done" again for this long (R20). */
@@ -173,6 +176,8 @@ export function createSweep(deps: {
     }
     report.orphans = await deleteOrphans(now)
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
+    await database.popularity.forgetWeeks(new Date(now.getTime() - WEEKS_MS))
+    await database.shares.prune(new Date(now.getTime() - SHARES_MS))
     await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
     return report
   }

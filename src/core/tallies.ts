@@ -57,7 +57,8 @@ export function createTallies({
     calls = new Map()
     const now = clock.now()
     flushedAt = now.getTime()
-    await database.catalog.countDownloads(counts)
+    // pulls of the last seconds of a week count as the next one's
+    await database.catalog.countDownloads(counts, windowOf(now, WEEK_MS).begin)
     await database.tokens.touch(tokens, now)
     // others may count, too: isolates of a Worker
     for (const { name, period, count } of await database.counters.add(called)) {

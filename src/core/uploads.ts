@@ -43,6 +43,8 @@ type Deps = {
   minFree: number
   /** Bytes of the largest image that may be pushed; null is no limit. */
   maxImage?: number | null
+  /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
+  defaultQuota?: number | null
   /** False where CPU is too short to look at signatures: their verdict is `pending` (R52). */
   checkSignatures?: boolean
   log?: Log
@@ -156,6 +158,7 @@ export async function inspectBlob(
 
 export function createUploads(deps: Deps) {
   const { database, blobs, clock, ids, minFree, maxImage = null, checkSignatures = true } = deps
+  const { defaultQuota = null } = deps
   const { catalog, uploads } = database
   const { authorise } = deps.access
   const verdicts = createVerdicts(deps)
@@ -234,6 +237,7 @@ export function createUploads(deps: Deps) {
     await uploads.open(upload, writer, {
       perUser: MAX_OPEN,
       free: space === null ? null : Math.floor(space.free - keep),
+      defaultQuota,
     })
     remember(activity, upload.id, { bodies: 0, at: writer.now.getTime() })
     return upload
@@ -427,6 +431,7 @@ export function createUploads(deps: Deps) {
               imageId: image.id,
               digest,
               size,
+              defaultQuota,
               facts,
               judged,
               writer: writerOf(identity, clock),
@@ -434,7 +439,11 @@ export function createUploads(deps: Deps) {
             }),
           facts.signatures,
         )
-      await attach()
+      // what has no room any more was never attached, and may go at once (R7, R50)
+      await attach().catch((error: unknown) => {
+        if (isRegistryError(error, 'quota_exceeded')) return refused(error)
+        throw error
+      })
       // R60: equal bytes stored before are used, unless they have gone; then these take their place
       const { value: attached } = await catalog.imageById(image.id, null, clock.now())
       const used = attached?.blob?.key ?? blobKey

@@ -206,6 +206,16 @@ export const described: Described = {
       params: params.container,
       answer: container,
     },
+    'DELETE /v1/collections/*': {
+      summary: 'Deletes a collection with everything in it',
+      more: 'Refused while it holds anything frozen.',
+      params: params.collection,
+    },
+    'DELETE /v1/containers/*': {
+      summary: 'Deletes a container with everything in it',
+      more: 'Refused while it, or a tag in it, is frozen.',
+      params: params.container,
+    },
     'POST /v1/images': {
       summary: 'Makes the record of an image, or shows the one of that hash',
       more: 'With `uploaded`, its bytes are known and need not be sent.',

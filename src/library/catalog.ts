@@ -58,6 +58,12 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
       return data(c, collectionJson(await catalog.createCollection(body, claims(c))))
     },
 
+    async deleteCollection(c: Ctx) {
+      const [entity = '', name = ''] = parsePath(pathAfter(c, '/v1/collections/'), 2)
+      await catalog.deleteCollection(entity, name, claims(c))
+      return data(c, {})
+    },
+
     async container(c: Ctx) {
       const [entity = '', collection = '', container = ''] = parsePath(
         pathAfter(c, '/v1/containers/'),
@@ -65,6 +71,15 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
       )
       const found = await catalog.container({ entity, collection, container }, claims(c))
       return data(c, containerJson(found.container, found.below, found.tags))
+    },
+
+    async deleteContainer(c: Ctx) {
+      const [entity = '', collection = '', container = ''] = parsePath(
+        pathAfter(c, '/v1/containers/'),
+        3,
+      )
+      await catalog.deleteContainer({ entity, collection, container }, claims(c))
+      return data(c, {})
     },
 
     async createContainer(c: Ctx) {

@@ -1,14 +1,40 @@
 /** What the management API says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
-import type { KeyFacts, ImportReport, Policy, Token, User } from '../core/model.ts'
-import { POLICY_MODES, ROLES, SCOPES, type MovedKind } from '../core/model.ts'
-import { BYTES, count, digest, id, record, said, time, type Described } from '../http/about.ts'
+import type {
+  Grant,
+  ImportReport,
+  Invitation,
+  KeyFacts,
+  Policy,
+  TeamMember,
+  Token,
+  User,
+} from '../core/model.ts'
+import { LEVELS, POLICY_MODES, ROLES, SCOPES, type MovedKind } from '../core/model.ts'
 import {
+  BYTES,
+  count,
+  digest,
+  id,
+  record,
+  said,
+  time,
+  words,
+  type Described,
+} from '../http/about.ts'
+import {
+  acceptance,
+  changedTeam,
   claim,
   exportHead,
+  freeze,
+  grant,
   importedParts,
   importedRows,
   importEnd,
+  member,
+  newInvitation,
+  newTeam,
   newToken,
   newUser,
   policy,
@@ -58,6 +84,34 @@ const policyAnswer = z.object({
   policy: z.enum(POLICY_MODES),
   fingerprints: z.array(text) satisfies z.ZodMiniType<Policy['fingerprints']>,
 })
+
+const team = z.object({
+  name: text,
+  description: text,
+  open: said(z.boolean(), 'Everybody with an account may see and join it.'),
+  role: said(z.nullable(z.enum(['owner', 'member'])), 'Of who asks.'),
+  createdAt: time,
+})
+words.add(team, { id: 'Team' })
+const teamMember = record<TeamMember>('TeamMember')(
+  z.object({ user: text, role: z.enum(['owner', 'member']), joinedAt: time }),
+)
+const invitation = record<Invitation>('Invitation')(
+  z.object({ id, createdBy: z.nullable(text), createdAt: time, expiresAt: time }),
+)
+const granted = record<Omit<Grant, 'level'> & { level: (typeof LEVELS)[number] }>('Grant')(
+  z.object({
+    user: z.nullable(text),
+    team: z.nullable(text),
+    level: z.enum(LEVELS),
+    createdAt: time,
+  }),
+)
+const teamParams = {
+  name: 'Name of the team.',
+  user: 'Name of the user.',
+  id: 'Id of the invitation.',
+}
 
 type KeyRecord = Omit<KeyFacts, 'armor'> & {
   claimed: boolean
@@ -169,6 +223,99 @@ export const described: Described = {
       body: privacy,
       answer: privacy,
       errors: ['not_found'],
+    },
+    'GET /v1/grants': {
+      summary: 'Lists who may do what in a collection',
+      more: 'Apart from the owner of its entity; for its owners, staff and administrators.',
+      query: z.object({ ref: said(text, 'entity/collection') }),
+      answer: z.array(granted),
+      errors: ['not_found'],
+    },
+    'PUT /v1/grants': {
+      summary: 'Sets what a user or a team may do in a collection',
+      more: 'It counts from the next request on; `none` takes everything back, and ends links to private images.',
+      body: grant,
+      answer: grant,
+      errors: ['not_found'],
+    },
+    'PUT /v1/frozen': {
+      summary: 'Freezes or thaws a container, or a tag',
+      more: 'What is frozen cannot be moved or deleted: a push that would is 403. New tags and images are taken.',
+      body: freeze,
+      answer: freeze,
+      errors: ['not_found'],
+    },
+
+    'GET /v1/teams': { summary: 'Lists the teams that the caller sees', answer: z.array(team) },
+    'POST /v1/teams': {
+      summary: 'Makes a team',
+      more: 'The caller owns it; staff and administrators may name somebody else.',
+      body: newTeam,
+      answer: z.object({ name: text, description: text, open: z.boolean() }),
+      errors: ['not_found', 'conflict'],
+    },
+    'GET /v1/teams/:name': {
+      summary: 'Shows a team',
+      more: '`members` is null for who sees an open team from outside.',
+      params: teamParams,
+      answer: z.object({ ...team.shape, members: z.nullable(z.array(teamMember)) }),
+    },
+    'PATCH /v1/teams/:name': {
+      summary: 'Changes what a team says of itself, or whether it is open',
+      params: teamParams,
+      body: changedTeam,
+      answer: z.object({ name: text }),
+    },
+    'DELETE /v1/teams/:name': {
+      summary: 'Deletes a team, its invitations, and what was granted to it',
+      params: teamParams,
+      answer: z.object({ name: text }),
+    },
+    'PUT /v1/teams/:name/members/:user': {
+      summary: 'Adds a member, or makes one an owner or an owner a member',
+      params: teamParams,
+      body: member,
+      answer: z.object({ user: text, role: z.enum(['owner', 'member']) }),
+      errors: ['conflict'],
+    },
+    'DELETE /v1/teams/:name/members/:user': {
+      summary: 'Takes a member out; everybody may leave',
+      params: teamParams,
+      answer: z.object({ user: text }),
+      errors: ['conflict'],
+    },
+    'POST /v1/teams/:name/join': {
+      summary: 'Joins an open team',
+      params: teamParams,
+      answer: z.object({ team: text }),
+      errors: ['denied'],
+    },
+    'GET /v1/teams/:name/invitations': {
+      summary: 'Lists the invitations that still work',
+      params: teamParams,
+      answer: z.array(invitation),
+    },
+    'POST /v1/teams/:name/invitations': {
+      summary: 'Makes an invitation, which works once',
+      params: teamParams,
+      body: newInvitation,
+      answer: z.object({
+        id,
+        secret: said(text, 'Shown this once; only its hash is stored.'),
+        expiresAt: time,
+      }),
+    },
+    'DELETE /v1/teams/:name/invitations/:id': {
+      summary: 'Withdraws an invitation',
+      params: teamParams,
+      answer: z.object({ id }),
+    },
+    'POST /v1/invitations': {
+      summary: 'Accepts an invitation',
+      more: 'One that was used or withdrawn, has expired or never was is 404.',
+      body: acceptance,
+      answer: z.object({ team: text }),
+      errors: ['denied', 'not_found', 'conflict'],
     },
     'GET /v1/policy': {
       summary: 'Shows what a collection asks of signatures',

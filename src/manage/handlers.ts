@@ -11,7 +11,7 @@ import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Actor } from '../ports.ts'
-import { claim, newToken, newUser, policy, privacy } from './requests.ts'
+import { claim, newToken, newUser, policy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
@@ -84,13 +84,6 @@ export function manageHandlers(deps: ManageDeps) {
       const id = c.req.param('id') ?? ''
       await admin.revokeToken(id)
       return data(c, { id })
-    },
-
-    async setPrivate(c: Ctx): Promise<Response> {
-      const change = await readJson(c, transfer, privacy)
-      await administrator(c)
-      await admin.setPrivate(change.ref, change.private)
-      return data(c, change)
     },
 
     async showPolicy(c: Ctx): Promise<Response> {

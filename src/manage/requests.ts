@@ -1,6 +1,6 @@
 /** Shapes of the request bodies. Unknown fields are refused: a misspelt limit must not be none. */
 import * as z from 'zod/mini'
-import { POLICY_MODES, SCOPES } from '../core/model.ts'
+import { LEVELS, POLICY_MODES, SCOPES } from '../core/model.ts'
 
 const YEAR_S = 365 * 86_400
 const seconds = (years: number) => {
@@ -36,6 +36,34 @@ export const policy = z.strictObject({
   fingerprints: z.optional(z.array(z.string().check(z.maxLength(200))).check(z.maxLength(1000))),
 })
 export const signedChallenge = z.strictObject({ signed: z.string() })
+const prose = z.string().check(z.maxLength(4096, 'at most 4096 characters'))
+export const newTeam = z.strictObject({
+  name: word,
+  description: z.optional(prose),
+  open: z.optional(z.boolean()),
+  owner: z.optional(word),
+})
+export const changedTeam = z.strictObject({
+  description: z.optional(prose),
+  open: z.optional(z.boolean()),
+})
+export const member = z.strictObject({ owner: z.optional(z.boolean()) })
+export const newInvitation = z.strictObject({ expiresIn: z.optional(seconds(1)) })
+export const acceptance = z.strictObject({ secret: z.string().check(z.maxLength(200)) })
+const ref = z.string().check(z.maxLength(1024))
+export const grant = z
+  .strictObject({ ref, user: z.optional(word), team: z.optional(word), level: z.enum(LEVELS) })
+  .check(
+    z.refine(
+      ({ user, team }) => (user === undefined) !== (team === undefined),
+      'give user or team, not both',
+    ),
+  )
+export const freeze = z.strictObject({
+  ref,
+  arch: z.optional(z.string().check(z.regex(/^[a-z0-9_]{1,32}$/, 'must be such as amd64'))),
+  frozen: z.boolean(),
+})
 export const claim = z.strictObject({
   secret: z.string().check(z.maxLength(4096)),
   expiresIn: z.optional(seconds(1)),

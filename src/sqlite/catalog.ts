@@ -4,6 +4,7 @@ import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
+  audited,
   dropGuard,
   inCollection,
   inContainer,
@@ -28,8 +29,11 @@ import {
   writerManages,
   writerStands,
   writerValues,
+  type Place,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
+import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
+import { sqlitePlaces } from './places.ts'
 import {
   collectionColumns,
   containerColumns,
@@ -57,6 +61,12 @@ const unmet = () =>
   new RegistryError('denied', 'The signature policy of this collection is not met.', {
     subject: 'policy',
   })
+const frozen = (name: string) => () =>
+  new RegistryError(
+    'denied',
+    `${name} is frozen here: it stays what it is until its owner thaws it.`,
+    { subject: 'tag' },
+  )
 const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
   new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
 
@@ -70,6 +80,7 @@ const asViewer = ({ userId, tokenId }: Writer) => ({
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
   const standing = standingQuery(db)
+  const beyondQuota = overQuota(handle)
 
   const collectionsJoined = () =>
     db
@@ -316,6 +327,10 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     note: sql`select seq from images where id = (select note from guard)`,
   }
 
+  /** The tag as it is, of the arch that a tag call means (`setTag` below stores that one). */
+  const renamedTag = sql`select image_id, frozen from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64')`
+  const containerThawed = sql`not exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)`
+
   const w = {
     verdict: storeVerdict(db),
     dropGuard: dropGuard(db),
@@ -426,6 +441,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
         policyMet: policyMet(p('imageId').getSQL()),
+        withinQuota: withinQuotaNow,
       }),
     ),
     attachGuardBlob: prepare(() =>
@@ -434,6 +450,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`,
         policyMet: policyMet(p('imageId').getSQL()),
+        withinQuota,
       }),
     ),
     newBlob: prepare(() =>
@@ -528,7 +545,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
         policyMet: policyMet(p('imageId').getSQL()),
-        note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
+        thawed: sql`not exists (select 1 from (${renamedTag}) ft where ft.image_id <> ${p('imageId')} and (ft.frozen = 1 or exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)))`,
+        note: sql`(select image_id from (${renamedTag}))`,
       }),
     ),
     learnArch: prepare(() =>
@@ -551,12 +569,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`not exists (select 1 from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')} and (frozen = 1 or not ${containerThawed}))`,
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
     deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`${containerThawed} and not exists (select 1 from tags where image_id = ${p('imageId')} and frozen = 1)`,
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
@@ -605,6 +625,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .from(sql`json_each(${p('counts')}) x`)
         .where(sql`containers.id = x.key`),
     ),
+    countWeek: prepare(() =>
+      db
+        .insert(t.counters)
+        .select(
+          sql`select 'pulls:' || x.key as name, ${p('week')} as period, x.value as count from json_each(${p('counts')}) x where exists (select 1 from containers where id = x.key)`,
+        )
+        .onConflictDoUpdate({
+          target: [t.counters.name, t.counters.period],
+          set: { count: sql`${t.counters.count} + excluded.count` },
+        }),
+    ),
   }
 
   const privately = (level: 'collection' | 'container') => {
@@ -617,7 +648,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         ? sql`select i.seq from images i join containers n on n.id = i.container_id where n.collection_id in (${chosen})`
         : sql`select i.seq from images i where i.container_id in (${chosen})`
     const table = level === 'collection' ? t.collections : t.containers
+    const collectionId = sql`(select c.id from collections c join entities e on e.id = c.entity_id where e.name = ${p('entity')} and c.name = ${p('collection')})`
+    const place: Place =
+      level === 'collection'
+        ? { collection: collectionId, container: null }
+        : { collection: collectionId, container: sql`(${chosen})` }
     return {
+      guard: prepare(() => db.insert(t.guard).values({ mayWrite: mayWrite(place, 3) })),
+      audited: audited(db, {
+        action: 'privacy.set',
+        object: sql`${sql.raw(`'${level} '`)} || (${chosen})`,
+        name: sql`${p('entity')} || '/' || ${p('collection')} || coalesce('/' || ${p('container')}, '')`,
+        detail: sql`case ${p('private')} when 1 then 'private' else 'public' end`,
+        when: sql`exists (${chosen})`,
+      }),
       find: prepare(() =>
         db
           .select({ id: table.id })
@@ -908,12 +952,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return rows[0] ?? null
     },
 
-    async attach({ imageId, digest, size, facts, judged, writer, source }) {
+    async attach({ imageId, digest, size, defaultQuota, facts, judged, writer, source }) {
       const values: Record<string, unknown> = {
         ...writerValues(writer),
         imageId,
         digest,
         size,
+        defaultQuota: defaultQuota ?? null,
         ...(facts === null
           ? {}
           : {
@@ -944,6 +989,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       const reasons = {
         may_write: lostRight,
         policy_met: unmet,
+        within_quota: () => beyondQuota(values),
         found: () =>
           new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
             subject: 'image',
@@ -1019,6 +1065,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         {
           may_write: lostRight,
           policy_met: unmet,
+          thawed: () =>
+            new RegistryError(
+              'denied',
+              `The tag ${tag} is frozen here and names another image: push with another tag, or ask its owner to thaw it.`,
+              { subject: 'tag' },
+            ),
           found: gone('image'),
           arch_agrees: () =>
             new RegistryError(
@@ -1044,7 +1096,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen(`The tag ${tag}`) },
       )
       return (note[0]?.note ?? null) !== null
     },
@@ -1062,30 +1114,39 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen('This image') },
       )
       return (note[0]?.note ?? null) !== null
     },
 
-    async setPrivate(path, value, now) {
+    async setPrivate(path, value, by) {
       const set = path.container === null ? visibility.collection : visibility.container
-      const values = { ...path, private: value ? 1 : 0, now: now.getTime() }
-      const [found] = await handle.write(
-        set.find(values),
-        set.set(values),
-        set.end(values),
-        set.revive(values),
-        set.unindex(values),
-        set.index(values),
+      const values = { ...writerValues(by), ...path, private: value ? 1 : 0 }
+      const [, found] = await guarded(
+        handle.write(
+          set.guard(values),
+          set.find(values),
+          set.audited(values),
+          set.set(values),
+          set.end(values),
+          set.revive(values),
+          set.unindex(values),
+          set.index(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight },
       )
       return found.length > 0
     },
 
-    async countDownloads(counts) {
+    ...sqlitePlaces(handle),
+
+    async countDownloads(counts, week) {
       const sums: Record<string, number> = {}
       for (const { containerId, count } of counts)
         sums[containerId] = (sums[containerId] ?? 0) + count
-      if (counts.length > 0) await handle.write(w.countDownloads({ counts: JSON.stringify(sums) }))
+      const values = { counts: JSON.stringify(sums), week: week.getTime() }
+      if (counts.length > 0) await handle.write(w.countDownloads(values), w.countWeek(values))
     },
 
     async search({ terms, arch, signed, limit }, viewer, now) {

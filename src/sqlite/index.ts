@@ -7,6 +7,10 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqlitePopularity } from './popularity.ts'
+import { sqliteQuotas } from './quotas.ts'
+import { sqliteShares } from './shares.ts'
+import { sqliteGrants, sqliteTeams } from './teams.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -29,8 +33,13 @@ export function sqliteDatabase(handle: Handle): Database {
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
+    teams: sqliteTeams(handle),
+    grants: sqliteGrants(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
+    quotas: sqliteQuotas(handle),
+    popularity: sqlitePopularity(handle),
+    shares: sqliteShares(handle),
     counters: sqliteCounters(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),

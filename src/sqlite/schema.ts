@@ -341,6 +341,7 @@ export const guard = sqliteTable('guard', {
   note: text('note'),
   policyMet: integer('policy_met').notNull().default(1),
   thawed: integer('thawed').notNull().default(1),
+  keepsOwner: integer('keeps_owner').notNull().default(1),
   withinQuota: integer('within_quota').notNull().default(1),
   withinLimit: integer('within_limit').notNull().default(1),
 })
@@ -381,9 +382,8 @@ export const invitations = sqliteTable(
       .references(() => teams.id, { onDelete: 'cascade' }),
     /** SHA-256 of its secret. */
     hash: text('hash').notNull().unique(),
-    createdBy: text('created_by')
-      .notNull()
-      .references(() => users.id, { onDelete: 'cascade' }),
+    /** Null is the command line. */
+    createdBy: text('created_by').references(() => users.id, { onDelete: 'cascade' }),
     createdAt: time('created_at').notNull(),
     expiresAt: time('expires_at').notNull(),
     acceptedBy: text('accepted_by').references(() => users.id, { onDelete: 'set null' }),

@@ -9,6 +9,7 @@ import {
   SCOPES,
   type Container,
   type Image,
+  type Level,
   type Role,
   type Scope,
   type SifFacts,
@@ -22,6 +23,9 @@ import { describeCounters } from './counters.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
+import { describeQuotas } from './quotas.ts'
+import { describeShares } from './shares.ts'
+import { describeTeams } from './teams.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -52,6 +56,9 @@ export type DatabaseBackend = {
 export const at = (minutes = 0) => new Date(Date.UTC(2030, 0, 1) + minutes * 60_000)
 /** Later than everything that any test does. */
 const LATER = at(1_000_000)
+
+/** Whoever can write the data folder. */
+export const byOperator = (now: Date) => ({ operator: 'cli:test', now })
 
 let ids = 0
 export const newId = () => (ids += 1).toString(16).padStart(24, '0')
@@ -92,7 +99,11 @@ async function worldOf(made: MadeDatabase) {
   const touched = { images: new Set<string>(), uploads: new Set<string>(), keys: new Set<string>() }
 
   /** A token of a user, and who they are with it. */
-  async function token(user: User, scopes: readonly Scope[] = DEFAULT_SCOPES): Promise<Person> {
+  async function token(
+    user: User,
+    scopes: readonly Scope[] = DEFAULT_SCOPES,
+    binding: { collectionId?: string; containerId?: string } = {},
+  ): Promise<Person> {
     const tokenId = newId()
     await tokens.insert({
       id: tokenId,
@@ -101,13 +112,15 @@ async function worldOf(made: MadeDatabase) {
       scopes: [...scopes],
       createdAt: at(),
       expiresAt: at(60 * 24),
+      ...binding,
     })
     const admin = user.role === 'admin' && scopes.includes('admin')
+    const manages = admin || (user.role === 'staff' && scopes.includes('admin'))
     return {
       user,
       tokenId,
       viewer: { tokenId, userId: user.id, scopes },
-      writer: { tokenId, userId: user.id, admin, manages: admin, address: '192.0.2.7', now: at() },
+      writer: { tokenId, userId: user.id, admin, manages, address: '192.0.2.7', now: at() },
     }
   }
 
@@ -584,7 +597,7 @@ const CONDITIONS: {
     code: 'conflict',
     lose: async ({ database }, lab) => {
       const path = { entity: lab.donor.user.name, collection: 'tools', container: 'gift' }
-      expect(await database.catalog.setPrivate(path, true, at())).toBe(true)
+      expect(await database.catalog.setPrivate(path, true, byOperator(at()))).toBe(true)
       return () => database.catalog.attach(lab.dedupe)
     },
   },
@@ -1887,7 +1900,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await visible(alice.viewer)).toBe(true)
         expect(await visible(world.root.viewer)).toBe(true)
         const path = { entity: 'alice', collection: 'c', container: null }
-        expect(await catalog.setPrivate(path, false, at())).toBe(true)
+        expect(await catalog.setPrivate(path, false, byOperator(at()))).toBe(true)
         expect(await visible(null)).toBe(true)
       })
 
@@ -1937,13 +1950,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.setPrivate(
           { entity: 'bob', collection: 'tools', container: null },
           false,
-          at(),
+          byOperator(at()),
         )
         expect(await find(null)).toBeNull()
         await catalog.setPrivate(
           { entity: 'alice', collection: 'tools', container: null },
           true,
-          at(),
+          byOperator(at()),
         )
         expect(await find(null)).toBe(ofBob)
         expect(await find(alice.viewer)).toBeNull()
@@ -2053,7 +2066,11 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, open } = await library(world)
         const { id } = await world.push(alice, open.id, 'one', { description: 'needle' })
         const flip = (container: string | null, value: boolean) =>
-          catalog.setPrivate({ entity: 'alice', collection: 'bio', container }, value, at())
+          catalog.setPrivate(
+            { entity: 'alice', collection: 'bio', container },
+            value,
+            byOperator(at()),
+          )
         for (const level of ['Samtools', null]) {
           expect(await world.search(null, 'needle')).toEqual([id])
           expect(await flip(level, true)).toBe(true)
@@ -2155,7 +2172,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
               collection: place.collectionName,
               container: level === 'collection' ? null : place.name,
             }
-            await catalog.setPrivate(path, true, at())
+            await catalog.setPrivate(path, true, byOperator(at()))
             const cut = async (viewer: Viewer) => {
               const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
               return (await catalog.search(query, viewer, at())).value
@@ -2184,10 +2201,10 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       it('for any users, owners and privacy', { timeout: 120_000 }, async () => {
         await fc.assert(
-          fc.asyncProperty(worlds, async (drawn) => {
+          fc.asyncProperty(worlds, sharing, async (drawn, shared) => {
             const made = await backend.make()
             try {
-              await compareVisibility(await worldOf(made), drawn)
+              await compareVisibility(await worldOf(made), drawn, shared)
             } finally {
               await made.dispose()
             }
@@ -2196,31 +2213,102 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         )
       })
 
+      /** Who is granted what in which collection: people or teams, whose members are drawn too. */
+      const sharing = fc.record({
+        grants: fc.array(
+          fc.record({
+            place: fc.nat(8),
+            user: fc.nat(2),
+            team: fc.option(fc.nat(1)),
+            level: fc.constantFrom(0, 1, 2, 3) as fc.Arbitrary<Level>,
+          }),
+          { maxLength: 5 },
+        ),
+        members: fc.array(fc.record({ team: fc.nat(1), user: fc.nat(2), leaves: fc.boolean() }), {
+          maxLength: 4,
+        }),
+      })
+
+      type Shared = typeof sharing extends fc.Arbitrary<infer T> ? T : never
       type Drawn = typeof worlds extends fc.Arbitrary<infer T> ? T : never
 
-      async function compareVisibility(world: World, drawn: Drawn): Promise<void> {
+      async function share(world: World, shared: Shared, people: Person[], ids: string[]) {
+        const { teams, grants } = world.database
+        const by = byOperator(at())
+        const teamIds = [newId(), newId()]
+        for (const [n, id] of teamIds.entries())
+          await teams.create({
+            id,
+            name: `team${n}`,
+            description: '',
+            open: false,
+            owner: 'root',
+            anybody: true,
+            by,
+          })
+        const named = (index: number) => people[index % people.length]?.user.name ?? 'root'
+        for (const { team, user, leaves } of shared.members) {
+          const change = { teamId: teamIds[team] ?? '', user: named(user), by }
+          await teams.setMember({ ...change, owner: false })
+          if (leaves) await teams.removeMember(change)
+        }
+        if (ids.length === 0) return
+        for (const { place, user, team, level } of shared.grants)
+          await grants.set({
+            id: newId(),
+            collectionId: ids[place % ids.length] ?? '',
+            to: team === null ? { user: named(user) } : { teamId: teamIds[team] ?? '' },
+            level,
+            by,
+          })
+      }
+
+      async function compareVisibility(world: World, drawn: Drawn, shared: Shared): Promise<void> {
         const { catalog } = world.database
         const people: Person[] = []
-        for (const [u, { late, places }] of drawn.entries()) {
+        const places: { id: string; collectionId: string }[] = []
+        for (const [u, { late, places: drawnPlaces }] of drawn.entries()) {
           const name = `user${u}`
           const early = late ? world.root : await world.person(name)
-          for (const [c, { made, set }] of places.entries()) {
+          for (const [c, { made, set }] of drawnPlaces.entries()) {
             for (const n of [0, 1]) {
               const place = await world.container(early, `${name}/col${c}/con${n}`, {
                 collectionPrivate: made.collection,
                 private: n === 1 && made.container,
               })
+              places.push(place)
               await world.push(early, place.id, place.id, { description: 'needle', size: 1 })
             }
             if (set === null) continue
             const path = { entity: name, collection: `col${c}`, container: null }
-            await catalog.setPrivate(path, set.collection, at())
-            await catalog.setPrivate({ ...path, container: 'con1' }, set.container, at())
+            await catalog.setPrivate(path, set.collection, byOperator(at()))
+            await catalog.setPrivate(
+              { ...path, container: 'con1' },
+              set.container,
+              byOperator(at()),
+            )
           }
           people.push(late ? await world.person(name) : early)
         }
+        const helper = await world.person('helper', 'staff', [...SCOPES])
+        const collections = [...new Set(places.map(({ collectionId }) => collectionId))]
+        await share(world, shared, people, collections)
+        /** Of each person, one token for a collection and one for a container. */
+        const bound: Viewer[] = []
+        for (const { user } of people)
+          for (const [n, { id, collectionId }] of places.slice(0, 3).entries()) {
+            const containerId = n === 1 ? id : ''
+            const { viewer } = await world.token(user, DEFAULT_SCOPES, {
+              collectionId,
+              containerId,
+            })
+            bound.push(viewer)
+          }
         const viewers: Viewer[] = [
           null,
+          helper.viewer,
+          (await world.token(helper.user, DEFAULT_SCOPES)).viewer,
+          ...bound,
           world.root.viewer,
           (await world.token(world.root.user, DEFAULT_SCOPES)).viewer,
           (await world.person('stranger')).viewer,
@@ -2289,9 +2377,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.deleteImage(image, { ...alice.writer, now: at(1) })
         expect(await since(0)).toEqual([deleted.id])
         const path = { entity: 'alice', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(2))
+        await catalog.setPrivate(path, true, byOperator(at(2)))
         expect(await since(1)).toEqual([`public:${hidden.id}`])
-        await catalog.setPrivate({ ...path, container: null }, true, at(3))
+        await catalog.setPrivate({ ...path, container: null }, true, byOperator(at(3)))
         const both = [`public:${hidden.id}`, `public:${inCollection.id}`].toSorted()
         expect(await since(2)).toEqual(both)
         await tokens.revoke(alice.tokenId, at(4))
@@ -2308,15 +2396,15 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n', { private: true })
         await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, false, at())
+        await catalog.setPrivate(path, false, byOperator(at()))
         expect(await ended.since(new Date(0))).toEqual([])
         // and takes back what becoming private ended, but not while the collection is private
         const above = { ...path, container: null }
-        await catalog.setPrivate(above, true, at(1))
+        await catalog.setPrivate(above, true, byOperator(at(1)))
         const [id = ''] = await ended.since(new Date(0))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, false, byOperator(at(2)))
         expect(await ended.since(new Date(0))).toEqual([id])
-        await catalog.setPrivate(above, false, at(3))
+        await catalog.setPrivate(above, false, byOperator(at(3)))
         expect(await ended.since(new Date(0))).toEqual([])
       })
 
@@ -2325,8 +2413,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n')
         const { id } = await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(1))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, true, byOperator(at(1)))
+        await catalog.setPrivate(path, false, byOperator(at(2)))
         const image = { imageId: id, containerId: place.id }
         await catalog.deleteImage(image, { ...world.root.writer, now: at(100) })
         expect(await ended.since(at(50))).toEqual([id])
@@ -2459,14 +2547,17 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           await world.container(world.root, 'root/c/one'),
           await world.container(world.root, 'root/c/two'),
         ]
-        await catalog.countDownloads([])
+        await catalog.countDownloads([], at())
         await Promise.all(
           [1, 2, 3].map((count) =>
-            catalog.countDownloads([
-              { containerId: one.id, count },
-              { containerId: newId(), count },
-              { containerId: two.id, count: 10 },
-            ]),
+            catalog.countDownloads(
+              [
+                { containerId: one.id, count },
+                { containerId: newId(), count },
+                { containerId: two.id, count: 10 },
+              ],
+              at(),
+            ),
           ),
         )
         const downloads = async (id: string) =>
@@ -2520,10 +2611,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeIdentities(test)
+    describeTeams(test)
     describeKeys(test)
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)
+    describeQuotas(test)
+    describeShares(test)
 
     it('skips no test that is not there', () => {
       expect([...skip.keys()]).toEqual([])

@@ -4,6 +4,7 @@ import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteSyncDialect, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { afterAll, describe, expect, it } from 'vitest'
 import { migrate } from '../../adapters/databases/migrate.ts'
+import type { Upload } from '../../src/core/model.ts'
 import type { Database, Viewer, Writer } from '../../src/ports.ts'
 import { factsOfKey } from '../contract/keys.ts'
 import {
@@ -195,6 +196,24 @@ describe('query plans', () => {
     writer,
   }
 
+  const upload: Upload = {
+    id: 'upload',
+    imageId: 'image',
+    userId: 'user',
+    tokenId: 'token',
+    blobKey: 'key',
+    handle: null,
+    size: 1,
+    partSize: 1,
+    digest: 'digest',
+    state: 'open',
+    claim: null,
+    leaseUntil: null,
+    createdAt: now,
+    expiresAt: now,
+    closedAt: null,
+  }
+
   /** What every pull and push asks. Writes are refused here, for nothing is there. */
   const HOT: Record<string, (database: Database) => Promise<unknown>> = {
     'findImage by tag': ({ catalog }) => catalog.findImage(path, tagged, viewer, now),
@@ -223,8 +242,17 @@ describe('query plans', () => {
     'blobs.dying': ({ blobs }) => blobs.dying(now, 10),
     'blobs.markDying': ({ blobs }) => blobs.markDying(now, '', 10),
     'blobs.known': ({ blobs }) => blobs.known(['a', 'b']),
-    countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }]),
-    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, now),
+    countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }], now),
+    'uploads.open': ({ uploads }) => uploads.open(upload, writer, { perUser: 1, free: null }),
+    'popularity.weeks': ({ popularity }) => popularity.weeks('n', now),
+    'popularity.forgetWeeks': ({ popularity }) => popularity.forgetWeeks(now),
+    'popularity.setStar': ({ popularity }) =>
+      popularity.setStar({ containerId: 'n', given: true, by: writer }),
+    'popularity.starred': ({ popularity }) => popularity.starred(viewer, now),
+    'shares.take': ({ shares }) => shares.take('hash', now),
+    'shares.look': ({ shares }) => shares.look('hash', now),
+    'shares.revoke': ({ shares }) => shares.revoke('id', writer),
+    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, writer),
     createCollection: ({ catalog }) => catalog.createCollection({ ...draft, entityId: 'e' }),
     createContainer: ({ catalog }) => catalog.createContainer({ ...draft, collectionId: 'c' }),
     createImage: ({ catalog }) =>

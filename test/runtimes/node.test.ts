@@ -1,15 +1,21 @@
 /** The protocol suites on Node over TCP. */
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
 describeManage('Node', nodeTarget)
 describeKeystore('Node', nodeTarget)
+describeTeams('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
+describeQuotas('Node', nodeTarget)
+describeShares('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

@@ -2,9 +2,12 @@
 import { beforeEach, describe } from 'vitest'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -33,8 +36,11 @@ describe('Workers', () => {
   })
   describeLibrary('Workers', workersTarget)
   describeKeystore('Workers', workersTarget)
+  describeTeams('Workers', workersTarget, 'tickets outlive the right to read in workerd (R25)')
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
+  describeQuotas('Workers', workersTarget)
+  describeShares('Workers', workersTarget)
 
   describeBadInput(
     'Workers',
