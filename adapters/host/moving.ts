@@ -18,7 +18,7 @@ import type { ImportReport } from '../../src/core/model.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Bytes, Database, Log } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
-import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
+import { randomIds, systemClock } from '../system.ts'
 import {
   openDataFolder,
   readOrCreateSecret,
@@ -47,14 +47,13 @@ type Program = {
   migrations: string
   /** Where the blobs are, as the server of the folder has it. */
   s3: Config['s3']
-  /** Form of the log lines. */
-  log: Config['log']
+  log: Log
 }
 
 /** Opens a data folder for moving, beside a running server or without one. `by` is for the log. */
 export async function openMoving(program: Program, data: string, by: string): Promise<OpenMoving> {
   const folder = await openDataFolder(data, { create: false })
-  const log = consoleLog({ form: logForm(program.log) })
+  const { log } = program
   const signingKeys = await readSigningKeys(folder)
   const opened = await program.platform.openDatabase(folder.database, {
     mode: 'cli',
@@ -78,10 +77,7 @@ export async function openMoving(program: Program, data: string, by: string): Pr
         secret: (await readOrCreateSecret(folder)).reveal(),
         signingKeys,
       }),
-      close() {
-        opened.close()
-        log.flush()
-      },
+      close: () => opened.close(),
     }
   } catch (error) {
     opened.close()
@@ -207,7 +203,7 @@ async function fill(
   by: string,
   progress: Progress,
 ): Promise<Imported> {
-  const log = consoleLog({ form: logForm(program.log) })
+  const { log } = program
   const opened = await program.platform.openDatabase(folder.database, {
     mode: 'server',
     migrations: program.migrations,
@@ -260,7 +256,6 @@ async function fill(
     return imported
   } finally {
     opened.close()
-    log.flush()
   }
 }
 

@@ -7,9 +7,9 @@ import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { App } from '../../src/app.ts'
 import type { TokenIssuer } from '../../src/admin.ts'
-import type { Database } from '../../src/ports.ts'
+import type { Database, Log } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
-import { consoleLog, randomIds, systemClock } from '../system.ts'
+import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import { localApi } from './api.ts'
 import { runCommand, type MovingServices, type OpenAdmin } from './cli.ts'
 import { userNameFrom } from './connect.ts'
@@ -55,9 +55,11 @@ export async function run(platform: Platform, argv: string[]): Promise<number> {
 /** What export and import stand on; the weight is loaded when they are called. */
 export function movingServices(platform: Platform): MovingServices {
   // the blobs may be in a bucket, which the environment names as it does for serve
+  let log: Log | undefined
   const program = (data: string) => {
-    const { s3, log } = parseConfig({ ...process.env, SREG_DATA: data })
-    return { platform, migrations: migrations(), s3, log }
+    const config = parseConfig({ ...process.env, SREG_DATA: data })
+    log ??= consoleLog({ form: logForm(config.log) })
+    return { platform, migrations: migrations(), s3: config.s3, log }
   }
   const by = `cli:${osUser()}`
   return {

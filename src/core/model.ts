@@ -341,6 +341,7 @@ export type SharedImage = {
   creatorId: string
   imageId: string
   digest: string
+  collectionId: string
   containerId: string
   containerName: string
   key: string
@@ -435,7 +436,6 @@ export type MovedRow =
       createdAt: number
       /** Of a robot: its manager. As the following ones absent in files of older versions. */
       managerId?: string | null
-      subject?: string | null
       /** The account is gone, the name stays reserved (R38). */
       deletedAt?: number | null
     }

@@ -52,7 +52,6 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     disabled: flag,
     createdAt: time,
     managerId: orMissing(orNull(id)),
-    subject: orMissing(orNull(text)),
     deletedAt: orMissing(orNull(time)),
   },
   token: {

@@ -486,7 +486,7 @@ function standsInTheWay(conflicts: ImportConflict[]): RegistryError {
     'holds something': 'holds collections here already',
     'other owner': 'belongs to somebody else here',
     'other user':
-      'is somebody else here (a robot, an account that was deleted, or of another issuer)',
+      'is somebody else here (a robot, a deleted account, or vouched for by another issuer)',
     'name taken': 'has the name of another one here',
     'id taken': 'has an id that something else has here (was it imported before?)',
   }

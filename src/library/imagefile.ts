@@ -246,6 +246,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
             subject: image.creatorId,
             token: image.id,
             image: image.imageId,
+            collection: image.collectionId,
             // who made the link may read it, public or not
             visibility: 'private',
             key,

@@ -1,5 +1,6 @@
 /** What the management API says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
+import type { ShownUsage } from '../core/quotas.ts'
 import type {
   Grant,
   ImportReport,
@@ -34,6 +35,9 @@ import {
   importEnd,
   member,
   newInvitation,
+  newQuota,
+  newShare,
+  newStar,
   newTeam,
   newToken,
   newUser,
@@ -188,6 +192,35 @@ const params = {
   digest: 'SHA-256, 64 lower-case hex digits.',
 }
 
+const bytes = said(count, 'Bytes.')
+const maybeBytes = z.nullable(said(count, 'Bytes; null is no limit.'))
+const usage = record<ShownUsage>('Usage')(
+  z.object({
+    entity: text,
+    used: bytes,
+    reserved: said(count, 'Bytes on their way.'),
+    limit: maybeBytes,
+    collections: count,
+    containers: count,
+    images: count,
+  }),
+)
+const often = z.nullable(said(count, 'Downloads that are left; null is any number.'))
+const share = z.object({
+  id,
+  ref: said(text, 'entity/collection/container'),
+  hash: text,
+  note: text,
+  creator: text,
+  createdAt: time,
+  expiresAt: time,
+  count: often,
+  used: count,
+  revokedAt: maybeTime,
+})
+words.add(share, { id: 'Share' })
+const place = z.object({ ref: said(text, 'entity/collection/container') })
+
 export const described: Described = {
   name: 'Management',
   about: 'Users, tokens, policies and keys; exports and imports.',
@@ -329,6 +362,69 @@ export const described: Described = {
       body: policy,
       answer: policyAnswer,
       errors: ['not_found', 'conflict'],
+    },
+    'GET /v1/usage': {
+      summary: 'Shows how much entities use of what they may',
+      more: "With `entity` that one's record; without it, a page of the asker's own, or of all for staff and administrators.",
+      query: z.object({
+        entity: z.optional(text),
+        after: said(z.optional(text), '`next` of the page before.'),
+      }),
+      answer: z.union([usage, z.object({ usages: z.array(usage), next: z.nullable(text) })]),
+      errors: ['denied', 'not_found'],
+    },
+    'PUT /v1/quota': {
+      summary: 'Sets how many bytes the images of an entity may take',
+      more: 'Null is SREG_DEFAULT_QUOTA, `none` no limit. Nothing that is there is deleted.',
+      body: newQuota,
+      answer: usage,
+      errors: ['not_found'],
+    },
+    'GET /v1/stats': {
+      summary: 'Shows stars, and pulls in all and of the last twelve weeks',
+      query: place,
+      answer: z.object({
+        total: count,
+        stars: count,
+        weeks: z.array(z.object({ week: said(text, 'Its Monday, as 2030-01-07.'), count })),
+      }),
+      errors: ['not_found'],
+    },
+    'GET /v1/stars': {
+      summary: 'Lists what the asker has given a star and still sees',
+      answer: z.array(z.object({ ref: text, stars: count, starredAt: time })),
+    },
+    'PUT /v1/stars': {
+      summary: 'Gives a container a star',
+      body: newStar,
+      answer: newStar,
+      errors: ['denied', 'not_found'],
+    },
+    'DELETE /v1/stars': {
+      summary: 'Takes a star back',
+      query: place,
+      answer: newStar,
+      errors: ['denied', 'not_found'],
+    },
+    'GET /v1/shares': {
+      summary: 'Lists share links, without their secrets',
+      more: "The asker's own; with `ref` those of that container, all of them for its owner.",
+      query: z.object({ ref: said(z.optional(text), 'entity/collection/container') }),
+      answer: z.array(share),
+      errors: ['denied', 'not_found'],
+    },
+    'POST /v1/shares': {
+      summary: 'Makes a link that hands out one image to whoever has it',
+      more: 'For who may push there. Without a life it is a week, or what is left of the token. The address is shown this once.',
+      body: newShare,
+      answer: z.object({ id, expiresAt: time, count: often, url: text, path: text }),
+      errors: ['not_found', 'conflict'],
+    },
+    'DELETE /v1/shares/:id': {
+      summary: 'Ends a share link and the downloads that it has allowed',
+      params: { id: 'Id of the link.' },
+      answer: z.object({ id }),
+      errors: ['denied'],
     },
     'POST /v1/first-admin': {
       summary: "Gives an administrator's token for the setup secret",

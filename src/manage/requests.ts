@@ -1,6 +1,7 @@
 /** Shapes of the request bodies. Unknown fields are refused: a misspelt limit must not be none. */
 import * as z from 'zod/mini'
 import { LEVELS, POLICY_MODES, SCOPES } from '../core/model.ts'
+import { LONGEST_SHARE_DAYS } from '../core/shares.ts'
 
 const YEAR_S = 365 * 86_400
 const seconds = (years: number) => {
@@ -94,4 +95,28 @@ export const importEnd = z.strictObject({
   head: exportHead,
   rows: z.number().check(z.int(), z.gte(0)),
   sha256: hex(64),
+})
+
+export const newQuota = z.strictObject({
+  entity: word,
+  // nothing is no wish: a field that was forgotten must not lift a limit
+  bytes: z.union([bytes, z.literal('none'), z.null()]),
+})
+export const newStar = z.strictObject({ ref: z.string().check(z.maxLength(1024)) })
+
+const LONGEST_SHARE_S = LONGEST_SHARE_DAYS * 86_400
+const shareLife = `must be a whole number of seconds from 60 to ${LONGEST_SHARE_S} (${LONGEST_SHARE_DAYS} days)`
+const often = 'must be a whole number from 1 to 1000000'
+export const newShare = z.strictObject({
+  ref: z.string().check(z.maxLength(1024)),
+  arch: z.optional(
+    z.string().check(z.regex(/^[a-z0-9_]{1,32}$/, 'must be an architecture such as amd64')),
+  ),
+  expiresIn: z.optional(
+    z
+      .number(shareLife)
+      .check(z.int(shareLife), z.gte(60, shareLife), z.lte(LONGEST_SHARE_S, shareLife)),
+  ),
+  count: z.optional(z.number(often).check(z.int(often), z.gte(1, often), z.lte(1e6, often))),
+  note: z.optional(z.string().check(z.maxLength(200, 'at most 200 characters'))),
 })

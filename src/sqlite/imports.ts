@@ -24,6 +24,7 @@ import * as t from './schema.ts'
 export function sqliteExports(handle: Handle): ExportsBook {
   const { db } = handle
   const byId = (column: SQLiteColumn) => gt(column, text('after'))
+  const vouched = sql`select vu.id from users vu where vu.subject is not null`
   const q = {
     begin: audited(db, {
       action: 'export',
@@ -40,12 +41,12 @@ export function sqliteExports(handle: Handle): ExportsBook {
             disabled: t.users.disabled,
             createdAt: t.users.createdAt,
             managerId: t.users.managerId,
-            subject: t.users.subject,
             deletedAt: t.users.deletedAt,
           }),
         )
         .from(t.users)
-        .where(byId(t.users.id))
+        // whom another issuer vouches for comes back by themselves, and so do their tokens and grants
+        .where(and(byId(t.users.id), isNull(t.users.subject)))
         .orderBy(asc(t.users.id))
         .limit(p('limit')),
     ),
@@ -56,7 +57,9 @@ export function sqliteExports(handle: Handle): ExportsBook {
       db
         .select()
         .from(t.teamMembers)
-        .where(sql`(team_id, user_id) > (${text('first')}, ${text('second')})`)
+        .where(
+          sql`(team_id, user_id) > (${text('first')}, ${text('second')}) and user_id not in (${vouched})`,
+        )
         .orderBy(asc(t.teamMembers.teamId), asc(t.teamMembers.userId))
         .limit(p('limit')),
     ),
@@ -73,7 +76,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
           }),
         )
         .from(t.grants)
-        .where(byId(t.grants.id))
+        .where(and(byId(t.grants.id), sql`(user_id is null or user_id not in (${vouched}))`))
         .orderBy(asc(t.grants.id))
         .limit(p('limit')),
     ),
@@ -81,7 +84,9 @@ export function sqliteExports(handle: Handle): ExportsBook {
       db
         .select()
         .from(t.stars)
-        .where(sql`(container_id, user_id) > (${text('first')}, ${text('second')})`)
+        .where(
+          sql`(container_id, user_id) > (${text('first')}, ${text('second')}) and user_id not in (${vouched})`,
+        )
         .orderBy(asc(t.stars.containerId), asc(t.stars.userId))
         .limit(p('limit')),
     ),
@@ -106,12 +111,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
       db
         .select()
         .from(t.tokens)
-        .where(
-          and(
-            byId(t.tokens.id),
-            sql`user_id not in (select id from users where subject is not null)`,
-          ),
-        )
+        .where(and(byId(t.tokens.id), sql`user_id not in (${vouched})`))
         .orderBy(asc(t.tokens.id))
         .limit(p('limit')),
     ),
@@ -194,7 +194,9 @@ export function sqliteExports(handle: Handle): ExportsBook {
         .select({
           fingerprint: t.keys.fingerprint,
           armor: t.keys.armor,
-          ownerId: t.keys.ownerId,
+          ownerId: sql<string | null>`case when owner_id not in (${vouched}) then owner_id end`.as(
+            'ownerId',
+          ),
           addedBy: t.keys.addedBy,
           addedAt: t.keys.addedAt,
           updatedAt: t.keys.updatedAt,
@@ -352,7 +354,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
     union all
     select r.kind, r.name, 'other owner' from ${staged('entity')} and exists (select 1 from entities e where e.name = r.name and e.owner_id is not ${userHere(sql`r.parent_id`)})
     union all
-    select r.kind, r.name, 'other user' from ${staged('user')} and (exists (select 1 from users u where u.name = r.name and (u.robot <> (${field('role')} = 'robot') or (u.deleted_at is null) <> (${field('deletedAt')} is null) or u.subject is not ${field('subject')})) or exists (select 1 from users u where u.subject = ${field('subject')} and u.name <> r.name))
+    select r.kind, r.name, 'other user' from ${staged('user')} and exists (select 1 from users u where u.name = r.name and (u.robot <> (${field('role')} = 'robot') or (u.deleted_at is null) <> (${field('deletedAt')} is null) or u.subject is not null))
     union all
     select r.kind, r.name, 'name taken' from ${staged('team')} and exists (select 1 from teams m where m.name = r.name)
     union all
@@ -538,7 +540,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.users)
         .select(
-          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 and ${field('role')} = 'admin' then 'admin' else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at, ${p('keepPower')} = 1 and ${field('role')} = 'staff' as staff, case when ${field('role')} = 'robot' then coalesce(${userHere(field('managerId'))}, ${field('managerId')}) end as manager_id, ${field('role')} = 'robot' as robot, ${field('subject')} as subject, ${field('deletedAt')} as deleted_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
+          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 and ${field('role')} = 'admin' then 'admin' else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at, ${p('keepPower')} = 1 and ${field('role')} = 'staff' as staff, case when ${field('role')} = 'robot' then coalesce(${userHere(field('managerId'))}, ${field('managerId')}) end as manager_id, ${field('role')} = 'robot' as robot, null as subject, ${field('deletedAt')} as deleted_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
         ),
     ),
     /** An entity that waits here for its owner's images takes what was said of it there. */

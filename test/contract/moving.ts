@@ -135,7 +135,6 @@ function sharedOf(
     disabled: false,
     createdAt: START,
     managerId: null,
-    subject: null,
     deletedAt: null,
     ...more,
   })
@@ -144,7 +143,6 @@ function sharedOf(
     person(robot, 'robot', {
       role: 'robot',
       managerId: staff,
-      subject: `https://ci.example|${name}`,
     }),
     person(staff, 'staff', { role: 'staff' }),
     person(gone, 'gone', { disabled: true, deletedAt: START + 5 }),
@@ -398,7 +396,7 @@ export function describeImports(test: Test): void {
     test('roles, teams, grants, quotas, what is frozen, stars and pulls go in and out the same', async (world) => {
       const { database } = world
       const file = fileOf({
-        user: { managerId: null, subject: null, deletedAt: null },
+        user: { managerId: null, deletedAt: null },
         token: { collectionId: newId(), containerId: newId() },
         // less than its images take: an import is not held to it
         entity: { quota: 1 },
@@ -457,7 +455,6 @@ export function describeImports(test: Test): void {
       expect(await database.users.byName(shared.robot)).toMatchObject({
         role: 'robot',
         managerId: staff?.id,
-        subject: `https://ci.example|${file.name}`,
       })
       expect(await database.users.byName(file.name)).toMatchObject({ role: 'user', disabled: true })
       expect((await database.imports.report(id, { now: at() })).demoted).toEqual([
@@ -513,9 +510,6 @@ export function describeImports(test: Test): void {
       const gone = fileOf({ user: { deletedAt: START } })
       await world.person(gone.name)
       expect(await why(gone)).toEqual(['user other user'])
-      const vouched = fileOf({ user: { subject: 'https://ci.example|me' } })
-      await world.person(vouched.name)
-      expect(await why(vouched)).toEqual(['user other user'])
       const robot = fileOf({ user: { role: 'robot' } })
       await world.person(robot.name)
       expect(await why(robot)).toContain('user other user')
@@ -526,9 +520,6 @@ export function describeImports(test: Test): void {
       const second = fileOf()
       const teams = sharedOf(second, { team: { name: `${first.name}-team` } }).rows
       expect(await why(second, [...second.rows, ...teams])).toEqual(['team name taken'])
-      // one subject is one user, whatever the name
-      const third = fileOf({ user: { subject: `https://ci.example|${first.name}` } })
-      expect(await why(third)).toEqual(['user other user'])
       // the same people as here are no obstacle
       const people = shared.rows.filter(({ type }) => type === 'user')
       const again = fileOf()

@@ -269,6 +269,21 @@ describe('query plans', () => {
     deleteTag: ({ catalog }) => catalog.deleteTag('n', 'amd64', 't', writer),
     deleteImage: ({ catalog }) =>
       catalog.deleteImage({ imageId: 'image', containerId: 'n' }, writer),
+    setFrozen: ({ catalog }) =>
+      catalog.setFrozen({ containerId: 'n', tag: 't', arch: null, frozen: true, by: writer }),
+    deleteContainer: ({ catalog }) => catalog.deleteContainer('n', writer),
+    deleteCollection: ({ catalog }) => catalog.deleteCollection('c', writer),
+    'teams.find': ({ teams }) => teams.find('t', viewer, now),
+    'teams.setMember': ({ teams }) =>
+      teams.setMember({ teamId: 't', user: 'u', owner: false, by: writer }),
+    'teams.removeMember': ({ teams }) => teams.removeMember({ teamId: 't', user: 'u', by: writer }),
+    'teams.accept': ({ teams }) => teams.accept('hash', writer),
+    'teams.delete': ({ teams }) => teams.delete('t', writer),
+    'grants.list': ({ grants }) => grants.list('c'),
+    'grants.set of a user': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { user: 'u' }, level: 1, by: writer }),
+    'grants.set of a team': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { teamId: 't' }, level: 1, by: writer }),
     'keys.named': ({ keys }) => keys.named(['A'], place, viewer, now),
     'keys.containing': ({ keys }) =>
       keys.containing({ text: 'abc', whole: false }, place, viewer, now),
@@ -286,7 +301,7 @@ describe('query plans', () => {
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
    * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
    * run (R50), the tag names of one image (x), the parts of one key (n, s, u) and one window of
-   * blobs (b).
+   * blobs (b), and the people and collections of one change of rights (pu, pc), which are looked up.
    */
   const walks = (sql: string, values: number) =>
     sqlite
@@ -296,7 +311,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
+          !/^SCAN (CONSTANT ROW|guard|x|b|pu|pc|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed))/.test(
             detail,
           ),
       )

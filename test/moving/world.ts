@@ -63,7 +63,7 @@ function share({ data }: Target): void {
   const sqlite = new BetterSqlite3(join(data, 'sreg.sqlite3'))
   let made = 0
   const id = () => `57a9ed${String((made += 1)).padStart(18, '0')}`
-  const [team, staff, robot] = [id(), id(), id()]
+  const [team, staff, robot, vouched] = [id(), id(), id(), id()]
   const user = (name: string) => `(SELECT id FROM users WHERE name = '${name}')`
   const entity = (name: string) => `(SELECT id FROM entities WHERE name = '${name}')`
   const collection = (owner: string) =>
@@ -72,8 +72,10 @@ function share({ data }: Target): void {
   try {
     sqlite.exec(`
       INSERT INTO users (id, name, role, staff, created_at) VALUES ('${staff}', 'sven', 'user', 1, 11);
-      INSERT INTO users (id, name, role, robot, manager_id, subject, created_at) VALUES ('${robot}', 'rob', 'user', 1, ${user('ada')}, 'https://ci.example|7', 12);
+      INSERT INTO users (id, name, role, robot, manager_id, created_at) VALUES ('${robot}', 'rob', 'user', 1, ${user('ada')}, 12);
       INSERT INTO users (id, name, role, disabled, deleted_at, created_at) VALUES ('${id()}', 'gone', 'user', 1, 14, 13);
+      INSERT INTO users (id, name, role, robot, subject, created_at) VALUES ('${vouched}', 'oidc:0123456789ab', 'user', 1, 'https://ci.example|7', 13);
+      INSERT INTO grants VALUES ('${id()}', ${collection('ada')}, '${vouched}', NULL, 2, 18);
       INSERT INTO teams VALUES ('${team}', 'lab', 'the lab', 0, 15);
       INSERT INTO team_members VALUES ('${team}', ${user('bob')}, 1, 16), ('${team}', ${user('cleo')}, 0, 17);
       INSERT INTO grants VALUES ('${id()}', ${collection('ada')}, NULL, '${team}', 2, 18), ('${id()}', ${collection('ada')}, ${user('dora')}, NULL, 3, 19), ('${id()}', ${collection('bob')}, '${robot}', NULL, 1, 20);
@@ -127,7 +129,7 @@ export async function shared(target: Target, admin: string, refs: readonly strin
   const users = of('user').filter((user) => SHARING.includes(user.name))
   const facts = [
     // an import makes nobody administrator or staff (R42)
-    ...users.map(({ id: _, managerId, role, ...user }) => ({
+    ...users.map(({ id: _id, managerId, role, ...user }) => ({
       ...user,
       manager: name(managerId),
       role: role === 'robot' ? role : 'user',

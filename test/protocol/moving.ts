@@ -32,6 +32,7 @@ export function describeMoving(
     let source: Target
     let world: Awaited<ReturnType<typeof fill>>
     let file: string
+    let sharing: Awaited<ReturnType<typeof shared>>
 
     async function target(make = makeTarget): Promise<Target> {
       const made = await make()
@@ -83,6 +84,7 @@ export function describeMoving(
         code: 0,
         err: expect.stringMatching(/^Exported \d+ rows and \d+ blobs of \d+ MiB to /),
       })
+      sharing = await shared(source, await boss(source), world.refs)
     }, 180_000)
     afterAll(async () => {
       for (const made of targets) await made.stop()
@@ -97,25 +99,25 @@ export function describeMoving(
       expect(err).toContain('ada: test')
       const there = await boss(source)
       const here = await boss(copy)
-      expect(await seen(copy.url, here, world.refs)).toEqual(
-        await seen(source.url, there, world.refs),
-      )
-      expect(await seen(copy.url, null, world.refs)).toEqual(
-        await seen(source.url, null, world.refs),
-      )
-      const sharing = await shared(source, there, world.refs)
+      // before anything is pulled, which counts
       expect(sharing.facts.filter((fact) => fact.includes('"frozen":true'))).not.toHaveLength(0)
       expect(sharing.facts).toContainEqual(expect.stringMatching(/^\["cleo","\w+",2\]$/))
       expect(sharing.reach).toContainEqual(expect.arrayContaining(['rob', 'bob/c1/n1', 200]))
       expect(await shared(copy, here, world.refs)).toEqual(sharing)
       const back = join(base, 'back.sreg')
       expect((await sreg('export', back, copy)).code).toBe(0)
+      expect(await seen(copy.url, here, world.refs)).toEqual(
+        await seen(source.url, there, world.refs),
+      )
+      expect(await seen(copy.url, null, world.refs)).toEqual(
+        await seen(source.url, null, world.refs),
+      )
       const home = await target(nodeTarget)
       expect((await sreg('import', back, home)).err).toContain(`Imported ${images + 1} images`)
+      expect(await shared(home, await boss(home), world.refs)).toEqual(sharing)
       expect(await seen(home.url, await boss(home), world.refs)).toEqual(
         await seen(source.url, there, world.refs),
       )
-      expect(await shared(home, await boss(home), world.refs)).toEqual(sharing)
       const again = await sreg('import', file, copy)
       expect([again.code, again.err]).toEqual([0, expect.stringContaining('imported before')])
     }, 180_000)

@@ -1,6 +1,5 @@
 /** `imports`: what an import that broke off has left behind, listed and dropped (GET, DELETE /v1/imports). */
 import type { Command } from 'commander'
-import { isId } from '../../../src/core/names.ts'
 import { RegistryError } from '../../../src/errors.ts'
 import type { Api } from '../api.ts'
 import type { Services } from '../cli.ts'
@@ -44,8 +43,8 @@ export function addImportsCommands(program: Command, services: Services): void {
     .argument('<id>', 'as `imports list` shows it')
     .action(
       withApi(services, async (api: Api, _options: object, id: string) => {
-        if (!isId(id)) throw new RegistryError('invalid', 'An import has an id of 24 hex digits.')
-        const { aborted } = await api.call<{ aborted: boolean }>('DELETE', `/v1/imports/${id}`)
+        const path = `/v1/imports/${encodeURIComponent(id)}`
+        const { aborted } = await api.call<{ aborted: boolean }>('DELETE', path)
         if (!aborted)
           throw new RegistryError('not_found', `There is no open import ${id}; see imports list.`)
         services.say(`Aborted import ${id}. Nothing of it was visible; its bytes are deleted.`)
