@@ -202,10 +202,10 @@ CREATE TABLE audit (
 --> statement-breakpoint
 CREATE INDEX audit_at ON audit (at);
 --> statement-breakpoint
-CREATE INDEX audit_actor ON audit (actor, seq);
+CREATE INDEX audit_actor ON audit (actor, at);
 --> statement-breakpoint
--- Denials of a stranger are one row a minute, address and action.
-CREATE UNIQUE INDEX audit_denials ON audit (at, address, action) WHERE outcome = 'denied' AND actor_id = '';
+-- Denials are one row a minute, address, action and user.
+CREATE UNIQUE INDEX audit_denials ON audit (at, address, action, actor_id) WHERE outcome = 'denied';
 --> statement-breakpoint
 -- `col` and the id of the collection join what search may look through: whoever was granted something
 -- there looks for that (R30).

@@ -2,11 +2,12 @@
 import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
-import { createAccess } from './core/access.ts'
+import { createAccess, operatorClaims } from './core/access.ts'
+import { createAudit } from './core/audit.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
-import { SCOPES, type Claims } from './core/model.ts'
+import type { Claims } from './core/model.ts'
 import { createPolicies } from './core/policies.ts'
 import { createPopularity } from './core/popularity.ts'
 import { createQuotas } from './core/quotas.ts'
@@ -23,6 +24,7 @@ import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
 import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
+import { networkOf } from './http/origin.ts'
 import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
@@ -65,6 +67,7 @@ export type Deps = {
     | 'sweepInterval'
     | 'keys'
     | 'limits'
+    | 'audit'
     | 'checkSignatures'
     | 'access'
     | 'defaultQuota'
@@ -100,9 +103,6 @@ export type Deps = {
   sweep?: { budget: SweepBudget; persistent: boolean }
 }
 
-/** The last moment that JavaScript knows. */
-const FOREVER = new Date(8.64e15)
-
 export type App = {
   /** Answers one request; `connection` says what only the runtime knows about it. */
   fetch(request: Request, connection: Connection): Response | Promise<Response>
@@ -124,7 +124,7 @@ export function createApp(deps: Deps): App {
   const shares = createShares(shared)
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
-  const defer = (c: Ctx, work: Promise<unknown> | null) => {
+  const defer = (c: { env: Connection }, work: Promise<unknown> | null) => {
     const done = work?.catch((error: unknown) =>
       log.event('error', 'deferred', { reason: String(error) }),
     )
@@ -135,9 +135,7 @@ export function createApp(deps: Deps): App {
     limits: createLimits({ ...deps, tallies, defer }),
     access,
     async authenticate(c: Ctx): Promise<Claims | null> {
-      const { operator } = deps
-      if (operator !== undefined)
-        return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
+      if (deps.operator !== undefined) return operatorClaims(deps.operator)
       const claims = await authenticate(c, deps.verifier)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))
@@ -180,6 +178,7 @@ export function createApp(deps: Deps): App {
       admin: createAdmin(deps),
       keyring,
       policies: createPolicies(shared),
+      audit: createAudit(shared),
       quotas: createQuotas(shared),
       popularity: createPopularity(shared),
       shares,
@@ -213,6 +212,19 @@ export function createApp(deps: Deps): App {
       clock,
       ids,
       trustedProxies: config.trustedProxies,
+      refused(request, bindings) {
+        const { code, userId, tokenId, address, route, refusal } = bindings.entry
+        // a client without a token asks like that before it logs in
+        if (code === 'unauthenticated' && !request.headers.has('authorization')) return
+        const denial = tallies.denied({
+          actorId: userId ?? '',
+          tokenId: tokenId ?? '',
+          address: address === null ? '' : networkOf(address),
+          action: `${request.method} ${route ?? ''}`,
+          detail: refusal ?? '',
+        })
+        defer({ env: bindings }, denial)
+      },
     }),
     sweep: createSweep({
       database,
@@ -223,6 +235,7 @@ export function createApp(deps: Deps): App {
       graceSeconds: config.sweepGrace,
       intervalSeconds: config.sweepInterval,
       checkSignatures,
+      audit: config.audit,
       ...deps.sweep,
     }),
     flush: tallies.flush,

@@ -6,6 +6,8 @@
  * here knows Hono. One port method is one atomic unit and at most one database round trip.
  */
 import type {
+  AuditEntry,
+  AuditOutcome,
   Claims,
   Collection,
   Container,
@@ -225,10 +227,13 @@ export type Writer = {
 }
 
 /** Whoever can write the data folder, as the audit log calls them: `cli:` and a name. */
-export type Operator = { operator: string; now: Date }
+export type Operator = { operator: string; address?: string | null; now: Date }
 
 /** Who makes a change, for the audit row that shares its batch (R57). */
 export type Actor = Writer | Operator
+
+/** Who asks without a token, where none is needed. */
+export type Stranger = { address: string | null; now: Date }
 
 export type CatalogBook = {
   /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
@@ -462,13 +467,7 @@ export type SignaturesBook = {
   /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */
   standing(imageId: string, judged: Judged | null): Promise<PolicyStanding | null>
   /** Sets a collection's policy; `denied` or `not_found` when the writer may not, or it has gone. */
-  setPolicy(change: {
-    collectionId: string
-    policy: Policy
-    /** Null for who needs no token. */
-    writer: Writer | null
-    now: Date
-  }): Promise<void>
+  setPolicy(change: { collectionId: string; policy: Policy; by: Actor }): Promise<void>
 }
 
 export type UploadsBook = {
@@ -533,16 +532,21 @@ export type NewUser = Omit<User, 'managerId' | 'subject'> & {
 
 export type UsersBook = {
   /** Makes a user and the entity of the same name (an existing entity of that name passes to them). */
-  create(user: NewUser): Promise<{ created: boolean; user: User }>
+  create(user: NewUser, by: Actor): Promise<{ created: boolean; user: User }>
   /** Makes the first admin only if no admin exists (R19); false otherwise. */
-  createFirstAdmin(user: NewUser): Promise<boolean>
+  createFirstAdmin(user: NewUser, by: Actor): Promise<boolean>
   /**
    * Spends a claim of whoever sets the deployment's secrets (R19): notes `claim` for ever, makes
    * `user` when no administrator is enabled, and gives the token to the administrator there is (the
    * one of that name, else the oldest), all in one batch. Null when the claim was spent before;
    * `conflict` when there is no administrator and somebody else has the name.
    */
-  claimAdmin(claim: string, user: NewUser, token: Omit<NewToken, 'userId'>): Promise<User | null>
+  claimAdmin(
+    claim: string,
+    user: NewUser,
+    token: Omit<NewToken, 'userId'>,
+    by: Actor,
+  ): Promise<User | null>
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
   /**
@@ -571,11 +575,11 @@ export type NewToken = Omit<
   Partial<Pick<Token, 'collectionId' | 'containerId'>>
 
 export type TokensBook = {
-  insert(token: NewToken): Promise<void>
+  insert(token: NewToken, by: Actor): Promise<void>
   standing(viewer: NonNullable<Viewer>, now: Date): Promise<Standing | null>
   listFor(userId: string): Promise<Token[]>
   /** False when there is no such token; revoking twice is success. */
-  revoke(id: string, now: Date): Promise<boolean>
+  revoke(id: string, by: Actor): Promise<boolean>
   /** Notes when tokens were last used. */
   touch(ids: string[], now: Date): Promise<void>
 }
@@ -584,8 +588,8 @@ export type TokensBook = {
 export type KeyPage = { keys: StoredKey[]; next: string | null }
 /** `after` null is the first page; `limit` is at most 1,000; without `armor` the keys have none. */
 export type KeyPlace = { after: string | null; limit: number; armor: boolean }
-/** Who changes a key: a writer with the scope `keys`, or null for who needs no token. */
-export type KeyWriter = Writer | null
+/** Who adds a key: a writer with the scope `keys`, or who needs no token. */
+export type KeyWriter = Actor | Stranger
 
 /** Public keys. `named` and `containing` know nothing of keys that their owners have removed. */
 export type KeysBook = {
@@ -628,10 +632,7 @@ export type KeysBook = {
    * Hides a key, or forgets it when `forGood`; false when nobody could find it. `denied` when the
    * writer is neither its owner nor an administrator (any more).
    */
-  remove(
-    fingerprint: string,
-    options: { forGood: boolean; by: KeyWriter; now: Date },
-  ): Promise<boolean>
+  remove(fingerprint: string, options: { forGood: boolean; by: Actor; now: Date }): Promise<boolean>
 }
 
 /** Who looks for teams: whoever can write the data folder sees all. */
@@ -804,6 +805,49 @@ export type CountersBook = {
   prune(before: Date): Promise<void>
 }
 
+/** Refusals of one minute, added up. */
+export type Denial = {
+  /** The first moment of the minute. */
+  at: Date
+  /** Empty for who has no token that is known. */
+  actorId: string
+  tokenId: string
+  address: string
+  action: string
+  detail: string
+  count: number
+}
+
+/** What is looked for in the audit log; an empty text looks for everything. */
+export type AuditFilter = {
+  actor: string
+  /** An action, or what stands before the dot of several. */
+  action: string
+  /** The beginning of a name or of an object. */
+  ref: string
+  outcome: AuditOutcome | null
+  since: Date
+  /** Exclusive. */
+  until: Date
+}
+
+/** The audit log. What is done is written by the batches that do it (R57); nothing changes a row. */
+export type AuditBook = {
+  /** Adds to the denials of the same minute, actor, address and action. */
+  denied(denials: Denial[]): Promise<void>
+  /**
+   * The newest first, at most `limit` (up to 1,000). `next` is the `after` of what is older, null when
+   * there is no more. No more rows of actor and time are looked at than a request may cost (R56), so a
+   * page may be short, or empty, and have a next one.
+   */
+  list(
+    filter: AuditFilter,
+    place: { after: string | null; limit: number },
+  ): Promise<{ entries: AuditEntry[]; next: string | null }>
+  /** Forgets at most `limit` rows from before `before`, and as many beyond the newest `rows`; how many. */
+  prune(before: Date, rows: number, limit: number): Promise<number>
+}
+
 export type SettingsBook = {
   get(key: string): Promise<string | null>
   /** Sets a value once; returns the value that stands (R10: the registry id). */
@@ -933,6 +977,7 @@ export type Database = {
   popularity: PopularityBook
   shares: SharesBook
   counters: CountersBook
+  audit: AuditBook
   settings: SettingsBook
   exports: ExportsBook
   imports: ImportsBook

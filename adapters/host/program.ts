@@ -61,7 +61,7 @@ export function movingServices(platform: Platform): MovingServices {
     log ??= consoleLog({ form: logForm(config.log) })
     return { platform, migrations: migrations(), s3: config.s3, log }
   }
-  const by = `cli:${osUser()}`
+  const by = operator()
   return {
     open: async (data) => (await import('./moving.ts')).openMoving(program(data), data, by),
     restore: async (data, file, progress) =>
@@ -148,7 +148,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
   }
   const signing = await readSigningKeys(folder)
   for (const warning of folder.warnings) say(`Warning: ${warning}`)
-  const { createAccess, createAdmin, createKeyring, DEFAULT_RULES, tokenIssuer } =
+  const { createAccess, createAdmin, createKeyring, DEFAULT_RULES, operatorClaims, tokenIssuer } =
     await import('../../src/admin.ts')
   const { localKeys } = await import('./keys.ts')
   const opened = await platform.openDatabase(folder.database, {
@@ -165,6 +165,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
+    const who = operator()
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const keyring = createKeyring({
       access: createAccess(DEFAULT_RULES),
@@ -175,8 +176,8 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
       policy: { add: 'token', read: 'token' },
     })
     return {
-      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
-      keys: localKeys(keyring),
+      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer, operator: who }),
+      keys: localKeys(keyring, operatorClaims(who)),
       api: localApi(() => openApp(folder, { database, registryId, signing, issuer })),
       close,
     }
@@ -199,7 +200,7 @@ async function openApp(
   return createApp({
     ...books,
     config,
-    operator: `cli:${osUser()}`,
+    operator: operator(),
     version: packageVersion(),
     secret: (await readOrCreateSecret(folder)).reveal(),
     blobs: await openBlobs(config, folder, systemClock, log),
@@ -231,6 +232,9 @@ function packageRoot(): URL {
   const bundled = new URL('../', import.meta.url)
   return existsSync(new URL('package.json', bundled)) ? bundled : new URL('../../', import.meta.url)
 }
+
+/** The person at the keyboard, as the audit log calls them (R44). */
+const operator = (): string => `cli:${osUser()}`
 
 /**
  * `userInfo` fails for a user id without a name, as containers have them; on Bun it knows nothing

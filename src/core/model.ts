@@ -43,6 +43,29 @@ export type Token = {
   containerId: string
 }
 
+/** A row of the audit log (docs/audit.md). */
+export type AuditEntry = {
+  at: Date
+  /** Empty for the operator, and for who has no token. */
+  actorId: string
+  /** Their name at that time. */
+  actor: string
+  tokenId: string
+  /** Empty where nobody knows; of denials an IPv4 address, an IPv6 /64 or `many`. */
+  address: string
+  action: string
+  /** Kind and id of what it was done to. */
+  object: string
+  /** Its name at that time. */
+  name: string
+  outcome: AuditOutcome
+  detail: string
+  /** More than one for denials, which are added up. */
+  count: number
+}
+export const AUDIT_OUTCOMES = ['done', 'denied'] as const
+export type AuditOutcome = (typeof AUDIT_OUTCOMES)[number]
+
 /** What a verified token says, before the database was asked whether it still stands. */
 export type Claims = {
   tokenId: string

@@ -220,6 +220,7 @@ function asRegistryError(error: unknown, c: Ctx): RegistryError {
   const { entry } = c.env
   if (isRegistryError(error)) {
     entry.code = error.code
+    entry.refusal = error.message
     if (error.code === 'internal' || error.code === 'unavailable') entry.reason = trace(error)
     else if (error.cause instanceof Error) entry.reason = error.cause.message
     return error

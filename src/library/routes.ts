@@ -77,7 +77,7 @@ export function libraryRoutes(deps: LibraryDeps) {
     { method: 'PUT', path: '/v2/imagefile/:id/_multipart', access: 'push', handler: file.openPart },
     { method: 'PUT', path: '/v2/imagefile/:id/_multipart_complete', access: 'push', handler: file.completeParts },
     { method: 'PUT', path: '/v2/imagefile/:id/_multipart_abort', access: 'push', handler: file.abortParts },
-    { method: 'GET', path: '/share', access: 'ticket', handler: file.share },
+    { method: 'GET', path: '/share', access: 'open', handler: file.share },
     { method: 'GET', path: '/v1/blob', access: 'ticket', handler: file.blob },
     { method: 'PUT', path: '/v1/blob', access: 'ticket', handler: file.putWhole },
     { method: 'PUT', path: '/v1/part', access: 'ticket', handler: file.putPart },

@@ -6,6 +6,7 @@ import type {
   ImportReport,
   Invitation,
   KeyFacts,
+  OpenImport,
   Policy,
   TeamMember,
   Token,
@@ -184,6 +185,10 @@ const importReport = record<ImportReport>('ImportReport')(
     demoted: z.array(text),
     reissue: z.array(z.object({ user: text, name: text, expiresAt: time })),
   }),
+)
+
+const openImport = record<OpenImport>('OpenImport')(
+  z.object({ id, exportId: id, createdAt: time, expiresAt: time, rows: count, bytes: count }),
 )
 
 const params = {
@@ -470,6 +475,10 @@ export const described: Described = {
       answer: BYTES,
       others: { 206: { about: 'The range.', ...BYTES } },
       errors: ['range_unsatisfiable'],
+    },
+    'GET /v1/imports': {
+      summary: 'Lists the imports that have not ended',
+      answer: z.array(openImport),
     },
     'POST /v1/imports': {
       summary: 'Begins an import',

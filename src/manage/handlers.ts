@@ -5,7 +5,13 @@
 import { authoriseToken, identify } from '../core/access.ts'
 import { actorOf } from '../core/catalog.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
-import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
+import {
+  DEFAULT_LIFE_MS,
+  DEFAULT_SCOPES,
+  SCOPES,
+  type Identity,
+  type Scope,
+} from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
@@ -50,8 +56,8 @@ export function manageHandlers(deps: ManageDeps) {
 
     async addUser(c: Ctx): Promise<Response> {
       const user = await readJson(c, transfer, newUser)
-      await administrator(c)
-      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }))
+      const { by } = await administrator(c)
+      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }, by))
     },
 
     /** Records only: the tokens themselves are kept nowhere. */
@@ -75,14 +81,17 @@ export function manageHandlers(deps: ManageDeps) {
           subject: 'request',
         })
       authoriseToken(asking, { scopes, expiresAt: expires })
-      const { id, jwt, expiresAt } = await admin.createToken({ user, name, scopes, expires })
+      const { id, jwt, expiresAt } = await admin.createToken(
+        { user, name, scopes, expires },
+        asking.by,
+      )
       return data(c, { id, token: jwt, scopes, expiresAt })
     },
 
     async revokeToken(c: Ctx): Promise<Response> {
-      await administrator(c)
+      const { by } = await administrator(c)
       const id = c.req.param('id') ?? ''
-      await admin.revokeToken(id)
+      await admin.revokeToken(id, by)
       return data(c, { id })
     },
 
@@ -110,7 +119,8 @@ export function manageHandlers(deps: ManageDeps) {
       if (setupSecret === undefined) throw refused('no setup secret is configured')
       if (!sameText(secret, setupSecret)) throw refused('a wrong setup secret')
       const life = (expiresIn ?? CLAIM_LIFE_S) * 1000
-      const made = await admin.claimAdmin(setupSecret, new Date(clock.now().getTime() + life))
+      const ends = new Date(clock.now().getTime() + life)
+      const made = await admin.claimAdmin(setupSecret, ends, c.env.entry.address)
       if (made === null) throw refused('the setup secret was used before')
       c.env.entry.userId = made.user.id
       c.env.entry.tokenId = made.id

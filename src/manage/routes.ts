@@ -4,6 +4,7 @@
  */
 import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
+import type { Audit } from '../core/audit.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { Policies } from '../core/policies.ts'
 import type { Popularity } from '../core/popularity.ts'
@@ -18,6 +19,7 @@ import type { Transfer } from '../http/transfer.ts'
 import type { Clock, Database } from '../ports.ts'
 import type { Exports, Imports } from '../core/moving.ts'
 import { described } from './about.ts'
+import { auditHandler } from './audit.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
@@ -41,6 +43,7 @@ export type ManageDeps = RouteDeps & {
   config: OriginConfig
   teams: Teams
   sharing: Sharing
+  audit: Audit
   exports: Exports
   imports: Imports
   /** Good once for an administrator's token (R19). */
@@ -76,6 +79,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'GET', path: '/v1/shares', access: 'token', handler: shares.list },
     { method: 'POST', path: '/v1/shares', access: 'push', handler: shares.create },
     { method: 'DELETE', path: '/v1/shares/:id', access: 'token', handler: shares.revoke },
+    { method: 'GET', path: '/v1/audit', access: 'admin', handler: auditHandler(deps) },
     { method: 'POST', path: '/v1/first-admin', access: 'open', limit: 'login', handler: manage.firstAdmin },
 
     { method: 'GET', path: '/v1/grants', access: 'admin', handler: sharing.grants },

@@ -13,6 +13,8 @@ import {
   levelIn,
   mayFound,
   mayWrite,
+  nameOfCollection,
+  nameOfContainer,
   ofImage,
   p,
   policyMet,
@@ -327,6 +329,31 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     note: sql`select seq from images where id = (select note from guard)`,
   }
 
+  const imageId = p('imageId').getSQL()
+  const containerId = p('containerId').getSQL()
+  /** What a draft has made: rows that were there before have another id. */
+  const made = (kind: 'entity' | 'collection' | 'container', table: SQL, name: SQL) =>
+    audited(db, {
+      action: `${kind}.create`,
+      object: sql`${`${kind} `} || ${p('id')}`,
+      name,
+      detail:
+        kind === 'entity'
+          ? sql`''`
+          : sql`(select case when private then 'private' else 'public' end from ${table} where id = ${p('id')})`,
+      when: sql`exists (select 1 from ${table} where id = ${p('id')})`,
+    })
+  const pushed = (how: string) =>
+    audited(db, {
+      action: 'image.push',
+      object: sql`'image ' || ${imageId}`,
+      name: nameOfContainer(sql`(select container_id from images where id = ${imageId})`),
+      detail: sql`${`sha256.`} || ${p('digest')} || ', ' || cast(${p('size')} as integer) || ${` bytes, ${how}`}`,
+      // noted by the guard: the image had no bytes before
+      when: sql`exists (select 1 from guard where note is not null)`,
+    })
+  const noBytes = sql`(select ni.id from images ni left join blobs nb on nb.id = ni.blob_id where ni.id = ${imageId} and coalesce(nb.state, 'lost') = 'lost')`
+  const noted = sql`exists (select 1 from guard where note is not null)`
   /** The tag as it is, of the arch that a tag call means (`setTag` below stores that one). */
   const renamedTag = sql`select image_id, frozen from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64')`
   const containerThawed = sql`not exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)`
@@ -334,6 +361,32 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   const w = {
     verdict: storeVerdict(db),
     dropGuard: dropGuard(db),
+    entityMade: made('entity', sql`entities`, p('name').getSQL()),
+    collectionMade: made('collection', sql`collections`, nameOfCollection(p('id').getSQL())),
+    containerMade: made('container', sql`containers`, nameOfContainer(p('id').getSQL())),
+    uploaded: pushed('uploaded'),
+    copied: pushed('stored copy'),
+    tagSet: audited(db, {
+      action: 'tag.set',
+      object: sql`'image ' || ${imageId}`,
+      name: sql`${nameOfContainer(containerId)} || ':' || ${p('tag')}`,
+      detail: sql`(select case when ai.arch = 'unknown' then 'amd64' else ai.arch end from images ai where ai.id = ${imageId}) || coalesce(', from image ' || (select note from guard), ', new')  || ', to image ' || ${imageId}`,
+      when: sql`exists (select 1 from guard where note is not ${imageId})`,
+    }),
+    tagDeleted: audited(db, {
+      action: 'tag.delete',
+      object: sql`'image ' || (select note from guard)`,
+      name: sql`${nameOfContainer(containerId)} || ':' || ${p('tag')}`,
+      detail: sql`${p('arch')} || case when exists (select 1 from tags where image_id = (select note from guard)) then '' else ', the image with it' end`,
+      when: noted,
+    }),
+    imageDeleted: audited(db, {
+      action: 'image.delete',
+      object: sql`'image ' || (select note from guard)`,
+      name: nameOfContainer(containerId),
+      detail: sql`(select 'sha256.' || di.digest || ', ' || coalesce(di.size, 0) || ' bytes' || coalesce(', tags ' || (select group_concat(dt.name, ' ') from tags dt where dt.image_id = di.id), '') from images di where di.id = (select note from guard))`,
+      when: noted,
+    }),
     entityGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: writerStands(
@@ -441,6 +494,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
         policyMet: policyMet(p('imageId').getSQL()),
+        note: noBytes,
         withinQuota: withinQuotaNow,
       }),
     ),
@@ -450,6 +504,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`,
         policyMet: policyMet(p('imageId').getSQL()),
+        note: noBytes,
         withinQuota,
       }),
     ),
@@ -660,7 +715,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         object: sql`${sql.raw(`'${level} '`)} || (${chosen})`,
         name: sql`${p('entity')} || '/' || ${p('collection')} || coalesce('/' || ${p('container')}, '')`,
         detail: sql`case ${p('private')} when 1 then 'private' else 'public' end`,
-        when: sql`exists (${chosen})`,
+        when: sql`exists (select 1 from ${table} where id in (${chosen}) and private <> ${p('private')})`,
       }),
       find: prepare(() =>
         db
@@ -728,11 +783,19 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   /** Insert-or-nothing behind its guard, and the row that stands now: one batch (R6). */
   async function store<Row extends { id: string }, T>(
     id: string,
-    [guard, insert, select]: readonly [Statement, Statement, Statement<Row[]>],
+    [guard, insert, select, ...more]: readonly [
+      Statement,
+      Statement,
+      Statement<Row[]>,
+      ...Statement[],
+    ],
     toNoun: (row: Row) => T,
     reasons: Parameters<typeof guarded>[1],
   ): Promise<{ row: T; created: boolean }> {
-    const [, , rows] = await guarded(handle.write(guard, insert, select, w.dropGuard()), reasons)
+    const [, , rows] = await guarded(
+      handle.write(guard, insert, select, ...more, w.dropGuard()),
+      reasons,
+    )
     const row = rows[0]
     if (row === undefined) throw new RegistryError('internal', 'What was created was not stored.')
     return { row: toNoun(row), created: row.id === id }
@@ -905,7 +968,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async createEntity({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
-      const steps = [w.entityGuard(values), w.entity(values), q.entity(values)] as const
+      const steps = [
+        w.entityGuard(values),
+        w.entity(values),
+        q.entity(values),
+        w.entityMade(values),
+      ] as const
       return store(draft.id, steps, toEntity, { may_write: lostRight })
     },
     async createCollection({ writer, ...draft }) {
@@ -919,6 +987,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         w.collectionGuard(values),
         w.collection(values),
         w.collectionByName(values),
+        w.collectionMade(values),
       ] as const
       return store(draft.id, steps, toCollection, {
         may_write: lostRight,
@@ -937,6 +1006,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         w.containerGuard(values),
         w.container(values),
         w.containerByName(values),
+        w.containerMade(values),
       ] as const
       const reasons = { may_write: lostRight, found: gone('collection') }
       return store(draft.id, steps, toContainer, reasons)
@@ -1012,13 +1082,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
             w.newBlob(values),
             ...after,
             w.uploadDone(values),
+            w.uploaded(values),
             w.dropGuard(),
           ),
           reasons,
         )
       } else {
         Object.assign(values, source)
-        await guarded(handle.write(w.attachGuardBlob(values), ...after, w.dropGuard()), reasons)
+        await guarded(
+          handle.write(w.attachGuardBlob(values), ...after, w.copied(values), w.dropGuard()),
+          reasons,
+        )
       }
     },
 
@@ -1060,6 +1134,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.setTag(values),
           w.indexBoth(values),
           w.recount(values),
+          w.tagSet(values),
           w.dropGuard(),
         ),
         {
@@ -1090,6 +1165,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.note(),
           w.unindexNote(values),
           w.deleteTag(values),
+          w.tagDeleted(values),
           w.endUntagged(values),
           w.deleteUntagged(values),
           w.indexNote(values),
@@ -1107,6 +1183,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         handle.write(
           w.deleteImageGuard(values),
           w.note(),
+          w.imageDeleted(values),
           w.unindexNote(values),
           w.deleteTagsOfNote(values),
           w.endUntagged(values),

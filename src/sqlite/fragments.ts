@@ -1,7 +1,7 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
 import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
 import type { Level, Role } from '../core/model.ts'
-import type { Actor, Viewer } from '../ports.ts'
+import type { Actor, Stranger, Viewer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -97,17 +97,17 @@ export function standingQuery(db: Handle['db']) {
 }
 
 /** Values of the placeholders that `mayWrite` and `audited` use. */
-export function writerValues(by: Actor): Record<string, string | number> {
+export function writerValues(by: Actor | Stranger): Record<string, string | number> {
   const now = by.now.getTime()
-  if ('operator' in by)
+  if (!('userId' in by))
     return {
-      operator: 1,
+      operator: 'operator' in by ? 1 : 0,
       writerId: '',
-      writerName: by.operator,
+      writerName: 'operator' in by ? by.operator : '',
       writerToken: '',
       writerAdmin: 0,
       writerManages: 0,
-      writerAddress: '',
+      writerAddress: by.address ?? '',
       now,
     }
   return {
@@ -154,7 +154,8 @@ export type Place = { collection: SQL; container: SQL | null }
 /**
  * A row of the audit log, in the batch of what it tells of (R57). `object` is kind and id
  * (`image 65f…`), `name` what people call it, each as SQL over the values of the batch; `when` leaves
- * the row out where nothing was done.
+ * the row out where nothing was done. Fields end at 1 KiB (R57): names are ASCII, and 256 characters of
+ * anything else take no more.
  */
 export const audited = (
   db: Handle['db'],
@@ -164,11 +165,23 @@ export const audited = (
     db
       .insert(t.audit)
       .select(
-        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${text('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, substr(coalesce((select name from users where id = ${text('writerId')}), ${p('writerName')}), 1, 256) as actor, ${p('writerToken')} as token_id, substr(${p('writerAddress')}, 1, 256) as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 256) as detail, 1 as count where ${when}`,
       ),
   )
 
-export type AuditedChange = { action: string; object: SQL; name: SQL; detail?: SQL; when?: SQL }
+export type AuditedChange = {
+  action: string | SQL
+  object: SQL
+  name: SQL
+  detail?: SQL
+  when?: SQL
+}
+
+/** What people call things, for `audited`: entity/collection and entity/collection/container. */
+export const nameOfCollection = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name from collections ac join entities ae on ae.id = ac.entity_id where ac.id = ${id})`
+export const nameOfContainer = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${id})`
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of

@@ -673,6 +673,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       action: 'import',
       object: sql`'import ' || ${here}`,
       name: sql`(select export_id from imports where id = ${here})`,
+      detail: sql`(select group_concat(kind || ' ' || n, ', ') from (select kind, count(*) as n from import_rows where import_id = ${here} group by kind order by kind))`,
     }),
     /** Only with the issuer of the source is a token valid, and only for a user of the same id. */
     tokens: prepare(() =>

@@ -1,6 +1,7 @@
 /** The Database port on drizzle's SQLite dialect, for every driver that can give a `Handle`. */
 import { sql } from 'drizzle-orm'
 import type { Database } from '../ports.ts'
+import { sqliteAudit } from './audit.ts'
 import { sqliteCatalog } from './catalog.ts'
 import { sqliteCounters } from './counters.ts'
 import { prepare, type Handle } from './handle.ts'
@@ -41,6 +42,7 @@ export function sqliteDatabase(handle: Handle): Database {
     popularity: sqlitePopularity(handle),
     shares: sqliteShares(handle),
     counters: sqliteCounters(handle),
+    audit: sqliteAudit(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),
     imports: sqliteImports(handle),

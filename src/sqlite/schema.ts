@@ -496,10 +496,10 @@ export const audit = sqliteTable(
   },
   (t) => [
     index('audit_at').on(t.at),
-    index('audit_actor').on(t.actor, t.seq),
+    index('audit_actor').on(t.actor, t.at),
     uniqueIndex('audit_denials')
-      .on(t.at, t.address, t.action)
-      .where(sql`outcome = 'denied' AND actor_id = ''`),
+      .on(t.at, t.address, t.action, t.actorId)
+      .where(sql`outcome = 'denied'`),
   ],
 )
 

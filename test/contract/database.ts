@@ -20,12 +20,14 @@ import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
 import { describeCounters } from './counters.ts'
+import { ALL, describeAudit } from './audit.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
 import { describeQuotas } from './quotas.ts'
 import { describeShares } from './shares.ts'
 import { describeTeams } from './teams.ts'
+import { operator } from '../fixtures/operator.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -105,15 +107,18 @@ async function worldOf(made: MadeDatabase) {
     binding: { collectionId?: string; containerId?: string } = {},
   ): Promise<Person> {
     const tokenId = newId()
-    await tokens.insert({
-      id: tokenId,
-      userId: user.id,
-      name: 'laptop',
-      scopes: [...scopes],
-      createdAt: at(),
-      expiresAt: at(60 * 24),
-      ...binding,
-    })
+    await tokens.insert(
+      {
+        id: tokenId,
+        userId: user.id,
+        name: 'laptop',
+        scopes: [...scopes],
+        createdAt: at(),
+        expiresAt: at(60 * 24),
+        ...binding,
+      },
+      operator(),
+    )
     const admin = user.role === 'admin' && scopes.includes('admin')
     const manages = admin || (user.role === 'staff' && scopes.includes('admin'))
     return {
@@ -125,14 +130,17 @@ async function worldOf(made: MadeDatabase) {
   }
 
   async function person(name: string, role: Role = 'user', scopes?: Scope[]): Promise<Person> {
-    const { user } = await users.create({
-      id: newId(),
-      entityId: newId(),
-      name,
-      role,
-      disabled: false,
-      createdAt: at(),
-    })
+    const { user } = await users.create(
+      {
+        id: newId(),
+        entityId: newId(),
+        name,
+        role,
+        disabled: false,
+        createdAt: at(),
+      },
+      operator(),
+    )
     return token(user, scopes ?? (role === 'admin' ? SCOPES : DEFAULT_SCOPES))
   }
 
@@ -284,6 +292,7 @@ async function worldOf(made: MadeDatabase) {
       closed: sorted(await uploads.closed(LATER, 1000)),
       ended: (await database.ended.since(new Date(0))).toSorted(),
       needles: await search(viewer, 'needle'),
+      audit: (await database.audit.list(ALL, { after: null, limit: 1000 })).entries,
     }
   }
 
@@ -329,7 +338,7 @@ export async function expectRefused(world: World, code: ErrorCode, work: () => P
 // Guards: every way to lose the right, times every method that writes
 
 /** A user's entity with something of everything in it, ready for every guarded method. */
-async function makeLab(world: World, name: string) {
+export async function makeLab(world: World, name: string) {
   const { database, root } = world
   const owner = await world.person(`${name}-owner`)
   const donor = await world.person(`${name}-donor`)
@@ -375,11 +384,11 @@ async function makeLab(world: World, name: string) {
     dedupe,
   }
 }
-type Lab = Awaited<ReturnType<typeof makeLab>>
+export type Lab = Awaited<ReturnType<typeof makeLab>>
 
 type Act = (world: World, lab: Lab, writer: Writer) => Promise<unknown>
 
-const GUARDED: Record<string, Act> = {
+export const GUARDED: Record<string, Act> = {
   createEntity: ({ database }, { owner }, writer) =>
     database.catalog.createEntity({
       id: newId(),
@@ -444,7 +453,7 @@ const GUARDED: Record<string, Act> = {
 /** Each takes the right away and returns the writer who believes to have it still. */
 const LOSSES: Record<string, (world: World, lab: Lab) => Promise<Writer>> = {
   'the token was revoked': async ({ database }, { owner }) => {
-    await database.tokens.revoke(owner.tokenId, at())
+    await database.tokens.revoke(owner.tokenId, operator())
     return owner.writer
   },
   'there is no such token': async (_, { owner }) => ({ ...owner.writer, tokenId: newId() }),
@@ -457,7 +466,7 @@ const LOSSES: Record<string, (world: World, lab: Lab) => Promise<Writer>> = {
   'the token of the administrator was revoked': async (world) => {
     const { user, tokenId, writer } = await world.token(world.root.user, SCOPES)
     expect(user.role).toBe('admin')
-    await world.database.tokens.revoke(tokenId, at())
+    await world.database.tokens.revoke(tokenId, operator())
     return writer
   },
 }
@@ -859,7 +868,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('is made once, however many ask at once', async ({ users }) => {
         const names = ['one', 'two', 'three']
-        const made = await Promise.all(names.map((name) => users.createFirstAdmin(admin(name))))
+        const made = await Promise.all(
+          names.map((name) => users.createFirstAdmin(admin(name), operator())),
+        )
         expect(made.filter(Boolean)).toHaveLength(1)
         const list = await users.list()
         expect(list.map((user) => [user.name, user.role])).toEqual([
@@ -869,7 +880,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('owns the entity of its name', async ({ users, catalog }) => {
         const first = admin('first')
-        expect(await users.createFirstAdmin(first)).toBe(true)
+        expect(await users.createFirstAdmin(first, operator())).toBe(true)
         const viewer = { tokenId: newId(), userId: first.id, scopes: [] }
         const { value } = await catalog.entityParent('first', viewer, at())
         expect(value.entity?.ownerId).toBe(first.id)
@@ -878,19 +889,19 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('is not made when there is one, and nothing changes', async ({ users, catalog }) => {
         const first = admin('first')
-        expect(await users.createFirstAdmin(first)).toBe(true)
-        expect(await users.createFirstAdmin(admin('second'))).toBe(false)
-        expect(await users.createFirstAdmin(first)).toBe(false)
+        expect(await users.createFirstAdmin(first, operator())).toBe(true)
+        expect(await users.createFirstAdmin(admin('second'), operator())).toBe(false)
+        expect(await users.createFirstAdmin(first, operator())).toBe(false)
         expect((await users.list()).map((user) => user.name)).toEqual(['first'])
         const viewer = { tokenId: newId(), userId: first.id, scopes: [] }
         expect((await catalog.entityParent('second', viewer, at())).value.entity).toBeNull()
       })
 
       bare('is never said to be made when it was not: the name is taken', async ({ users }) => {
-        await users.create({ ...admin('taken'), role: 'user' })
-        expect(await users.createFirstAdmin(admin('taken'))).toBe(false)
+        await users.create({ ...admin('taken'), role: 'user' }, operator())
+        expect(await users.createFirstAdmin(admin('taken'), operator())).toBe(false)
         expect((await users.list()).map((user) => user.role)).toEqual(['user'])
-        expect(await users.createFirstAdmin(admin('free'))).toBe(true)
+        expect(await users.createFirstAdmin(admin('free'), operator())).toBe(true)
       })
 
       const token = () => ({
@@ -909,7 +920,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             token: token(),
           }))
           const owners = await Promise.all(
-            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token)),
+            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token, operator())),
           )
           const [won, ...more] = drafts.filter((_, index) => owners[index] !== null)
           expect(more).toEqual([])
@@ -927,25 +938,29 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('a claim gives an administrator there is another token', async ({ users, tokens }) => {
         const boss = { ...admin('boss'), createdAt: new Date(at().getTime() - 1) }
-        await users.create(boss)
-        await users.create({ ...admin('root'), role: 'user' })
-        const recovered = await users.claimAdmin('a', admin('nobody'), token())
+        await users.create(boss, operator())
+        await users.create({ ...admin('root'), role: 'user' }, operator())
+        const recovered = await users.claimAdmin('a', admin('nobody'), token(), operator())
         expect(recovered?.id).toBe(boss.id)
         const named = admin('admin')
-        await users.create(named)
-        expect((await users.claimAdmin('b', admin('admin'), token()))?.id).toBe(named.id)
-        expect(await users.claimAdmin('b', admin('admin'), token())).toBeNull()
+        await users.create(named, operator())
+        expect((await users.claimAdmin('b', admin('admin'), token(), operator()))?.id).toBe(
+          named.id,
+        )
+        expect(await users.claimAdmin('b', admin('admin'), token(), operator())).toBeNull()
         expect((await users.list()).map(({ name }) => name)).toEqual(['admin', 'boss', 'root'])
         expect(await tokens.listFor(named.id)).toHaveLength(1)
       })
 
       bare('a claim is not spent by a failure: the name is taken', async ({ users, tokens }) => {
         const taken = { ...admin('admin'), role: 'user' as const }
-        await users.create(taken)
-        const made = users.claimAdmin('claim', admin('admin'), token())
+        await users.create(taken, operator())
+        const made = users.claimAdmin('claim', admin('admin'), token(), operator())
         await expect(made).rejects.toMatchObject({ code: 'conflict' })
         expect(await tokens.listFor(taken.id)).toEqual([])
-        expect((await users.claimAdmin('claim', admin('free'), token()))?.name).toBe('free')
+        expect((await users.claimAdmin('claim', admin('free'), token(), operator()))?.name).toBe(
+          'free',
+        )
       })
     })
 
@@ -1829,7 +1844,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, things } = await hidden(world)
         const bob = await world.person('bob')
         const revoked = await world.token(alice.user)
-        await database.tokens.revoke(revoked.tokenId, at())
+        await database.tokens.revoke(revoked.tokenId, operator())
         const viewers: Record<string, [NonNullable<Viewer>, Date]> = {
           revoked: [revoked.viewer, at()],
           'expired to the millisecond': [alice.viewer, at(60 * 24)],
@@ -2382,7 +2397,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.setPrivate({ ...path, container: null }, true, byOperator(at(3)))
         const both = [`public:${hidden.id}`, `public:${inCollection.id}`].toSorted()
         expect(await since(2)).toEqual(both)
-        await tokens.revoke(alice.tokenId, at(4))
+        await tokens.revoke(alice.tokenId, operator(at(4)))
         expect(await since(3)).toEqual([alice.tokenId])
 
         await ended.prune(at(3))
@@ -2432,10 +2447,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           disabled: false,
           createdAt: at(),
         })
-        const answers = await Promise.all([users.create(draft()), users.create(draft())])
+        const answers = await Promise.all([
+          users.create(draft(), operator()),
+          users.create(draft(), operator()),
+        ])
         expect(answers.map(({ created }) => String(created)).toSorted()).toEqual(['false', 'true'])
         expect(answers[0].user).toEqual(answers[1].user)
-        const third = await users.create({ ...draft(), role: 'admin' })
+        const third = await users.create({ ...draft(), role: 'admin' }, operator())
         expect(third).toEqual({ created: false, user: answers[0].user })
         expect(await users.byName('alice')).toEqual(answers[0].user)
         expect(await users.byName('bob')).toBeNull()
@@ -2463,7 +2481,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { catalog, users } = world.database
         const alice = await world.person('alice')
         const impostor = { ...alice.user, id: newId(), entityId: newId() }
-        expect((await users.create(impostor)).created).toBe(false)
+        expect((await users.create(impostor, operator())).created).toBe(false)
         const { value } = await catalog.entityParent('alice', alice.viewer, at())
         expect(value.entity?.ownerId).toBe(alice.user.id)
       })
@@ -2491,9 +2509,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             containerId: '',
           })),
         )
-        expect(await tokens.revoke(other.tokenId, at(1))).toBe(true)
-        expect(await tokens.revoke(other.tokenId, at(2))).toBe(true)
-        expect(await tokens.revoke(newId(), at())).toBe(false)
+        expect(await tokens.revoke(other.tokenId, operator(at(1)))).toBe(true)
+        expect(await tokens.revoke(other.tokenId, operator(at(2)))).toBe(true)
+        expect(await tokens.revoke(newId(), operator())).toBe(false)
         await tokens.touch([alice.tokenId], at(3))
         const after = await list()
         expect(after.map(({ revokedAt, lastUsedAt }) => [revokedAt, lastUsedAt])).toEqual([
@@ -2613,6 +2631,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describeIdentities(test)
     describeTeams(test)
     describeKeys(test)
+    describeAudit(test)
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)

@@ -5,6 +5,7 @@ import { stagedRow } from '../../src/core/moved-rows.ts'
 import type { Database, StagedRow } from '../../src/ports.ts'
 import { at, digestOf, expectRefused, factsOf, newId, outcome, type World } from './database.ts'
 import { factsOfKey } from './keys.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 
@@ -237,15 +238,22 @@ export function describeImports(test: Test): void {
       await world.record(alice, one.id, 'never sent')
       const lost = await world.push(alice, one.id, 'lost', { tag: 'gone' })
       await database.catalog.markLost(lost.upload.blobKey)
-      await database.tokens.revoke(alice.tokenId, at(3))
+      await database.tokens.revoke(alice.tokenId, operator(at(3)))
       const keys = [1, 2, 3, 4].map((n) => factsOfKey([`Key ${n} <k${n}@example.org>`]))
       for (const facts of keys) {
         const ownerId = alice.user.id
-        await database.keys.put({ facts, expected: 0, show: true, ownerId, by: null, now: at(4) })
+        await database.keys.put({
+          facts,
+          expected: 0,
+          show: true,
+          ownerId,
+          by: operator(),
+          now: at(4),
+        })
       }
       const [first] = keys
       if (first === undefined) throw new Error('four keys')
-      const gone = { forGood: false, by: null, now: at(5) }
+      const gone = { forGood: false, by: operator(), now: at(5) }
       await database.keys.remove(first.fingerprint, gone)
 
       for (const kind of KINDS) {
@@ -556,7 +564,7 @@ export function describeImports(test: Test): void {
       const lesser = await world.token(root.user)
       for (const { writer } of [alice, { writer: { ...alice.writer, admin: true } }, lesser])
         expect(await outcome(finish({ by: writer as never }))).toBe('denied')
-      await database.tokens.revoke(lesser.tokenId, at())
+      await database.tokens.revoke(lesser.tokenId, operator())
       const by = { ...lesser.writer, admin: true }
       expect(await outcome(finish({ by: by as never }))).toBe('denied')
       expect(await outcome(finish({ by: root.writer as never }))).toBe('ok')
@@ -850,7 +858,14 @@ export function describeImports(test: Test): void {
       const alice = await world.person('alice')
       const old = factsOfKey(['Merged <old@example.org>'])
       const put = (expected: number) =>
-        keys.put({ facts: old, expected, show: true, ownerId: alice.user.id, by: null, now: at() })
+        keys.put({
+          facts: old,
+          expected,
+          show: true,
+          ownerId: alice.user.id,
+          by: operator(),
+          now: at(),
+        })
       await put(0)
       const merged = { ...factsOfKey(['Merged <new@example.org>'], old), armor: 'merged' }
       merged.userIds = factsOfKey(['Merged <new@example.org>']).userIds

@@ -6,6 +6,7 @@ import * as fc from 'fast-check'
 import { describe, expect } from 'vitest'
 import { isRegistryError } from '../../src/errors.ts'
 import { at, digestOf, expectRefused, newId, outcome, type World } from './database.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 type Person = Awaited<ReturnType<World['person']>>
@@ -285,7 +286,7 @@ export function describeQuotas(test: Test): void {
       const none = { containerId: newId(), given: true, by: bob.writer }
       await expectRefused(world, 'not_found', () => popularity.setStar(none))
       await star(who, true)
-      await world.database.tokens.revoke(who.tokenId, at())
+      await world.database.tokens.revoke(who.tokenId, operator())
       await expectRefused(world, 'denied', () => star(who, false))
     })
 

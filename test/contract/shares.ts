@@ -2,6 +2,7 @@
 import { describe, expect } from 'vitest'
 import type { Actor } from '../../src/ports.ts'
 import { at, expectRefused, newId, outcome, type World } from './database.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 type Person = Awaited<ReturnType<World['person']>>
@@ -156,7 +157,7 @@ export function describeShares(test: Test): void {
         const record = await world.record(alice, place.id, 'without bytes')
         await expectRefused(world, 'not_found', () => make(world, record.id, alice))
         await make(world, image.id, alice, { by: { operator: 'cli:ann', now: at() } })
-        await tokens.revoke(alice.tokenId, at())
+        await tokens.revoke(alice.tokenId, operator())
         await expectRefused(world, 'denied', refused(alice))
       },
       true,

@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { migrate } from '../../adapters/databases/migrate.ts'
 import type { Upload } from '../../src/core/model.ts'
 import type { Database, Viewer, Writer } from '../../src/ports.ts'
+import { ALL } from '../contract/audit.ts'
 import { factsOfKey } from '../contract/keys.ts'
 import {
   builder,
@@ -14,6 +15,7 @@ import {
   type Handle,
   type Statement,
 } from '../../src/sqlite/index.ts'
+import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
 
@@ -175,6 +177,9 @@ describe('query plans', () => {
     now,
   }
   const path = { entity: 'e', collection: 'c', container: 'n' }
+  const last = { after: '1.1', limit: 10 }
+  const who = { actorId: '', tokenId: '', address: '' }
+  const denial = { ...who, at: now, action: '', detail: '', count: 1 }
   const tagged = { by: 'tag', tag: 't', arch: 'amd64' } as const
   const digest = { by: 'digest', digest: 'd' } as const
   const place = { after: null, limit: 10, armor: true }
@@ -294,6 +299,17 @@ describe('query plans', () => {
     'keys.list of an owner': ({ keys }) => keys.list('user', place, viewer, now),
     'keys.put': ({ keys }) =>
       keys.put({ facts: factsOfKey(), expected: 0, show: false, by: writer, now }),
+    'audit.list': ({ audit }) => audit.list(ALL, { after: null, limit: 10 }),
+    'audit.list of an actor': ({ audit }) =>
+      audit.list({ ...ALL, actor: 'a', action: 'b', ref: 'c', outcome: 'done' }, last),
+    'audit.denied': ({ audit }) => audit.denied([denial]),
+    'audit.prune': ({ audit }) => audit.prune(now, 10, 10),
+    'tokens.insert': ({ tokens }) =>
+      tokens.insert(
+        { id: 't', userId: 'u', name: '', scopes: [], createdAt: now, expiresAt: now },
+        writer,
+      ),
+    'tokens.revoke': ({ tokens }) => tokens.revoke('t', writer),
     'keys.remove': ({ keys }) => keys.remove('A', { forGood: true, by: writer, now }),
   }
 

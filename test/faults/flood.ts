@@ -34,9 +34,10 @@ export async function flood(
     let heard = ''
     let waiting = 0
     await new Promise<void>((resolve, reject) => {
+      const room = () => !stopped && waiting < depth && asked < due()
       const say = () => {
         let words = ''
-        while (!stopped && waiting < depth && asked < due()) {
+        while (room()) {
           words += `${next(asked)}\r\n`
           asked += 1
           waiting += 1

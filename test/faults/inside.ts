@@ -9,6 +9,7 @@ import { createSweep, type SweepBudget } from '../../src/core/sweep.ts'
 import { createUploads } from '../../src/core/uploads.ts'
 import type { BlobStore, Bytes, Database, LogFields } from '../../src/ports.ts'
 import { sha256 } from '../protocol/client.ts'
+import { operator } from '../fixtures/operator.ts'
 
 export const HOUR_MS = 3_600_000
 export const DAY_MS = 24 * HOUR_MS
@@ -77,23 +78,29 @@ export async function coreWith(options: {
     async user(name: string, options: { private?: boolean } = {}) {
       const [userId, tokenId] = [randomIds.next(), randomIds.next()]
       const createdAt = clock.now()
-      await opened.database.users.create({
-        id: userId,
-        entityId: randomIds.next(),
-        name,
-        role: 'user',
-        disabled: false,
-        createdAt,
-      })
+      await opened.database.users.create(
+        {
+          id: userId,
+          entityId: randomIds.next(),
+          name,
+          role: 'user',
+          disabled: false,
+          createdAt,
+        },
+        operator(),
+      )
       const scopes = SCOPES.filter((scope) => scope !== 'admin')
-      await opened.database.tokens.insert({
-        id: tokenId,
-        userId,
-        name: 'test',
-        scopes,
-        createdAt,
-        expiresAt: FOREVER,
-      })
+      await opened.database.tokens.insert(
+        {
+          id: tokenId,
+          userId,
+          name: 'test',
+          scopes,
+          createdAt,
+          expiresAt: FOREVER,
+        },
+        operator(),
+      )
       const claims: Claims = { tokenId, userId, scopes, expiresAt: FOREVER }
       const { entity } = await catalog.entity(name, claims)
       const draft = { description: '', private: options.private ?? false }

@@ -13,6 +13,7 @@ import {
   tokenIssuer,
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
+import { createAudit } from '../../src/core/audit.ts'
 import { createPolicies } from '../../src/core/policies.ts'
 import { createPopularity } from '../../src/core/popularity.ts'
 import { createQuotas } from '../../src/core/quotas.ts'
@@ -48,6 +49,7 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   const shared = {
     admin,
     access,
+    audit: createAudit({ database, clock: systemClock, access }),
     policies: createPolicies(deps),
     quotas: createQuotas(deps),
     popularity: createPopularity(deps),
