@@ -58,16 +58,16 @@ export function describeRoles(
       expectSuccess(await push(client, ref, words))
       await expectPull(alice, ref, words)
     }
-    /** R26: what the terminal says of `ref` is what it says of `other`, which does not exist. */
+    /** R26: of a place that is hidden the terminal says what it says of one that does not exist. */
     const expectAlike = async (
       work: (ref: string) => Promise<Outcome>,
-      ref: string,
-      other: string,
+      [place, hidden, absent]: readonly [string, string, string],
       sentence: string,
     ) => {
-      const [hidden, absent] = [await work(ref), await work(other)]
-      expectRefusal(hidden, sentence)
-      expect(hidden.terminal).toBe(absent.terminal.replaceAll(other, ref))
+      const of = (word: string) => work(place.replace('*', word))
+      const [first, second] = [await of(hidden), await of(absent)]
+      expectRefusal(first, sentence)
+      expect(first.terminal).toBe(second.terminal.replaceAll(absent, hidden))
     }
     const expectStranger = async (client: Client) => {
       const refused = await pull(client, APP)
@@ -221,18 +221,19 @@ export function describeRoles(
     })
 
     test('what is private looks absent to a stranger, up and down (R26)', async () => {
-      await expectPush(alice, 'alice/open/hidden', 'in a public collection')
-      await target.setPrivate('alice/open/hidden', true)
-      for (const [ref, other] of [
-        [APP, 'alice/no1/app'],
-        ['alice/lab/app', 'alice/lab/app2'],
-        ['alice/open/hidden', 'alice/open/absent'],
+      const dora = libraryClient(target.url, (await target.mint('dora')).jwt)
+      await dora.push('dora/c/app', image('of hers'), { privateCollection: true })
+      await api.push('alice/open/hidden', image('in the open'), { privateContainer: true })
+      for (const [place, sentence] of [
+        [['*/c/app', 'dora', 'zelda'], 'You may not create anything in the entity dora'],
+        [['alice/*/app', 'lab', 'unheard'], 'You may not make a collection in the entity alice'],
+        [['alice/lab/*', 'app', 'unheard'], 'You may not make a collection in the entity alice'],
+        [['alice/open/*', 'hidden', 'unheard'], 'create anything in the collection alice/open'],
       ] as const) {
-        await expectAlike((at) => pull(stranger, at), ref, other, `${ABSENT}: ${ref}`)
-        const sentence = 'You may not create anything in'
-        await expectAlike((at) => push(stranger, at, 'a guess'), ref, other, sentence)
+        await expectAlike((ref) => pull(stranger, ref), place, ABSENT)
+        await expectAlike((ref) => push(stranger, ref, 'a guess'), place, sentence)
         const gone = "couldn't delete requested image: not found"
-        await expectAlike((at) => remove(stranger, at), ref, other, gone)
+        await expectAlike((ref) => remove(stranger, ref), place, gone)
       }
     })
 
