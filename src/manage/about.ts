@@ -2,6 +2,7 @@
 import * as z from 'zod/mini'
 import type { ShownUsage } from '../core/quotas.ts'
 import type {
+  AuditEntry,
   Grant,
   ImportReport,
   Invitation,
@@ -10,9 +11,16 @@ import type {
   Policy,
   TeamMember,
   Token,
-  User,
 } from '../core/model.ts'
-import { LEVELS, POLICY_MODES, ROLES, SCOPES, type MovedKind } from '../core/model.ts'
+import {
+  AUDIT_OUTCOMES,
+  LEVELS,
+  POLICY_MODES,
+  ROLES,
+  SCOPES,
+  type MovedKind,
+} from '../core/model.ts'
+import type { Shown } from './people.ts'
 import {
   BYTES,
   count,
@@ -24,9 +32,11 @@ import {
   words,
   type Described,
 } from '../http/about.ts'
+import { auditQuery } from './audit.ts'
 import {
   acceptance,
   changedTeam,
+  changedUser,
   claim,
   exportHead,
   freeze,
@@ -39,8 +49,10 @@ import {
   newQuota,
   newShare,
   newStar,
+  newRobot,
   newTeam,
   newToken,
+  newTransfer,
   newUser,
   policy,
   privacy,
@@ -51,18 +63,19 @@ import {
 const text = z.string()
 const maybeTime = z.nullable(time)
 
-const user = record<User>('User')(
-  z.object({
-    id,
-    name: text,
-    role: z.enum(ROLES),
-    disabled: z.boolean(),
-    createdAt: time,
-    managerId: said(z.nullable(id), "Who looks after a robot's tokens."),
-    subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
-  }),
-)
-const token = record<Token>('Token')(
+const userShape = {
+  id,
+  name: text,
+  role: z.enum(ROLES),
+  disabled: z.boolean(),
+  createdAt: time,
+  managerId: said(z.nullable(text), "Who looks after a robot's tokens."),
+  subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
+  manager: said(z.optional(z.nullable(text)), 'Of robots: the name of who looks after its tokens.'),
+  deletedAt: said(z.optional(time), 'Of deleted accounts, whose names stay reserved.'),
+}
+const user = record<Shown>('User')(z.object(userShape))
+const token = record<Token & { place: string | null }>('Token')(
   z.object({
     id,
     userId: id,
@@ -75,6 +88,7 @@ const token = record<Token>('Token')(
     lastUsedAt: maybeTime,
     collectionId: said(text, 'What it is bound to; empty for nothing.'),
     containerId: text,
+    place: said(z.nullable(text), 'The same by name: entity/collection[/container].'),
   }),
 )
 const secret = said(z.string(), 'The token itself; it is shown this once and stored nowhere.')
@@ -89,6 +103,22 @@ const policyAnswer = z.object({
   policy: z.enum(POLICY_MODES),
   fingerprints: z.array(text) satisfies z.ZodMiniType<Policy['fingerprints']>,
 })
+
+const entry = record<AuditEntry>('AuditEntry')(
+  z.object({
+    at: time,
+    actorId: said(text, 'Empty for the operator, and for who has no token.'),
+    actor: said(text, 'The name at that time.'),
+    tokenId: text,
+    address: said(text, 'Where the request came from; of refusals an IPv6 /64, or "many".'),
+    action: text,
+    object: said(text, 'Kind and id of what it was done to.'),
+    name: said(text, 'The name of that at that time.'),
+    outcome: z.enum(AUDIT_OUTCOMES),
+    detail: text,
+    count: said(z.int(), 'Refusals of a minute are added up.'),
+  }),
+)
 
 const team = z.object({
   name: text,
@@ -238,23 +268,82 @@ export const described: Described = {
       answer: user,
       errors: ['conflict'],
     },
+    'GET /v1/users/:name': {
+      summary: 'Shows a user',
+      more: "To themselves, to a robot's manager and to administrators; to others there is none.",
+      params: { name: 'Name of the user.' },
+      answer: user,
+    },
+    'PATCH /v1/users/:name': {
+      summary: "Changes a user's role, or lets nobody in with their tokens",
+      more: 'The last enabled administrator stays one.',
+      params: { name: 'Name of the user.' },
+      body: changedUser,
+      answer: user,
+      errors: ['conflict'],
+    },
+    'DELETE /v1/users/:name': {
+      summary: 'Ends an account, or frees the name of one that has ended',
+      more: 'By the user or an administrator, with exactly one of the three. The name stays reserved until an administrator frees it.',
+      params: { name: 'Name of the user.' },
+      query: z.object({
+        handOver: said(z.optional(text), 'Who gets its entities, collections, robots and teams.'),
+        remove: said(z.optional(z.literal('true')), 'What it owns is deleted with it.'),
+        free: said(
+          z.optional(z.literal('true')),
+          'The name of an ended account may be used again.',
+        ),
+      }),
+      errors: ['conflict'],
+    },
     'GET /v1/users/:name/tokens': {
       summary: 'Lists the tokens of a user',
-      more: 'Records only: the tokens themselves are kept nowhere.',
+      more: "Records only: the tokens themselves are kept nowhere. To themselves, a robot's manager and administrators.",
       params: { name: 'Name of the user.' },
       answer: z.array(token),
+      errors: ['denied'],
+    },
+    'GET /v1/tokens': {
+      summary: "Lists the caller's tokens",
+      more: 'Records only.',
+      answer: z.array(token),
+      errors: ['denied'],
     },
     'POST /v1/tokens': {
       summary: 'Makes a token',
+      more: 'For oneself, for a robot by its manager, for anybody by an administrator. It may no more and lives no longer than the one that asks, nor than SREG_TOKEN_MAX_AGE; a bound one works in its place only.',
       body: newToken,
       answer: madeToken,
       errors: ['not_found'],
     },
     'DELETE /v1/tokens/:id': {
       summary: 'Revokes a token',
-      more: 'It ends at once, its running downloads included. Twice is success.',
+      more: 'It ends at once, its running downloads included. Twice is success. Every token may end itself.',
       params: { id: 'Id of the token.' },
       answer: z.object({ id }),
+      errors: ['denied'],
+    },
+    'GET /v1/robots': {
+      summary: "Lists the caller's robots; all of them for administrators",
+      answer: z.array(user),
+      errors: ['denied'],
+    },
+    'POST /v1/robots': {
+      summary: 'Adds a robot that the caller manages',
+      body: newRobot,
+      answer: user,
+      errors: ['conflict'],
+    },
+    'DELETE /v1/robots/:name': {
+      summary: 'Ends a robot and its tokens',
+      params: { name: 'Name of the robot.' },
+      errors: ['conflict'],
+    },
+    'POST /v1/transfers': {
+      summary: 'Gives an entity with everything in it to another user',
+      body: newTransfer,
+      answer: z.object({ entity: text, owner: text }),
+      errors: ['not_found', 'conflict'],
     },
     'PUT /v1/privacy': {
       summary: 'Makes a collection or container private, or public',
@@ -439,6 +528,12 @@ export const described: Described = {
       errors: ['denied', 'unavailable'],
     },
 
+    'GET /v1/audit': {
+      summary: 'Shows who did what, the newest first',
+      more: 'Pages may be short, or empty, while `next` is not null: then ask on with it as `after`.',
+      query: auditQuery,
+      answer: z.object({ entries: z.array(entry), next: z.nullable(text) }),
+    },
     'GET /v1/keys': {
       summary: 'Lists the keys of the caller; all of them for administrators',
       query: cursorQuery,

@@ -13,7 +13,7 @@ const time = z.optional(
 const MOST = 1000
 const amount = `must be a number from 1 to ${MOST}`
 
-/** Query of the page: filters, and `after` as the page before has said it in `next`. */
+/** Filters, and `after` as the page before has said it in `next`. */
 export const auditQuery = z.strictObject({
   actor: text,
   action: text,

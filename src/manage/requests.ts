@@ -10,23 +10,46 @@ const seconds = (years: number) => {
 }
 const word = z.string().check(z.minLength(1), z.maxLength(200, 'at most 200 characters'))
 
-export const newUser = z.strictObject({ name: word, admin: z.optional(z.boolean()) })
+const path = z.string().check(z.minLength(1), z.maxLength(1024))
+const role = z.enum(['admin', 'staff', 'user'])
+
+export const newUser = z
+  .strictObject({ name: word, role: z.optional(role), admin: z.optional(z.boolean()) })
+  .check(
+    z.refine((user) => user.role === undefined || user.admin === undefined, 'give role or admin'),
+  )
+export const changedUser = z
+  .strictObject({ role: z.optional(role), disabled: z.optional(z.boolean()) })
+  .check(
+    z.refine(
+      (user) => user.role !== undefined || user.disabled !== undefined,
+      'give role, disabled or both',
+    ),
+  )
 export const newToken = z
   .strictObject({
-    user: word,
+    user: z.optional(word),
     name: word,
     scopes: z.optional(z.array(z.enum(SCOPES)).check(z.minLength(1))),
     expiresAt: z.optional(
       z.iso.datetime({ offset: true, error: 'must be a time such as 2030-01-31T12:00:00Z' }),
     ),
     expiresIn: z.optional(seconds(10)),
+    collection: z.optional(path),
+    container: z.optional(path),
   })
   .check(
     z.refine(
       ({ expiresAt, expiresIn }) => expiresAt === undefined || expiresIn === undefined,
       'give expiresAt or expiresIn, not both',
     ),
+    z.refine(
+      ({ collection, container }) => collection === undefined || container === undefined,
+      'give collection or container, not both',
+    ),
   )
+export const newRobot = z.strictObject({ name: word })
+export const newTransfer = z.strictObject({ entity: word, to: word })
 export const privacy = z.strictObject({
   ref: z.string().check(z.maxLength(1024)),
   private: z.boolean(),

@@ -141,7 +141,7 @@ export function sqliteQuotas(handle: Handle): QuotasBook {
       action: 'quota.set',
       object: sql`'entity ' || ${p('entityId')}`,
       name: sql`(select name from entities where id = ${p('entityId')})`,
-      detail: sql`case when ${p('quota')} is null then 'default' when ${p('quota')} = 0 then 'none' else ${p('quota')} || ' bytes' end`,
+      detail: sql`case when ${p('quota')} is null then 'default' when ${p('quota')} = 0 then 'none' else cast(${p('quota')} as integer) || ' bytes' end`,
     }),
     dropGuard: dropGuard(db),
   }

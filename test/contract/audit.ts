@@ -3,7 +3,7 @@ import { describe, expect } from 'vitest'
 import type { AuditEntry } from '../../src/core/model.ts'
 import type { AuditFilter, Database, Denial } from '../../src/ports.ts'
 import { operator } from '../fixtures/operator.ts'
-import { at, GUARDED, makeLab, newId, outcome, type Lab, type World } from './database.ts'
+import { at, digestOf, GUARDED, makeLab, newId, outcome, type Lab, type World } from './database.ts'
 import { factsOfKey } from './keys.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
@@ -46,6 +46,39 @@ const tokenOf = (userId: string) => ({
   scopes: ['pull' as const],
   createdAt: at(),
   expiresAt: at(60),
+})
+
+type Person = Lab['owner']
+const crewOf = ({ user: { name } }: Person, change: { open?: boolean } = {}) => ({
+  id: newId(),
+  name: 'crew',
+  description: '',
+  open: false,
+  owner: name,
+  anybody: true,
+  ...change,
+})
+/** A team of theirs. */
+async function crew(world: World, who: Person, change: { open?: boolean } = {}): Promise<string> {
+  const draft = crewOf(who, change)
+  await world.database.teams.create({ ...draft, by: who.writer })
+  return draft.id
+}
+const invitationTo = (teamId: string) => ({
+  id: newId(),
+  teamId,
+  hash: digestOf(newId()),
+  expiresAt: at(60),
+})
+const linkTo = ({ stored, owner }: Lab) => ({
+  id: newId(),
+  imageId: stored.id,
+  hash: digestOf(newId()),
+  note: '',
+  createdBy: owner.user.id,
+  expiresAt: at(60),
+  count: null,
+  by: owner.writer,
 })
 
 /**
@@ -285,11 +318,11 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
         await imports.stageRows(
           id,
           [
-            { kind: 'user', parentId: '', ...moved!, record: JSON.stringify(moved) },
+            { kind: 'user', parentId: '', ...moved, record: JSON.stringify(moved) },
             {
               kind: 'entity',
               parentId: userId,
-              ...entity!,
+              ...entity,
               record: JSON.stringify({ defaultPrivate: false, ...entity }),
             },
           ].map(({ kind, id: rowId, parentId, name, record }) => ({
@@ -307,6 +340,180 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
     },
   ],
 
+  'catalog.setFrozen': [
+    {
+      row: { action: 'frozen.set', name: 'lab/tools/needle:latest', detail: 'frozen amd64' },
+      async make({ database }, { place, owner }) {
+        const change = { containerId: place.id, tag: 'latest', arch: 'amd64', frozen: true }
+        return () => database.catalog.setFrozen({ ...change, by: owner.writer })
+      },
+      twice: 'another row',
+    },
+  ],
+  'catalog.deleteContainer': [
+    {
+      row: { action: 'container.delete', name: 'lab/tools/needle' },
+      async make({ database }, { place, owner }) {
+        return () => database.catalog.deleteContainer(place.id, owner.writer)
+      },
+    },
+  ],
+  'catalog.deleteCollection': [
+    {
+      row: { action: 'collection.delete', name: 'lab/tools' },
+      async make({ database }, { place, owner }) {
+        return () => database.catalog.deleteCollection(place.collectionId, owner.writer)
+      },
+    },
+  ],
+  'grants.set': [
+    {
+      row: { action: 'grant.set', name: 'lab/tools', detail: 'user lab-donor reader' },
+      async make({ database }, { place, owner, donor }) {
+        const to = { user: donor.user.name }
+        const change = { id: newId(), collectionId: place.collectionId, to, level: 1 as const }
+        return () => database.grants.set({ ...change, by: owner.writer })
+      },
+      twice: 'another row',
+    },
+  ],
+  'teams.create': [
+    {
+      row: { action: 'team.create', name: 'crew', detail: 'lab-owner' },
+      async make(world, { owner }) {
+        return () => world.database.teams.create({ ...crewOf(owner), by: owner.writer })
+      },
+    },
+  ],
+  'teams.change': [
+    {
+      row: { action: 'team.change', name: 'crew', detail: 'open' },
+      async make(world, { owner }) {
+        const change = { teamId: await crew(world, owner), description: null, open: true }
+        return () => world.database.teams.change({ ...change, by: owner.writer })
+      },
+      twice: 'another row',
+    },
+  ],
+  'teams.delete': [
+    {
+      row: { action: 'team.delete', name: 'crew' },
+      async make(world, { owner }) {
+        const teamId = await crew(world, owner)
+        return () => world.database.teams.delete(teamId, owner.writer)
+      },
+    },
+  ],
+  'teams.setMember': [
+    {
+      row: { action: 'team.member', name: 'crew', detail: 'lab-donor member' },
+      async make(world, { owner, donor }) {
+        const change = { teamId: await crew(world, owner), user: donor.user.name, owner: false }
+        return () => world.database.teams.setMember({ ...change, by: owner.writer })
+      },
+      twice: 'another row',
+    },
+  ],
+  'teams.removeMember': [
+    {
+      row: { action: 'team.remove', name: 'crew', detail: 'lab-donor' },
+      async make(world, { owner, donor }) {
+        const change = { teamId: await crew(world, owner), user: donor.user.name, by: owner.writer }
+        await world.database.teams.setMember({ ...change, owner: false })
+        return () => world.database.teams.removeMember(change)
+      },
+    },
+  ],
+  'teams.join': [
+    {
+      row: { action: 'team.join', name: 'crew', actor: 'lab-donor' },
+      async make(world, { owner, donor }) {
+        const teamId = await crew(world, owner, { open: true })
+        return () => world.database.teams.join(teamId, donor.writer)
+      },
+    },
+  ],
+  'teams.invite': [
+    {
+      row: { action: 'team.invite', name: 'crew', actor: 'lab-owner' },
+      async make(world, { owner }) {
+        const teamId = await crew(world, owner)
+        return () => world.database.teams.invite({ ...invitationTo(teamId), by: owner.writer })
+      },
+      twice: 'another row',
+    },
+  ],
+  'teams.revokeInvitation': [
+    {
+      row: { action: 'team.uninvite', name: 'crew' },
+      async make(world, { owner }) {
+        const invitation = invitationTo(await crew(world, owner))
+        await world.database.teams.invite({ ...invitation, by: owner.writer })
+        const { id, teamId } = invitation
+        return () => world.database.teams.revokeInvitation({ id, teamId, by: owner.writer })
+      },
+    },
+  ],
+  'teams.accept': [
+    {
+      row: { action: 'team.join', name: 'crew', actor: 'lab-donor' },
+      async make(world, { owner, donor }) {
+        const invitation = invitationTo(await crew(world, owner))
+        await world.database.teams.invite({ ...invitation, by: owner.writer })
+        return () => world.database.teams.accept(invitation.hash, donor.writer)
+      },
+    },
+  ],
+  'quotas.setQuota': [
+    {
+      row: { action: 'quota.set', name: 'lab', detail: '4096 bytes' },
+      async make({ database, root }, { entity }) {
+        const change = { entityId: entity.id, quota: 4096, by: root.writer }
+        return () => database.quotas.setQuota(change)
+      },
+      twice: 'another row',
+    },
+  ],
+  'popularity.setStar': [
+    {
+      row: { action: 'star.add', name: 'lab/tools/needle' },
+      async make({ database }, { place, donor }) {
+        const change = { containerId: place.id, given: true, by: donor.writer }
+        return () => database.popularity.setStar(change)
+      },
+    },
+    {
+      row: { action: 'star.remove', name: 'lab/tools/needle' },
+      async make({ database }, { place, donor }) {
+        const change = { containerId: place.id, by: donor.writer }
+        await database.popularity.setStar({ ...change, given: true })
+        return () => database.popularity.setStar({ ...change, given: false })
+      },
+    },
+  ],
+  'shares.create': [
+    {
+      row: { action: 'share.create', name: /^lab\/tools\/needle:sha256\.[0-9a-f]{64}$/ },
+      async make({ database }, lab) {
+        return () => database.shares.create(linkTo(lab))
+      },
+      twice: 'another row',
+    },
+  ],
+  'shares.revoke': [
+    {
+      row: { action: 'share.revoke', name: /^lab\/tools\/needle:sha256\.[0-9a-f]{64}$/ },
+      async make({ database }, lab) {
+        const link = linkTo(lab)
+        await database.shares.create(link)
+        return () => database.shares.revoke(link.id, lab.owner.writer)
+      },
+    },
+  ],
+
+  'shares.take': { not: 'counts' },
+  'shares.prune': { not: 'the sweep’s' },
+  'popularity.forgetWeeks': { not: 'the sweep’s' },
   'catalog.markLost': { not: 'what the store says' },
   'catalog.pullImage': { not: 'counts' },
   'catalog.countDownloads': { not: 'counts' },
@@ -341,22 +548,30 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'audit.prune': { not: 'the log itself' },
 
   ...Object.fromEntries(
-    [
-      ...'ownEntities findEntity findCollection findContainer findImage entityById collectionById'
-        .split(' ')
-        .map((method) => `catalog.${method}`),
-      ...'containerById imageById entityParent readableBlob taggable listTags search'
-        .split(' ')
-        .map((method) => `catalog.${method}`),
-      ...['uploads.find', 'uploads.forImage', 'uploads.closed'],
-      ...['blobs.dying', 'blobs.known', 'blobs.liveCount'],
-      ...['keysOf', 'stale', 'unexamined', 'standing'].map((method) => `signatures.${method}`),
-      ...['users.byName', 'users.list', 'tokens.standing', 'tokens.listFor'],
-      ...['named', 'containing', 'find', 'several', 'list'].map((method) => `keys.${method}`),
-      ...['ended.since', 'counters.read', 'settings.get', 'exports.rows', 'exports.blob'],
-      ...['find', 'stagedBlob', 'conflicts', 'report', 'leftovers'].map((m) => `imports.${m}`),
-      ...['audit.list', 'ping', 'now'],
-    ].map((method) => [method, 'reads' as const]),
+    Object.entries({
+      catalog:
+        'ownEntities findEntity findCollection findContainer findImage entityById collectionById containerById imageById entityParent readableBlob taggable listTags search',
+      uploads: 'find forImage closed',
+      blobs: 'dying known liveCount',
+      signatures: 'keysOf stale unexamined standing',
+      users: 'byName list',
+      tokens: 'standing listFor',
+      teams: 'list find invitations',
+      grants: 'list',
+      keys: 'named containing find several list',
+      quotas: 'usages',
+      popularity: 'weeks starred',
+      shares: 'find list look',
+      ended: 'since',
+      counters: 'read',
+      settings: 'get',
+      exports: 'rows blob',
+      imports: 'find list stagedBlob conflicts report leftovers',
+      audit: 'list',
+    })
+      .flatMap(([book, methods]) => methods.split(' ').map((method) => `${book}.${method}`))
+      .concat('ping', 'now')
+      .map((method) => [method, 'reads' as const]),
   ),
 }
 

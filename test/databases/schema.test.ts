@@ -15,7 +15,6 @@ import {
   type Handle,
   type Statement,
 } from '../../src/sqlite/index.ts'
-import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
 
