@@ -286,9 +286,7 @@ async function episode(scheduler: fc.Scheduler, actors: Step[][]): Promise<void>
   }
 
   /** Carries a step out; what it returns must stand in the log now, or have been so without it. */
-  async function carryOut(
-    its: Step,
-  ): Promise<{
+  async function carryOut(its: Step): Promise<{
     by: string
     action: string
     about: RegExp

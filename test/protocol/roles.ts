@@ -156,7 +156,10 @@ export function describeRoles(
       await target.revoke(revoked.id)
       clients.revoked = libraryClient(target.url, revoked.jwt)
       clients.expired = await of(owner, { expires: new Date(Date.now() - 3_600_000) })
-      clients.job = libraryClient(target.url, await platform.job({ repository_id: word }))
+      clients.job = libraryClient(
+        target.url,
+        await platform.job({ repository_id: word }, { seconds: 3600 }),
+      )
 
       await call(lead, 'POST', '/v1/robots', { name: named('robot') })
       if (there) {
