@@ -42,6 +42,8 @@ ALTER TABLE guard ADD COLUMN within_quota INTEGER NOT NULL DEFAULT 1 CONSTRAINT 
 --> statement-breakpoint
 ALTER TABLE guard ADD COLUMN within_limit INTEGER NOT NULL DEFAULT 1 CONSTRAINT within_limit CHECK (within_limit = 1);
 --> statement-breakpoint
+ALTER TABLE guard ADD COLUMN admin_left INTEGER NOT NULL DEFAULT 1 CONSTRAINT admin_left CHECK (admin_left = 1);
+--> statement-breakpoint
 CREATE TABLE teams (
   id TEXT PRIMARY KEY NOT NULL,
   name TEXT NOT NULL UNIQUE,

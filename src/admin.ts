@@ -37,12 +37,17 @@ export function createAdmin(deps: {
   ids: Ids
   clock: Clock
   issuer: TokenIssuer
+  /** Milliseconds that a token may live at most. */
+  tokenMaxAge?: number
   /** Who makes changes where nobody is named, as the audit log calls them. */
   operator?: string
 }) {
-  const { database, ids, clock, issuer, operator = 'server' } = deps
+  const { database, ids, clock, issuer, tokenMaxAge = Infinity, operator = 'server' } = deps
   const nobody = (): Actor => ({ operator, now: clock.now() })
   const policies = createPolicies({ ...deps, access: createAccess(DEFAULT_RULES) })
+
+  const within = (end: Date) =>
+    new Date(Math.min(end.getTime(), clock.now().getTime() + tokenMaxAge))
 
   async function userNamed(name: string): Promise<User> {
     const user = await database.users.byName(checkName('user', name))
@@ -98,7 +103,7 @@ export function createAdmin(deps: {
       name: token.name.slice(0, 200),
       scopes,
       createdAt,
-      expiresAt: token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS),
+      expiresAt: within(token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS)),
     }
     await database.tokens.insert(row, by)
     return issue(row)
@@ -169,7 +174,7 @@ export function createAdmin(deps: {
         name: 'setup secret',
         scopes: ALL_SCOPES,
         createdAt: clock.now(),
-        expiresAt,
+        expiresAt: within(expiresAt),
       }
       const first = draft(FIRST_ADMIN, 'admin')
       const claim = `setup_secret:${sha256Hex(secret)}`

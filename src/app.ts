@@ -8,6 +8,7 @@ import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createExports, createImports } from './core/moving.ts'
 import type { Claims } from './core/model.ts'
+import { createPeople } from './core/people.ts'
 import { createPolicies } from './core/policies.ts'
 import { createPopularity } from './core/popularity.ts'
 import { createQuotas } from './core/quotas.ts'
@@ -70,6 +71,7 @@ export type Deps = {
     | 'audit'
     | 'checkSignatures'
     | 'access'
+    | 'tokenMaxAge'
     | 'defaultQuota'
   >
   version: string
@@ -134,9 +136,9 @@ export function createApp(deps: Deps): App {
     ...deps,
     limits: createLimits({ ...deps, tallies, defer }),
     access,
-    async authenticate(c: Ctx): Promise<Claims | null> {
+    async authenticate(c: Ctx, options?: { expired?: boolean }): Promise<Claims | null> {
       if (deps.operator !== undefined) return operatorClaims(deps.operator)
-      const claims = await authenticate(c, deps.verifier)
+      const claims = await authenticate(c, deps.verifier, options)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))
       return { ...claims, address: c.env.entry.address }
@@ -175,8 +177,9 @@ export function createApp(deps: Deps): App {
   const protocols = [
     manageRoutes({
       ...common,
-      admin: createAdmin(deps),
+      admin: createAdmin({ ...deps, tokenMaxAge: config.tokenMaxAge }),
       keyring,
+      people: createPeople({ ...shared, tokenMaxAge: config.tokenMaxAge }),
       policies: createPolicies(shared),
       audit: createAudit(shared),
       quotas: createQuotas(shared),

@@ -25,6 +25,7 @@ import type {
   OpenImport,
   Policy,
   PolicyStanding,
+  Role,
   Scope,
   Share,
   SharedImage,
@@ -184,7 +185,7 @@ export type Assets = {
 // Database: books opened together. Every method is one atomic unit and one round trip.
 
 /** Who looks, as the database needs to know it: a verified token (claims of its JWT), or nobody. */
-export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes'> | null
+export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes' | 'operator' | 'grace'> | null
 
 /** An answer together with the standing of the viewer's token, read in one trip (R25). */
 export type Seen<T> = {
@@ -566,6 +567,66 @@ export type UsersBook = {
     grant: { id: string; collection: string; level: 1 | 2 }
     now: Date
   }): Promise<'ok' | 'disabled' | 'no collection'>
+}
+
+/** Who has an account, or had one: its name stays reserved (R38). `manager` is the name of a robot's. */
+export type Person = User & { manager: string | null; deletedAt: Date | null }
+
+/**
+ * Accounts, robots, tokens and whose an entity is. Every change is one guarded batch with its audit
+ * row: `denied` when the writer's right has gone meanwhile, `conflict` when what it is about has.
+ */
+export type PeopleBook = {
+  /** Deleted accounts too. */
+  find(name: string, viewer: Viewer, now: Date): Promise<Seen<Person | null>>
+  /** Everybody by name, deleted accounts too. */
+  list(): Promise<Person[]>
+  /** Robots of a manager by name, of everybody for null. */
+  robots(managerId: string | null): Promise<Person[]>
+  /**
+   * By an administrator; a robot by its manager too. `conflict` when the name is taken. An entity of
+   * that name passes to the new user when it is an administrator's.
+   */
+  add(
+    person: { id: string; entityId: string; name: string; role: Role; managerId: string | null },
+    by: Actor,
+  ): Promise<Person>
+  /**
+   * By an administrator. `conflict` when nobody who is enabled would be administrator any more; the
+   * tickets of a disabled user end (R25).
+   */
+  change(
+    id: string,
+    change: { role?: Exclude<Role, 'robot'> | undefined; disabled?: boolean | undefined },
+    by: Actor,
+  ): Promise<Person>
+  /**
+   * By an administrator, the user or a robot's manager. Entities, owned collections, robots and teams
+   * pass to `handOverTo`; null removes entities with everything in them, and robots, and leaves teams
+   * to their members. Tokens, grants, memberships, stars and links end, keys are nobody's.
+   */
+  remove(id: string, handOverTo: string | null, by: Actor): Promise<void>
+  /**
+   * Gives the name of a deleted account free, by an administrator. `conflict` while the entity of that
+   * name holds something.
+   */
+  free(id: string, by: Actor): Promise<void>
+
+  /** `place` is what the token is bound to: entity/collection[/container]. */
+  tokens(userId: string): Promise<(Token & { place: string | null })[]>
+  /** Whose a token is, and who manages them. */
+  token(
+    id: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ userId: string; managerId: string | null } | null>>
+  /** By an administrator, the user or a robot's manager. */
+  issue(token: Required<NewToken>, by: Actor): Promise<void>
+  /** By the same, or by the token itself. Twice is success. */
+  revoke(id: string, by: Actor): Promise<void>
+
+  /** Gives an entity that is `from`'s to another person, by its owner or an administrator. */
+  transfer(change: { entityId: string; from: string; to: string }, by: Actor): Promise<void>
 }
 
 export type NewToken = Omit<
@@ -968,6 +1029,7 @@ export type Database = {
   blobs: BlobsBook
   signatures: SignaturesBook
   users: UsersBook
+  people: PeopleBook
   tokens: TokensBook
   teams: TeamsBook
   grants: GrantsBook
@@ -991,8 +1053,11 @@ export type Database = {
 // Small ports
 
 export type TokenVerifier = {
-  /** Signature, issuer, audience and times, without the database; null is an explicit rejection. */
-  verify(jwt: string): Promise<Claims | null>
+  /**
+   * Signature, issuer, audience and times, without the database; null is an explicit rejection.
+   * `expired` accepts one that fails for its expiry alone: whoever asks must look at that (R24).
+   */
+  verify(jwt: string, options?: { expired?: boolean }): Promise<Claims | null>
 }
 
 /**

@@ -10,6 +10,7 @@ import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
 import { addAuditCommands } from './commands/audit.ts'
+import { addPeopleCommands } from './commands/people.ts'
 import { addImportsCommands } from './commands/imports.ts'
 import { addQuotaCommands } from './commands/quotas.ts'
 import { addShareCommands } from './commands/shares.ts'
@@ -30,8 +31,6 @@ import {
   durationArgument,
   json,
   plain,
-  SCOPE_HELP,
-  scopesArgument,
   serverUrl,
   size,
   table,
@@ -135,96 +134,7 @@ function commands(services: Services, end: (code: number) => void): Command {
     end(await services.serve(parseConfig({ ...services.env, ...flagSettings(serve) })))
   })
 
-  const user = program.command('user').description('users of the registry')
-  withTarget(user.command('add'), services)
-    .description('add a user, who owns the entity of the same name')
-    .argument('<name>', 'lower-case letters and digits, with single dots, dashes or underscores')
-    .option('--admin', 'may do everything, with a token that has the scope admin')
-    .action(
-      withAdmin(services, async (admin, options: { admin?: boolean }, name = '') => {
-        await admin.addUser(name, { admin: options.admin ?? false })
-        services.say(`Added the user ${name}. Give them a token: sreg-lite token create ${name}`)
-      }),
-    )
-  withTarget(user.command('list'), services)
-    .description('list the users')
-    .option('--json', 'as JSON')
-    .action(
-      withAdmin(services, async (admin, options: { json?: boolean }) => {
-        const users = await admin.listUsers()
-        if (options.json === true) return services.print(json(users))
-        const rows = users.map((u) => [
-          u.name,
-          u.role,
-          u.disabled ? 'disabled' : '',
-          day(u.createdAt),
-        ])
-        services.print(table(['NAME', 'ROLE', 'STATE', 'CREATED'], rows))
-      }),
-    )
-
-  const token = program.command('token').description('tokens of users')
-  withTarget(token.command('create'), services)
-    .description('make a token and print it, and only it')
-    .argument('<user>', 'whose token')
-    .option('--name <name>', 'what it is for', 'cli')
-    .addOption(
-      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 1y)').argParser(
-        durationArgument,
-      ),
-    )
-    .addOption(
-      new Option('--scopes <list>', 'comma-separated (default: pull,push,delete,keys)').argParser(
-        scopesArgument,
-      ),
-    )
-    .addHelpText('after', `\nScopes:\n${scopesHelp()}`)
-    .action(
-      withAdmin(
-        services,
-        async (admin, options: { name: string; expires?: number; scopes?: Scope[] }, user = '') => {
-          const expires =
-            options.expires === undefined
-              ? null
-              : new Date(services.clock.now().getTime() + options.expires)
-          const scopes = options.scopes ?? null
-          const made = await admin.createToken({ user, name: options.name, expires, scopes })
-          services.print(`${made.jwt}\n`)
-          services.say(`Token ${made.id} of ${user}, valid until ${day(made.expiresAt)}.`)
-        },
-      ),
-    )
-  withTarget(token.command('list'), services)
-    .description('list the tokens of a user; the tokens themselves are kept nowhere')
-    .argument('<user>', 'whose tokens')
-    .option('--json', 'as JSON')
-    .action(
-      withAdmin(services, async (admin, options: { json?: boolean }, user = '') => {
-        const tokens = await admin.listTokens(user)
-        if (options.json === true) return services.print(json(tokens))
-        const now = services.clock.now()
-        const rows = tokens.map((t) => [
-          t.id,
-          t.name,
-          t.scopes.join(','),
-          day(t.createdAt),
-          day(t.expiresAt),
-          t.lastUsedAt === null ? 'never' : day(t.lastUsedAt),
-          t.revokedAt !== null ? 'revoked' : t.expiresAt <= now ? 'expired' : 'valid',
-        ])
-        const head = ['ID', 'NAME', 'SCOPES', 'CREATED', 'EXPIRES', 'USED', 'STATE']
-        services.print(table(head, rows))
-      }),
-    )
-  withTarget(token.command('revoke'), services)
-    .description('end a token at once')
-    .argument('<id>', 'as token list shows it')
-    .action(
-      withAdmin(services, async (admin, _options, id = '') => {
-        await admin.revokeToken(id)
-        services.say(`Revoked the token ${id}.`)
-      }),
-    )
+  addPeopleCommands(program, services)
 
   addTeamCommands(program, services)
   addSharingCommands(program, services)
@@ -499,10 +409,4 @@ function settingsHelp(): string {
     return `  ${name.padEnd(22)}${setting.help}${shown}`
   })
   return `Settings from the environment (options go before them):\n${lines.join('\n')}`
-}
-
-function scopesHelp(): string {
-  return Object.entries(SCOPE_HELP)
-    .map(([scope, help]) => `  ${scope.padEnd(8)}${help}`)
-    .join('\n')
 }

@@ -5,8 +5,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { App } from '../../src/app.ts'
-import type { TokenIssuer } from '../../src/admin.ts'
+import type { App, Deps } from '../../src/app.ts'
 import type { Database, Log } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
 import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
@@ -165,6 +164,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
+    const { tokenMaxAge } = parseConfig({ ...process.env, SREG_DATA: folder.root })
     const who = operator()
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const keyring = createKeyring({
@@ -176,7 +176,14 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
       policy: { add: 'token', read: 'token' },
     })
     return {
-      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer, operator: who }),
+      admin: createAdmin({
+        database,
+        ids: randomIds,
+        clock: systemClock,
+        issuer,
+        tokenMaxAge,
+        operator: who,
+      }),
       keys: localKeys(keyring, operatorClaims(who)),
       api: localApi(() => openApp(folder, { database, registryId, signing, issuer })),
       close,
@@ -190,7 +197,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
 /** The app on an opened data folder, for the person at the keyboard, who is not asked for a token. */
 async function openApp(
   folder: DataFolder,
-  books: { database: Database; registryId: string; signing: SigningKeys; issuer: TokenIssuer },
+  books: { database: Database; registryId: string; signing: SigningKeys; issuer: Deps['issuer'] },
 ): Promise<App> {
   const { createApp, webTransfer } = await import('../../src/app.ts')
   const { memoryLimiter } = await import('../limits/memory.ts')

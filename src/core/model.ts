@@ -76,6 +76,11 @@ export type Claims = {
   address?: string | null
   /** Whoever can write the data folder, on the command line: `cli:` and a name; never of a token. */
   operator?: string
+  /**
+   * R24: the token may have ended. It counts for the upload of an image that it has opened, or for
+   * tags of such an image (or of a container that has one), and for nothing else.
+   */
+  grace?: { of: 'upload' | 'tag'; id: string }
 }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */
@@ -364,6 +369,7 @@ export type SharedImage = {
   creatorId: string
   imageId: string
   digest: string
+  collectionId: string
   containerId: string
   containerName: string
   key: string

@@ -1,4 +1,7 @@
-/** How much an entity takes and may take: shown to who owns it, set by administrators. */
+/**
+ * How much an entity takes and may take: shown to who owns it, set by administrators. Pushes are held
+ * to it; an import is not, for an administrator decides on the whole of it.
+ */
 import type { Clock, Database } from '../ports.ts'
 import { absent, identify, manages, type Access } from './access.ts'
 import { actorOf, entityFacts } from './catalog.ts'
@@ -38,6 +41,12 @@ export function createQuotas(deps: {
     return { entity: found.value.entity, identity }
   }
 
+  async function usageOf(entityId: string): Promise<ShownUsage> {
+    const [usage] = await quotas.usages({ entityId }, '', 1)
+    if (usage === undefined) throw absent('entity')
+    return shown(usage)
+  }
+
   const shown = ({ quota, ...usage }: Usage): ShownUsage => ({
     ...usage,
     limit: (quota ?? defaultQuota) || null,
@@ -47,9 +56,7 @@ export function createQuotas(deps: {
     /** Of one entity; for its owner, staff and administrators. */
     async usage(name: string, claims: Claims | null): Promise<ShownUsage> {
       const { entity } = await find(name, 'oversee', claims)
-      const [usage] = await quotas.usages({ entityId: entity.id }, '', 1)
-      if (usage === undefined) throw absent('entity')
-      return shown(usage)
+      return usageOf(entity.id)
     },
 
     /** Of the asker's entities, or of all for staff and administrators; `next` is the following `after`. */
@@ -72,7 +79,7 @@ export function createQuotas(deps: {
     async set(name: string, quota: number | null, claims: Claims | null): Promise<ShownUsage> {
       const { entity, identity } = await find(name, 'administer', claims)
       await quotas.setQuota({ entityId: entity.id, quota, by: actorOf(identity, clock) })
-      return this.usage(name, claims)
+      return usageOf(entity.id)
     },
   }
 }

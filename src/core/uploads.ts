@@ -641,7 +641,7 @@ export function createUploads(deps: Deps) {
       const { image, identity } = await pushable(imageId, claims)
       const { value } = await uploads.forImage(imageId, claims, clock.now())
       for (const upload of value) {
-        if (upload.state === 'done') continue
+        if (upload.state === 'done' || !mayGoOn(upload, claims)) continue
         const parts = await arrived(upload)
         if (parts === undefined) continue
         await complete(image, upload, parts, identity)
@@ -680,7 +680,14 @@ export function createUploads(deps: Deps) {
     const { value } = await uploads.find(uploadId, claims, clock.now())
     if (value === null || value.imageId !== imageId || value.userId !== claims?.userId)
       throw absent('upload')
+    if (!mayGoOn(value, claims)) throw absent('upload')
     return value
+  }
+
+  /** R24: an ended token goes on with what it has opened itself, and with nothing else. */
+  function mayGoOn(upload: Upload, claims: Claims | null): boolean {
+    const alive = claims !== null && claims.expiresAt > clock.now()
+    return alive || upload.tokenId === claims?.tokenId
   }
 
   function ended(): RegistryError {

@@ -41,6 +41,7 @@ const entity = record<ReturnType<typeof entityJson>>('Entity')(
     collections: ids,
     size: count,
     quota: count,
+    quotaUsage: said(z.optional(count), 'For who owns it.'),
     defaultPrivate: flag,
   }),
 )
@@ -333,6 +334,17 @@ export const described: Described = {
       params: params.imageId,
       body: abortedParts,
       errors: ['conflict'],
+    },
+    'GET /share': {
+      summary: 'The image of a share link, by its secret',
+      more: 'Links that are over, used up, revoked or unknown are all the same 404.',
+      query: z.object({ s: said(text, 'The secret, as the link has it.') }),
+      answer: BYTES,
+      others: {
+        303: 'The bytes are at the address in Location.',
+        304: 'It is what If-None-Match names.',
+      },
+      errors: ['not_found'],
     },
     'GET /v1/blob': {
       summary: 'The bytes of an image, by the address that a download has given',

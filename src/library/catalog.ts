@@ -114,7 +114,10 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
     /** v1 and v2: 200 exactly, 201 is a failed push (transcript push-tag201). */
     async setTag(c: Ctx) {
       const body = await readJson(c, transfer, newTag)
-      await catalog.setTag(c.req.param('id') ?? '', body, claims(c))
+      const who = claims(c)
+      // R24: an ended token tags what it has pushed, and nothing else in that container
+      const grace = { of: 'tag', id: body.imageId } as const
+      await catalog.setTag(c.req.param('id') ?? '', body, who && { ...who, grace })
       return data(c, {})
     },
 

@@ -73,17 +73,24 @@ export function imagefileHandlers(deps: LibraryDeps) {
 
   /** The uploadID of a control call: a ticket that must agree with path and bearer (R12, R16). */
   function openUpload(c: Ctx, imageId: string, uploadID: string): TicketFields {
-    const { userId, tokenId } = claims(c) ?? {}
+    const { userId, tokenId, expiresAt } = claims(c) ?? {}
     if (tokenId !== undefined && ended.has(tokenId))
       throw new RegistryError('unauthenticated', 'This token has been revoked.', {
         subject: 'token',
       })
+    const alive = expiresAt !== undefined && expiresAt > clock.now()
     try {
       const ticket = openTicket(c, 'upload', uploadID)
-      if (ticket.image === imageId && ticket.subject === userId) return ticket
+      // R24: an ended token goes on with its own upload only
+      const mine = alive || ticket.token === tokenId
+      if (ticket.image === imageId && ticket.subject === userId && mine) return ticket
     } catch (error) {
       if (!isRegistryError(error, 'denied')) throw error
     }
+    if (!alive)
+      throw new RegistryError('unauthenticated', 'This token has expired; log in again.', {
+        subject: 'token',
+      })
     throw absent('upload')
   }
 
@@ -246,6 +253,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
             subject: image.creatorId,
             token: image.id,
             image: image.imageId,
+            collection: image.collectionId,
             // who made the link may read it, public or not
             visibility: 'private',
             key,

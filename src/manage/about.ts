@@ -1,15 +1,16 @@
 /** What the management API says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
+import type { ShownUsage } from '../core/quotas.ts'
 import type {
   AuditEntry,
   Grant,
   ImportReport,
   Invitation,
   KeyFacts,
+  OpenImport,
   Policy,
   TeamMember,
   Token,
-  User,
 } from '../core/model.ts'
 import {
   AUDIT_OUTCOMES,
@@ -19,6 +20,7 @@ import {
   SCOPES,
   type MovedKind,
 } from '../core/model.ts'
+import type { Shown } from './people.ts'
 import {
   BYTES,
   count,
@@ -34,6 +36,7 @@ import { auditQuery } from './audit.ts'
 import {
   acceptance,
   changedTeam,
+  changedUser,
   claim,
   exportHead,
   freeze,
@@ -43,8 +46,13 @@ import {
   importEnd,
   member,
   newInvitation,
+  newQuota,
+  newShare,
+  newStar,
+  newRobot,
   newTeam,
   newToken,
+  newTransfer,
   newUser,
   policy,
   privacy,
@@ -55,18 +63,19 @@ import {
 const text = z.string()
 const maybeTime = z.nullable(time)
 
-const user = record<User>('User')(
-  z.object({
-    id,
-    name: text,
-    role: z.enum(ROLES),
-    disabled: z.boolean(),
-    createdAt: time,
-    managerId: said(z.nullable(id), "Who looks after a robot's tokens."),
-    subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
-  }),
-)
-const token = record<Token>('Token')(
+const userShape = {
+  id,
+  name: text,
+  role: z.enum(ROLES),
+  disabled: z.boolean(),
+  createdAt: time,
+  managerId: said(z.nullable(text), "Who looks after a robot's tokens."),
+  subject: said(z.nullable(text), 'Issuer and subject of an identity of another issuer.'),
+  manager: said(z.optional(z.nullable(text)), 'Of robots: the name of who looks after its tokens.'),
+  deletedAt: said(z.optional(time), 'Of deleted accounts, whose names stay reserved.'),
+}
+const user = record<Shown>('User')(z.object(userShape))
+const token = record<Token & { place: string | null }>('Token')(
   z.object({
     id,
     userId: id,
@@ -79,6 +88,7 @@ const token = record<Token>('Token')(
     lastUsedAt: maybeTime,
     collectionId: said(text, 'What it is bound to; empty for nothing.'),
     containerId: text,
+    place: said(z.nullable(text), 'The same by name: entity/collection[/container].'),
   }),
 )
 const secret = said(z.string(), 'The token itself; it is shown this once and stored nowhere.')
@@ -207,11 +217,44 @@ const importReport = record<ImportReport>('ImportReport')(
   }),
 )
 
+const openImport = record<OpenImport>('OpenImport')(
+  z.object({ id, exportId: id, createdAt: time, expiresAt: time, rows: count, bytes: count }),
+)
+
 const params = {
   fingerprint: 'All 40 (or 64) hex digits of the primary key.',
   id: 'Id of the import.',
   digest: 'SHA-256, 64 lower-case hex digits.',
 }
+
+const bytes = said(count, 'Bytes.')
+const maybeBytes = z.nullable(said(count, 'Bytes; null is no limit.'))
+const usage = record<ShownUsage>('Usage')(
+  z.object({
+    entity: text,
+    used: bytes,
+    reserved: said(count, 'Bytes on their way.'),
+    limit: maybeBytes,
+    collections: count,
+    containers: count,
+    images: count,
+  }),
+)
+const often = z.nullable(said(count, 'Downloads that are left; null is any number.'))
+const share = z.object({
+  id,
+  ref: said(text, 'entity/collection/container'),
+  hash: text,
+  note: text,
+  creator: text,
+  createdAt: time,
+  expiresAt: time,
+  count: often,
+  used: count,
+  revokedAt: maybeTime,
+})
+words.add(share, { id: 'Share' })
+const place = z.object({ ref: said(text, 'entity/collection/container') })
 
 export const described: Described = {
   name: 'Management',
@@ -225,23 +268,82 @@ export const described: Described = {
       answer: user,
       errors: ['conflict'],
     },
+    'GET /v1/users/:name': {
+      summary: 'Shows a user',
+      more: "To themselves, to a robot's manager and to administrators; to others there is none.",
+      params: { name: 'Name of the user.' },
+      answer: user,
+    },
+    'PATCH /v1/users/:name': {
+      summary: "Changes a user's role, or lets nobody in with their tokens",
+      more: 'The last enabled administrator stays one.',
+      params: { name: 'Name of the user.' },
+      body: changedUser,
+      answer: user,
+      errors: ['conflict'],
+    },
+    'DELETE /v1/users/:name': {
+      summary: 'Ends an account, or frees the name of one that has ended',
+      more: 'By the user or an administrator, with exactly one of the three. The name stays reserved until an administrator frees it.',
+      params: { name: 'Name of the user.' },
+      query: z.object({
+        handOver: said(z.optional(text), 'Who gets its entities, collections, robots and teams.'),
+        remove: said(z.optional(z.literal('true')), 'What it owns is deleted with it.'),
+        free: said(
+          z.optional(z.literal('true')),
+          'The name of an ended account may be used again.',
+        ),
+      }),
+      errors: ['conflict'],
+    },
     'GET /v1/users/:name/tokens': {
       summary: 'Lists the tokens of a user',
-      more: 'Records only: the tokens themselves are kept nowhere.',
+      more: "Records only: the tokens themselves are kept nowhere. To themselves, a robot's manager and administrators.",
       params: { name: 'Name of the user.' },
       answer: z.array(token),
+      errors: ['denied'],
+    },
+    'GET /v1/tokens': {
+      summary: "Lists the caller's tokens",
+      more: 'Records only.',
+      answer: z.array(token),
+      errors: ['denied'],
     },
     'POST /v1/tokens': {
       summary: 'Makes a token',
+      more: 'For oneself, for a robot by its manager, for anybody by an administrator. It may no more and lives no longer than the one that asks, nor than SREG_TOKEN_MAX_AGE; a bound one works in its place only.',
       body: newToken,
       answer: madeToken,
       errors: ['not_found'],
     },
     'DELETE /v1/tokens/:id': {
       summary: 'Revokes a token',
-      more: 'It ends at once, its running downloads included. Twice is success.',
+      more: 'It ends at once, its running downloads included. Twice is success. Every token may end itself.',
       params: { id: 'Id of the token.' },
       answer: z.object({ id }),
+      errors: ['denied'],
+    },
+    'GET /v1/robots': {
+      summary: "Lists the caller's robots; all of them for administrators",
+      answer: z.array(user),
+      errors: ['denied'],
+    },
+    'POST /v1/robots': {
+      summary: 'Adds a robot that the caller manages',
+      body: newRobot,
+      answer: user,
+      errors: ['conflict'],
+    },
+    'DELETE /v1/robots/:name': {
+      summary: 'Ends a robot and its tokens',
+      params: { name: 'Name of the robot.' },
+      errors: ['conflict'],
+    },
+    'POST /v1/transfers': {
+      summary: 'Gives an entity with everything in it to another user',
+      body: newTransfer,
+      answer: z.object({ entity: text, owner: text }),
+      errors: ['not_found', 'conflict'],
     },
     'PUT /v1/privacy': {
       summary: 'Makes a collection or container private, or public',
@@ -355,6 +457,69 @@ export const described: Described = {
       answer: policyAnswer,
       errors: ['not_found', 'conflict'],
     },
+    'GET /v1/usage': {
+      summary: 'Shows how much entities use of what they may',
+      more: "With `entity` that one's record; without it, a page of the asker's own, or of all for staff and administrators.",
+      query: z.object({
+        entity: z.optional(text),
+        after: said(z.optional(text), '`next` of the page before.'),
+      }),
+      answer: z.union([usage, z.object({ usages: z.array(usage), next: z.nullable(text) })]),
+      errors: ['denied', 'not_found'],
+    },
+    'PUT /v1/quota': {
+      summary: 'Sets how many bytes the images of an entity may take',
+      more: 'Null is SREG_DEFAULT_QUOTA, `none` no limit. Nothing that is there is deleted.',
+      body: newQuota,
+      answer: usage,
+      errors: ['not_found'],
+    },
+    'GET /v1/stats': {
+      summary: 'Shows stars, and pulls in all and of the last twelve weeks',
+      query: place,
+      answer: z.object({
+        total: count,
+        stars: count,
+        weeks: z.array(z.object({ week: said(text, 'Its Monday, as 2030-01-07.'), count })),
+      }),
+      errors: ['not_found'],
+    },
+    'GET /v1/stars': {
+      summary: 'Lists what the asker has given a star and still sees',
+      answer: z.array(z.object({ ref: text, stars: count, starredAt: time })),
+    },
+    'PUT /v1/stars': {
+      summary: 'Gives a container a star',
+      body: newStar,
+      answer: newStar,
+      errors: ['denied', 'not_found'],
+    },
+    'DELETE /v1/stars': {
+      summary: 'Takes a star back',
+      query: place,
+      answer: newStar,
+      errors: ['denied', 'not_found'],
+    },
+    'GET /v1/shares': {
+      summary: 'Lists share links, without their secrets',
+      more: "The asker's own; with `ref` those of that container, all of them for its owner.",
+      query: z.object({ ref: said(z.optional(text), 'entity/collection/container') }),
+      answer: z.array(share),
+      errors: ['denied', 'not_found'],
+    },
+    'POST /v1/shares': {
+      summary: 'Makes a link that hands out one image to whoever has it',
+      more: 'For who may push there. Without a life it is a week, or what is left of the token. The address is shown this once.',
+      body: newShare,
+      answer: z.object({ id, expiresAt: time, count: often, url: text, path: text }),
+      errors: ['not_found', 'conflict'],
+    },
+    'DELETE /v1/shares/:id': {
+      summary: 'Ends a share link and the downloads that it has allowed',
+      params: { id: 'Id of the link.' },
+      answer: z.object({ id }),
+      errors: ['denied'],
+    },
     'POST /v1/first-admin': {
       summary: "Gives an administrator's token for the setup secret",
       more: 'The secret of the deployment is good once.',
@@ -405,6 +570,10 @@ export const described: Described = {
       answer: BYTES,
       others: { 206: { about: 'The range.', ...BYTES } },
       errors: ['range_unsatisfiable'],
+    },
+    'GET /v1/imports': {
+      summary: 'Lists the imports that have not ended',
+      answer: z.array(openImport),
     },
     'POST /v1/imports': {
       summary: 'Begins an import',

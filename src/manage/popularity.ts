@@ -1,12 +1,10 @@
 /** Stars and statistics of containers, for whoever may see them. */
-import * as z from 'zod/mini'
 import type { Popularity } from '../core/popularity.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
-
-const starred = z.strictObject({ ref: z.string().check(z.maxLength(1024)) })
+import { newStar } from './requests.ts'
 
 export function popularityHandlers(deps: { popularity: Popularity; transfer: Transfer }) {
   const { popularity, transfer } = deps
@@ -34,7 +32,7 @@ export function popularityHandlers(deps: { popularity: Popularity; transfer: Tra
     },
 
     async star(c: Ctx): Promise<Response> {
-      const { ref } = await readJson(c, transfer, starred)
+      const { ref } = await readJson(c, transfer, newStar)
       await popularity.setStar(ref, true, c.get('claims'))
       return data(c, { ref })
     },

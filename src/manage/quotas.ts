@@ -1,21 +1,10 @@
 /** Quotas and usage: shown to who owns an entity, set by administrators. */
-import * as z from 'zod/mini'
 import type { Quotas } from '../core/quotas.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
-
-const NAME = z.string().check(z.maxLength(200))
-const wish = z.strictObject({
-  entity: NAME,
-  // nothing is no wish: a field that was forgotten must not lift a limit
-  bytes: z.union([
-    z.number().check(z.int(), z.gte(1), z.lte(Number.MAX_SAFE_INTEGER)),
-    z.literal('none'),
-    z.null(),
-  ]),
-})
+import { newQuota } from './requests.ts'
 
 export function quotaHandlers({ quotas, transfer }: { quotas: Quotas; transfer: Transfer }) {
   return {
@@ -28,7 +17,7 @@ export function quotaHandlers({ quotas, transfer }: { quotas: Quotas; transfer: 
 
     /** `bytes` null is the registry's default, `none` no limit. */
     async set(c: Ctx): Promise<Response> {
-      const { entity, bytes } = await readJson(c, transfer, wish)
+      const { entity, bytes } = await readJson(c, transfer, newQuota)
       return data(c, await quotas.set(entity, bytes === 'none' ? 0 : bytes, c.get('claims')))
     },
   }

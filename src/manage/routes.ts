@@ -6,6 +6,7 @@ import type { Admin } from '../admin.ts'
 import type { Access } from '../core/access.ts'
 import type { Audit } from '../core/audit.ts'
 import type { Keyring } from '../core/keyring.ts'
+import type { People } from '../core/people.ts'
 import type { Policies } from '../core/policies.ts'
 import type { Popularity } from '../core/popularity.ts'
 import type { Quotas } from '../core/quotas.ts'
@@ -23,6 +24,7 @@ import { auditHandler } from './audit.ts'
 import { manageHandlers } from './handlers.ts'
 import { keyHandlers } from './keys.ts'
 import { movingHandlers } from './moving.ts'
+import { peopleHandlers } from './people.ts'
 import { popularityHandlers } from './popularity.ts'
 import { quotaHandlers } from './quotas.ts'
 import { shareHandlers } from './shares.ts'
@@ -36,6 +38,7 @@ export type ManageDeps = RouteDeps & {
   clock: Clock
   transfer: Transfer
   keyring: Keyring
+  people: People
   policies: Policies
   quotas: Quotas
   popularity: Popularity
@@ -52,6 +55,7 @@ export type ManageDeps = RouteDeps & {
 
 export function manageRoutes(deps: ManageDeps) {
   const manage = manageHandlers(deps)
+  const people = peopleHandlers(deps)
   const moving = movingHandlers(deps)
   const keys = keyHandlers(deps)
   const quotas = quotaHandlers(deps)
@@ -62,11 +66,19 @@ export function manageRoutes(deps: ManageDeps) {
 
   // prettier-ignore
   const routes: Route[] = [
-    { method: 'GET', path: '/v1/users', access: 'admin', handler: manage.listUsers },
-    { method: 'POST', path: '/v1/users', access: 'admin', handler: manage.addUser },
-    { method: 'GET', path: '/v1/users/:name/tokens', access: 'admin', handler: manage.listTokens },
-    { method: 'POST', path: '/v1/tokens', access: 'admin', handler: manage.createToken },
-    { method: 'DELETE', path: '/v1/tokens/:id', access: 'admin', handler: manage.revokeToken },
+    { method: 'GET', path: '/v1/users', access: 'admin', handler: people.listUsers },
+    { method: 'POST', path: '/v1/users', access: 'admin', handler: people.addUser },
+    { method: 'GET', path: '/v1/users/:name', access: 'token', handler: people.showUser },
+    { method: 'PATCH', path: '/v1/users/:name', access: 'admin', handler: people.changeUser },
+    { method: 'DELETE', path: '/v1/users/:name', access: 'admin', handler: people.removeUser },
+    { method: 'GET', path: '/v1/users/:name/tokens', access: 'token', handler: people.listTokens },
+    { method: 'GET', path: '/v1/tokens', access: 'token', handler: people.listTokens },
+    { method: 'POST', path: '/v1/tokens', access: 'admin', handler: people.createToken },
+    { method: 'DELETE', path: '/v1/tokens/:id', access: 'token', handler: people.revokeToken },
+    { method: 'GET', path: '/v1/robots', access: 'token', handler: people.listRobots },
+    { method: 'POST', path: '/v1/robots', access: 'admin', handler: people.addRobot },
+    { method: 'DELETE', path: '/v1/robots/:name', access: 'admin', handler: people.removeRobot },
+    { method: 'POST', path: '/v1/transfers', access: 'admin', handler: people.transferEntity },
     { method: 'PUT', path: '/v1/privacy', access: 'admin', handler: sharing.setPrivate },
     { method: 'GET', path: '/v1/policy', access: 'read', handler: manage.showPolicy },
     { method: 'PUT', path: '/v1/policy', access: 'keys', handler: manage.setPolicy },

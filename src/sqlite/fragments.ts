@@ -22,13 +22,19 @@ export function viewerValues(viewer: Viewer, now: Date): Record<string, string |
   return {
     viewerId: viewer?.userId ?? '',
     viewerToken: viewer?.tokenId ?? '',
-    viewerAdmin: viewer?.scopes.includes('admin') === true ? 1 : 0,
+    viewerAdmin:
+      viewer?.operator !== undefined ? 2 : viewer?.scopes.includes('admin') === true ? 1 : 0,
+    graceUpload: viewer?.grace?.of === 'upload' ? viewer.grace.id : '',
+    graceTag: viewer?.grace?.of === 'tag' ? viewer.grace.id : '',
     now: now.getTime(),
   }
 }
 
-/** The viewer owns everything: an administrator or staff, through a token with the scope `admin` (R14). */
-export const viewerManages = sql`(${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
+/**
+ * The viewer owns everything: an administrator or staff, through a token with the scope `admin` (R14),
+ * or the operator.
+ */
+export const viewerManages = sql`(${p('viewerAdmin')} = 2 or ${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
 
 /** What a user was granted in a collection, directly and through teams; 0 for nothing. */
 const grantedTo = (userId: SQL, collectionId: SQL): SQL =>
@@ -49,7 +55,7 @@ export const viewerLevel: SQL<Level> = sql`max(case when ${t.entities.ownerId} =
  * does not exist for it. Asked of the row, which no JWT can widen.
  */
 const viewerReaches = (container: SQL | null) =>
-  sql`exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`})))`
+  sql`(${p('viewerAdmin')} = 2 or exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`}))))`
 
 /** A collection the viewer can see, in a query that joins `collections` and `entities`. */
 export const visibleCollection: SQL = sql`(${t.collections.private} = 0 or ((${viewerLevel} > 0 or ${viewerManages}) and ${viewerReaches(null)}))`
@@ -68,6 +74,16 @@ export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((selec
 
 /** The word for what a user is. */
 export const roleOf = sql<Role>`case when ${t.users.role} = 'admin' then 'admin' when ${t.users.staff} = 1 then 'staff' when ${t.users.robot} = 1 then 'robot' else 'user' end`
+
+/** How long an upload of an expired token may still be tagged (R24). */
+const TAGGED_MS = 600_000
+const doneLately = sql`gu.state = 'done' and gu.closed_at > ${p('now')} - ${sql.raw(String(TAGGED_MS))}`
+
+/**
+ * R24: the token has ended in the middle of a push of its own: of the image, whose upload runs or is
+ * done, or, for tags, of the image or one in the container, that is done. Only asked of an ended one.
+ */
+const inGrace = sql`(exists (select 1 from uploads gu where gu.image_id = ${p('graceUpload')} and gu.token_id = tokens.id and (gu.state in ('open', 'finishing') and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from uploads gu where gu.image_id in (select id from images where id = ${p('graceTag')} union all select id from images where container_id = ${p('graceTag')}) and gu.token_id = tokens.id and ${doneLately}))`
 
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
@@ -88,7 +104,7 @@ export function standingQuery(db: Handle['db']) {
           eq(t.tokens.id, text('viewerToken')),
           eq(t.users.id, text('viewerId')),
           isNull(t.tokens.revokedAt),
-          sql`${t.tokens.expiresAt} > ${p('now')}`,
+          sql`(${t.tokens.expiresAt} > ${p('now')} or ${inGrace})`,
           // spelled out for the reason that `text` gives
           sql`${t.users.disabled} = 0`,
         ),

@@ -8,6 +8,7 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqlitePeople } from './people.ts'
 import { sqlitePopularity } from './popularity.ts'
 import { sqliteQuotas } from './quotas.ts'
 import { sqliteShares } from './shares.ts'
@@ -33,6 +34,7 @@ export function sqliteDatabase(handle: Handle): Database {
     blobs: sqliteBlobs(handle),
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
+    people: sqlitePeople(handle),
     tokens: sqliteTokens(handle),
     teams: sqliteTeams(handle),
     grants: sqliteGrants(handle),

@@ -344,6 +344,7 @@ export const guard = sqliteTable('guard', {
   keepsOwner: integer('keeps_owner').notNull().default(1),
   withinQuota: integer('within_quota').notNull().default(1),
   withinLimit: integer('within_limit').notNull().default(1),
+  adminLeft: integer('admin_left').notNull().default(1),
 })
 
 export const teams = sqliteTable('teams', {

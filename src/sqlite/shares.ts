@@ -151,6 +151,7 @@ export function sqliteShares(handle: Handle): SharesBook {
             creatorId: t.shares.createdBy,
             imageId: t.images.id,
             digest: t.images.digest,
+            collectionId: t.containers.collectionId,
             containerId: t.containers.id,
             containerName: t.containers.name,
             key: t.blobs.key,

@@ -19,6 +19,7 @@ import {
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
+import { describePeople } from './people.ts'
 import { describeCounters } from './counters.ts'
 import { ALL, describeAudit } from './audit.ts'
 import { describeKeys } from './keys.ts'
@@ -2629,6 +2630,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeIdentities(test)
+    describePeople(test)
     describeTeams(test)
     describeKeys(test)
     describeAudit(test)

@@ -49,6 +49,7 @@ export function describeShares(test: Test): void {
         creatorId: alice.user.id,
         imageId: image.id,
         digest: image.digest,
+        collectionId: place.collectionId,
         containerId: place.id,
         containerName: 'box',
         key: image.upload.blobKey,

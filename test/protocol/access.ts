@@ -74,9 +74,17 @@ PUT  /v1/blob                                2222222 2222222 3333333
 PUT  /v1/part                                2222222 2222222 3333333
 GET  /v1/users                               1332313 1332313 1332313
 POST /v1/users                               1332313 1332313 1332313
-GET  /v1/users/:name/tokens                  1332313 1332313 1334313
+GET  /v1/users/:name                         1422112 1422112 1444114
+PATCH /v1/users/:name                        1332313 1332313 1334313
+DELETE /v1/users/:name                       1339313 1339313 1334313
+GET  /v1/users/:name/tokens                  1422112 1422112 1444114
+GET  /v1/tokens                              1222112 1222112 1222112
 POST /v1/tokens                              1332313 1332313 1334313
-DELETE /v1/tokens/:id                        1334313 1334313 1334313
+DELETE /v1/tokens/:id                        1444114 1444114 1444114
+GET  /v1/robots                              1222112 1222112 1222112
+POST /v1/robots                              1332313 1332313 1332313
+DELETE /v1/robots/:name                      1334313 1334313 1334313
+POST /v1/transfers                           1339313 1339313 1334313
 PUT  /v1/privacy                             1332313 1332313 1334313
 GET  /v1/grants                              1332313 1332313 1334313
 PUT  /v1/grants                              1332313 1332313 1334313
@@ -364,6 +372,18 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
     return { path: url || `/v1/part?t=${UNSIGNED}`, body: bytes }
   },
   'POST /v1/users': () => ({ path: '/v1/users', body: { name: unique('user') } }),
+  'GET /v1/users/:name': ({ entity }) => ({ path: `/v1/users/${entity}` }),
+  'PATCH /v1/users/:name': ({ entity }) => ({
+    path: `/v1/users/${entity}`,
+    body: { disabled: false },
+  }),
+  // what ends for good is in test/protocol/people.ts
+  'DELETE /v1/users/:name': ({ entity }) => ({ path: `/v1/users/${entity}?free=true` }),
+  'GET /v1/tokens': () => ({ path: '/v1/tokens' }),
+  'GET /v1/robots': () => ({ path: '/v1/robots' }),
+  'POST /v1/robots': () => ({ path: '/v1/robots', body: { name: unique('robot') } }),
+  'DELETE /v1/robots/:name': ({ entity }) => ({ path: `/v1/robots/${entity}` }),
+  'POST /v1/transfers': ({ entity }) => ({ path: '/v1/transfers', body: { entity, to: entity } }),
   'GET /v1/users/:name/tokens': ({ entity }) => ({ path: `/v1/users/${entity}/tokens` }),
   'POST /v1/tokens': ({ entity }) => ({
     path: '/v1/tokens',
@@ -1115,7 +1135,11 @@ PUT /v2/imagefile/:id/_multipart_complete  403  200  403    403   push
 PUT /v2/imagefile/:id/_multipart_abort     403  200  403    403   push
 POST /v1/users                             403  403  403    403   admin
 POST /v1/tokens                            403  403  403    403   admin
-DELETE /v1/tokens/:id                      403  403  403    403   admin
+PATCH /v1/users/:name                      403  403  403    403   admin
+DELETE /v1/users/:name                     403  403  403    403   admin
+POST /v1/robots                            403  403  403    403   admin
+DELETE /v1/robots/:name                    403  403  403    403   admin
+POST /v1/transfers                         403  403  403    403   admin
 PUT /v1/privacy                            403  403  403    403   admin
 PUT /v1/grants                             403  403  403    403   admin
 PUT /v1/frozen                             403  403  403    403   admin

@@ -156,6 +156,25 @@ export function describeShares(
       expectRefusal(await get(ticket), 403)
     })
 
+    test('a link dies with its maker’s right to read, and so do its downloads (R61)', async () => {
+      const owner = await clientOf('alice', { scopes: ['pull', 'push', 'admin'] })
+      const grant = async (level: string) =>
+        expectData(await owner.call('PUT', '/v1/grants', { ref: 'alice/c', user: 'bob', level }))
+      await grant('reader')
+      expectRefusal(await share({ ref: 'alice/c/large' }, bob), 403)
+      await grant('contributor')
+      const { url } = expectData(await share({ ref: 'alice/c/large' }, bob)) as { url: string }
+      const ticket = (await get(url)).headers.get('location') ?? ''
+      const ranged = async () => (await fetch(ticket, { headers: { range: 'bytes=0-9' } })).status
+      expect(await ranged()).toBe(206)
+      await grant('reader')
+      expect((await get(url)).status).toBe(303)
+      await grant('none')
+      expect((await get(url)).status).toBe(404)
+      await sleep(1500)
+      expectRefusal(await get(ticket), 403)
+    })
+
     test('links are made by who may push there and revoked by who made them', async () => {
       expectRefusal(await share({ ref: 'alice/open/box' }, bob), 403, /somebody else/)
       const [hidden, absent] = [

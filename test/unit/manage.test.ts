@@ -13,6 +13,7 @@ import {
   tokenIssuer,
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
+import { createPeople } from '../../src/core/people.ts'
 import { createAudit } from '../../src/core/audit.ts'
 import { createPolicies } from '../../src/core/policies.ts'
 import { createPopularity } from '../../src/core/popularity.ts'
@@ -49,6 +50,14 @@ test('why a setup secret is refused stands in the log line alone', async () => {
   const shared = {
     admin,
     access,
+    people: createPeople({
+      database,
+      access,
+      issuer,
+      clock: systemClock,
+      ids: randomIds,
+      tokenMaxAge: Infinity,
+    }),
     audit: createAudit({ database, clock: systemClock, access }),
     policies: createPolicies(deps),
     quotas: createQuotas(deps),

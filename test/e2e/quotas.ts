@@ -1,0 +1,79 @@
+/** Quotas and share links for people who have the real client. */
+import { mkdtemp, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { sampleSif } from '../fixtures/sif.ts'
+import { libraryClient, sha256 } from '../protocol/client.ts'
+import type { Target, TargetOptions } from '../runtimes/target.ts'
+import { makeClient, removeFolder, type Client } from './apptainer.ts'
+import { describeWithClient } from './suite.ts'
+
+/** The client has seen a whole image, whatever its size. */
+function image(word: string, size = 0): Uint8Array {
+  const sif = sampleSif({ content: word })
+  const bytes = new Uint8Array(Math.max(size, sif.length))
+  bytes.set(sif)
+  return bytes
+}
+
+export function describeQuotaClient(
+  name: string,
+  makeTarget: (options: TargetOptions) => Promise<Target>,
+): void {
+  describeWithClient(`${name}: quotas and links with the real client`, () => {
+    const LARGE = image('large', 20 * 1024 * 1024)
+    const QUOTA = LARGE.length + 2 * image('small').length
+    let folder = ''
+    let target: Target
+    let client: Client
+    let api: ReturnType<typeof libraryClient>
+
+    beforeAll(async () => {
+      folder = await mkdtemp(join(tmpdir(), 'sreg-e2e-'))
+      target = await makeTarget({ env: { SREG_DEFAULT_QUOTA: String(QUOTA) } })
+      const { jwt } = await target.mint('alice')
+      api = libraryClient(target.url, jwt)
+      await api.push('alice/c/large', LARGE, { privateCollection: true })
+      client = await makeClient(join(folder, 'alice'))
+      expect((await client.connect(target.url, jwt)).code).toBe(0)
+    })
+    afterAll(async () => {
+      await target?.stop()
+      await removeFolder(folder)
+    })
+    const push = async (word: string) => {
+      const file = join(folder, `${word}.sif`)
+      await writeFile(file, image(word))
+      return client.run(['push', '-U', file, `library://alice/c/${word}:latest`])
+    }
+
+    test('a push says what is used, and one that does not fit says why', async () => {
+      const first = await push('one')
+      expect(first.code, first.terminal).toBe(0)
+      expect(first.terminal).toMatch(/Library storage: using 20\.0\d MiB out of 20\.06 MiB quota/)
+      expect((await push('two')).code).toBe(0)
+      const { code, terminal } = await push('three')
+      expect(code, terminal).not.toBe(0)
+      expect(terminal).toContain('There is no room for this image of')
+      expect(terminal).toContain('ask an administrator for a larger quota')
+    })
+
+    test('apptainer pull takes a link, and spends one download', async () => {
+      const stranger = await makeClient(join(folder, 'stranger'))
+      for (const [cache, count] of [
+        [false, 1],
+        [true, 1],
+      ] as const) {
+        const made = await api.call('POST', '/v1/shares', { ref: 'alice/c/large', count })
+        const { url } = made.json.data as { url: string }
+        const pulled = await stranger.pull([url], { cache })
+        expect(pulled.code, pulled.terminal).toBe(0)
+        expect(pulled.sha256).toBe(sha256(LARGE))
+        const again = await stranger.pull([url])
+        expect(again.code, again.terminal).not.toBe(0)
+        expect(again.terminal).toContain('not found')
+      }
+    })
+  })
+}
