@@ -464,6 +464,69 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       },
     },
   ],
+  'people.add': [
+    {
+      row: { action: 'user.create', name: 'newcomer', detail: 'staff', actor: 'root' },
+      async make({ database, root }) {
+        const { id, entityId, name } = user('newcomer')
+        const draft = { id, entityId, name, role: 'staff' as const, managerId: null }
+        return () => database.people.add(draft, root.writer)
+      },
+    },
+  ],
+  'people.change': [
+    {
+      row: { action: 'user.change', name: 'lab-donor' },
+      async make({ database, root }, { donor }) {
+        return () => database.people.change(donor.user.id, { disabled: true }, root.writer)
+      },
+      twice: 'another row',
+    },
+  ],
+  'people.remove': [
+    {
+      row: { action: 'user.delete', name: 'lab-donor', detail: 'with everything' },
+      async make({ database, root }, { donor }) {
+        return () => database.people.remove(donor.user.id, null, root.writer)
+      },
+    },
+  ],
+  'people.free': [
+    {
+      row: { action: 'user.free', name: 'lab-donor' },
+      async make({ database, root }, { donor }) {
+        await database.people.remove(donor.user.id, null, root.writer)
+        return () => database.people.free(donor.user.id, root.writer)
+      },
+    },
+  ],
+  'people.issue': [
+    {
+      row: { action: 'token.create', name: 'lab-owner', actor: 'root' },
+      async make({ database, root }, { owner }) {
+        const bound = { collectionId: '', containerId: '' }
+        return () => database.people.issue({ ...tokenOf(owner.user.id), ...bound }, root.writer)
+      },
+      twice: 'another row',
+    },
+  ],
+  'people.revoke': [
+    {
+      row: { action: 'token.revoke', name: 'lab-donor', detail: 'laptop' },
+      async make({ database, root }, { donor }) {
+        return () => database.people.revoke(donor.tokenId, root.writer)
+      },
+    },
+  ],
+  'people.transfer': [
+    {
+      row: { action: 'entity.transfer', name: 'lab', detail: 'from lab-owner to lab-donor' },
+      async make({ database, root }, { entity, owner, donor }) {
+        const change = { entityId: entity.id, from: owner.user.id, to: donor.user.id }
+        return () => database.people.transfer(change, root.writer)
+      },
+    },
+  ],
   'quotas.setQuota': [
     {
       row: { action: 'quota.set', name: 'lab', detail: '4096 bytes' },
@@ -555,6 +618,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       blobs: 'dying known liveCount',
       signatures: 'keysOf stale unexamined standing',
       users: 'byName list',
+      people: 'find list robots tokens token',
       tokens: 'standing listFor',
       teams: 'list find invitations',
       grants: 'list',
@@ -575,7 +639,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ),
 }
 
-/** Actions that the table above knows of; docs/audit.md has them all. */
+/** Actions that the table above knows of. */
 export const ACTIONS = [
   ...new Set(
     Object.values(METHODS)
