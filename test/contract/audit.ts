@@ -211,74 +211,6 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       },
     },
   ],
-  'people.add': [
-    {
-      row: { action: 'user.create', name: 'newcomer', detail: 'staff', actor: 'root' },
-      make: async ({ database, root }) => {
-        const draft = { ...personOf('newcomer'), role: 'staff' as const }
-        return () => database.people.add(draft, root.writer)
-      },
-    },
-  ],
-  'people.change': [
-    {
-      row: { action: 'user.change', name: 'lab-owner', detail: 'staff, disabled' },
-      make: async ({ database, root }, { owner }) => {
-        const change = { role: 'staff' as const, disabled: true }
-        return () => database.people.change(owner.user.id, change, root.writer)
-      },
-    },
-  ],
-  'people.remove': [
-    {
-      row: { action: 'user.delete', name: 'lab-owner', detail: 'with everything' },
-      make: async ({ database, root }, { owner }) => {
-        return () => database.people.remove(owner.user.id, null, root.writer)
-      },
-    },
-    {
-      row: { action: 'user.delete', name: 'lab-owner', detail: 'handed over to root' },
-      make: async ({ database, root }, { owner }) => {
-        return () => database.people.remove(owner.user.id, root.user.id, root.writer)
-      },
-    },
-  ],
-  'people.free': [
-    {
-      row: { action: 'user.free', name: 'lab-owner', actor: 'root' },
-      make: async ({ database, root }, { owner }) => {
-        await database.people.remove(owner.user.id, null, root.writer)
-        return () => database.people.free(owner.user.id, root.writer)
-      },
-    },
-  ],
-  'people.issue': [
-    {
-      row: { action: 'token.create', name: 'lab-owner', detail: /^pull, until 2030-\S+Z, laptop$/ },
-      make: async ({ database, root }, { owner }) => {
-        const bound = { collectionId: '', containerId: '' }
-        return () => database.people.issue({ ...tokenOf(owner.user.id), ...bound }, root.writer)
-      },
-      twice: 'another row',
-    },
-  ],
-  'people.revoke': [
-    {
-      row: { action: 'token.revoke', name: 'lab-owner', detail: 'laptop' },
-      make: async ({ database, root }, { owner }) => {
-        return () => database.people.revoke(owner.tokenId, root.writer)
-      },
-    },
-  ],
-  'people.transfer': [
-    {
-      row: { action: 'entity.transfer', name: 'lab', detail: 'from lab-owner to root' },
-      make: async ({ database, root }, { owner, place }) => {
-        const change = { entityId: place.entityId, from: owner.user.id, to: root.user.id }
-        return () => database.people.transfer(change, root.writer)
-      },
-    },
-  ],
   // of a registry without an administrator: see below
   'users.createFirstAdmin': [],
   'users.claimAdmin': [
@@ -539,6 +471,69 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       },
     },
   ],
+  'people.add': [
+    {
+      row: { action: 'user.create', name: 'newcomer', detail: 'staff', actor: 'root' },
+      async make({ database, root }) {
+        const { id, entityId, name } = user('newcomer')
+        const draft = { id, entityId, name, role: 'staff' as const, managerId: null }
+        return () => database.people.add(draft, root.writer)
+      },
+    },
+  ],
+  'people.change': [
+    {
+      row: { action: 'user.change', name: 'lab-donor' },
+      async make({ database, root }, { donor }) {
+        return () => database.people.change(donor.user.id, { disabled: true }, root.writer)
+      },
+      twice: 'another row',
+    },
+  ],
+  'people.remove': [
+    {
+      row: { action: 'user.delete', name: 'lab-donor', detail: 'with everything' },
+      async make({ database, root }, { donor }) {
+        return () => database.people.remove(donor.user.id, null, root.writer)
+      },
+    },
+  ],
+  'people.free': [
+    {
+      row: { action: 'user.free', name: 'lab-donor' },
+      async make({ database, root }, { donor }) {
+        await database.people.remove(donor.user.id, null, root.writer)
+        return () => database.people.free(donor.user.id, root.writer)
+      },
+    },
+  ],
+  'people.issue': [
+    {
+      row: { action: 'token.create', name: 'lab-owner', actor: 'root' },
+      async make({ database, root }, { owner }) {
+        const bound = { collectionId: '', containerId: '' }
+        return () => database.people.issue({ ...tokenOf(owner.user.id), ...bound }, root.writer)
+      },
+      twice: 'another row',
+    },
+  ],
+  'people.revoke': [
+    {
+      row: { action: 'token.revoke', name: 'lab-donor', detail: 'laptop' },
+      async make({ database, root }, { donor }) {
+        return () => database.people.revoke(donor.tokenId, root.writer)
+      },
+    },
+  ],
+  'people.transfer': [
+    {
+      row: { action: 'entity.transfer', name: 'lab', detail: 'from lab-owner to lab-donor' },
+      async make({ database, root }, { entity, owner, donor }) {
+        const change = { entityId: entity.id, from: owner.user.id, to: donor.user.id }
+        return () => database.people.transfer(change, root.writer)
+      },
+    },
+  ],
   'quotas.setQuota': [
     {
       row: { action: 'quota.set', name: 'lab', detail: '4096 bytes' },
@@ -651,7 +646,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ),
 }
 
-/** Actions that the table above knows of; docs/audit.md has them all. */
+/** Actions that the table above knows of. */
 export const ACTIONS = [
   ...new Set(
     Object.values(METHODS)

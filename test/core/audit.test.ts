@@ -1,5 +1,5 @@
 /** What strangers and time can do to the audit log: little, and what was configured (R57). */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -9,7 +9,7 @@ import { migrations } from '../../adapters/node/main.ts'
 import { consoleLog } from '../../adapters/system.ts'
 import { createSweep } from '../../src/core/sweep.ts'
 import { createTallies } from '../../src/core/tallies.ts'
-import { ALL } from '../contract/audit.ts'
+import { ACTIONS, ALL } from '../contract/audit.ts'
 import { operator } from '../fixtures/operator.ts'
 
 const START = Date.UTC(2030, 0, 1)
@@ -123,4 +123,10 @@ test('the sweep forgets by age and number, and only that', async () => {
   // a first run after a start only marks (R43)
   await sweepWith({ days: 1, rows: 1 })()
   expect(await left()).toHaveLength(3)
+})
+
+test('docs/audit.md has every action', async () => {
+  const text = await readFile(new URL('../../docs/audit.md', import.meta.url), 'utf8')
+  expect(ACTIONS.length).toBeGreaterThan(30)
+  for (const action of ACTIONS) expect(text).toContain(`\`${action}\``)
 })
