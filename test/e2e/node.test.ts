@@ -10,6 +10,7 @@ import { makeClient, removeFolder } from './apptainer.ts'
 import { describeKeystoreClients } from './keystore.ts'
 import { startProxy } from './proxy.ts'
 import { describeQuotaClient } from './quotas.ts'
+import { describeRoles } from './roles.ts'
 import { startServer } from './server.ts'
 import { describeSigning } from './signing.ts'
 import {
@@ -25,6 +26,7 @@ describeRangeFailures('Node', () => nodeTarget())
 describeOneTag('Node', () => nodeTarget())
 describeSigning('Node', () => nodeTarget())
 describeQuotaClient('Node', nodeTarget)
+describeRoles('Node', nodeTarget)
 
 describeWithClient('Node', () => {
   test('a server killed during a pull makes it fail (R5)', async () => {

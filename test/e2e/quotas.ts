@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { sampleSif } from '../fixtures/sif.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
-import { makeClient, removeFolder, type Client } from './apptainer.ts'
+import { makeClient, removeFolder, runProgram, sha256File, type Client } from './apptainer.ts'
 import { describeWithClient } from './suite.ts'
 
 /** The client has seen a whole image, whatever its size. */
@@ -55,7 +55,11 @@ export function describeQuotaClient(
       expect((await push('two')).code).toBe(0)
       const { code, terminal } = await push('three')
       expect(code, terminal).not.toBe(0)
-      expect(terminal).toContain('There is no room for this image of')
+      const used = LARGE.length + image('one').length + image('two').length
+      expect(terminal).toContain(
+        `alice uses 20.1 MiB (${used} bytes) of the 20.1 MiB (${QUOTA} bytes) it may use`,
+      )
+      expect(terminal).toMatch(/There is no room for this image of 32\.0 KiB \(\d+ bytes\)/)
       expect(terminal).toContain('ask an administrator for a larger quota')
     })
 
@@ -74,6 +78,19 @@ export function describeQuotaClient(
         expect(again.code, again.terminal).not.toBe(0)
         expect(again.terminal).toContain('not found')
       }
+    })
+
+    test('curl -L takes a link', async () => {
+      const made = await api.call('POST', '/v1/shares', { ref: 'alice/c/large', count: 1 })
+      const { url } = made.json.data as { url: string }
+      const file = join(folder, 'curled.sif')
+      const curl = () => runProgram('curl', ['-q', '-sSfL', '--noproxy', '*', '-o', file, url])
+      const first = await curl()
+      expect(first.code, first.terminal).toBe(0)
+      expect(await sha256File(file)).toBe(sha256(LARGE))
+      const again = await curl()
+      expect(again.code, again.terminal).toBe(22)
+      expect(again.terminal).toContain('404')
     })
   })
 }
