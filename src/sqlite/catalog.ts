@@ -118,7 +118,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     named: eq(t.entities.name, text('entity')),
     unique: and(
       visibleCollection,
-      sql`(select count(*) from collections oc where oc.name = ${p('collection')} and (oc.private = 0 or ((${levelIn(p('viewerId').getSQL(), sql`oc.id`)} > 0 or ${viewerManages}) and exists (select 1 from tokens ob where ob.id = ${p('viewerToken')} and ob.collection_id in ('', oc.id))))) = 1`,
+      sql`(select count(*) from collections oc where oc.name = ${p('collection')} and (oc.private = 0 or ((${levelIn(text('viewerId'), sql`oc.id`)} > 0 or ${viewerManages}) and exists (select 1 from tokens ob where ob.id = ${text('viewerToken')} and ob.collection_id in ('', oc.id))))) = 1`,
     ),
   }
   const ofPath = (within: SQL | undefined) =>
@@ -239,7 +239,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(sql`(${t.entities.ownerId} = ${p('viewerId')} or ${viewerManages})`)
+        .where(sql`(${t.entities.ownerId} = ${text('viewerId')} or ${viewerManages})`)
         .orderBy(t.entities.name)
         .limit(LIST_LIMIT),
     ),

@@ -34,7 +34,7 @@ export function viewerValues(viewer: Viewer, now: Date): Record<string, string |
  * The viewer owns everything: an administrator or staff, through a token with the scope `admin` (R14),
  * or the operator.
  */
-export const viewerManages = sql`(${p('viewerAdmin')} = 2 or ${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
+export const viewerManages = sql`(${p('viewerAdmin')} = 2 or ${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${text('viewerToken')} and vu.id = ${text('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
 
 /** What a user was granted in a collection, directly and through teams; 0 for nothing. */
 const grantedTo = (userId: SQL, collectionId: SQL): SQL =>
@@ -44,7 +44,7 @@ const grantedTo = (userId: SQL, collectionId: SQL): SQL =>
 export const levelIn = (userId: SQL, collectionId: SQL): SQL =>
   sql`max((select case when le.owner_id = ${userId} then 3 else 0 end from collections lc join entities le on le.id = lc.entity_id where lc.id = ${collectionId}), ${grantedTo(userId, collectionId)})`
 
-const viewerId = p('viewerId').getSQL()
+const viewerId = text('viewerId')
 const collectionId = t.collections.id.getSQL()
 
 /** The same of the viewer, in a query that joins `collections` and `entities`. */
@@ -55,7 +55,7 @@ export const viewerLevel: SQL<Level> = sql`max(case when ${t.entities.ownerId} =
  * does not exist for it. Asked of the row, which no JWT can widen.
  */
 const viewerReaches = (container: SQL | null) =>
-  sql`(${p('viewerAdmin')} = 2 or exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`}))))`
+  sql`(${p('viewerAdmin')} = 2 or exists (select 1 from tokens vb where vb.id = ${text('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`}))))`
 
 /** A collection the viewer can see, in a query that joins `collections` and `entities`. */
 export const visibleCollection: SQL = sql`(${t.collections.private} = 0 or ((${viewerLevel} > 0 or ${viewerManages}) and ${viewerReaches(null)}))`
@@ -70,7 +70,7 @@ export const viewerContributes: SQL = sql`((${viewerLevel} > 1 or ${viewerManage
  * Where search may look, as an expression of the full-text index: what is public, and what the viewer
  * owns or was granted something in (at most 500 collections), or the place that the token is bound to.
  */
-export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((select case when sb.collection_id = '' then ' OR "own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else ' OR "col' || sb.collection_id || '"' end from tokens sb where sb.id = ${p('viewerToken')} and sb.user_id = ${viewerId}), '') || ')) AND ')`
+export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((select case when sb.collection_id = '' then ' OR "own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else ' OR "col' || sb.collection_id || '"' end from tokens sb where sb.id = ${text('viewerToken')} and sb.user_id = ${viewerId}), '') || ')) AND ')`
 
 /** The word for what a user is. */
 export const roleOf = sql<Role>`case when ${t.users.role} = 'admin' then 'admin' when ${t.users.staff} = 1 then 'staff' when ${t.users.robot} = 1 then 'robot' else 'user' end`
@@ -142,7 +142,7 @@ const writerId = sql`wu.id`
 
 /** The writer's token and user stand; `more` is a condition on their rows `wt` and `wu`. An operator always does. */
 export const writerStands = (more: SQL): SQL =>
-  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
+  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${text('writerToken')} and wu.id = ${text('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
 
 /** The writer owns everything: by role, and through a token with that power. */
 export const writerManages = sql`(${p('writerManages')} = 1 and (wu.role = 'admin' or wu.staff = 1) and wt.collection_id = '')`
@@ -181,7 +181,7 @@ export const audited = (
     db
       .insert(t.audit)
       .select(
-        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, substr(coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}), 1, 256) as actor, ${p('writerToken')} as token_id, substr(${p('writerAddress')}, 1, 256) as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 256) as detail, 1 as count where ${when}`,
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, substr(coalesce((select name from users where id = ${text('writerId')}), ${p('writerName')}), 1, 256) as actor, ${p('writerToken')} as token_id, substr(${p('writerAddress')}, 1, 256) as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 256) as detail, 1 as count where ${when}`,
       ),
   )
 

@@ -91,7 +91,7 @@ export function sqliteTeams(handle: Handle): TeamsBook {
     createdAt: t.teams.createdAt,
     owner: sql<
       number | null
-    >`(select owner from team_members where team_id = ${t.teams.id} and user_id = ${p('viewerId')} and exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and vb.user_id = ${p('viewerId')} and vb.collection_id = ''))`,
+    >`(select owner from team_members where team_id = ${t.teams.id} and user_id = ${text('viewerId')} and exists (select 1 from tokens vb where vb.id = ${text('viewerToken')} and vb.user_id = ${p('viewerId')} and vb.collection_id = ''))`,
   })
   const q = {
     list: prepare(() =>
@@ -99,7 +99,7 @@ export function sqliteTeams(handle: Handle): TeamsBook {
         .select(columns)
         .from(t.teams)
         .where(
-          sql`${p('viewerOperator')} = 1 or ${p('viewerId')} <> '' and (${t.teams.open} = 1 or ${viewerManages} or (${t.teams.id} in (select team_id from team_members where user_id = ${p('viewerId')}) and exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and vb.collection_id = '')))`,
+          sql`${p('viewerOperator')} = 1 or ${p('viewerId')} <> '' and (${t.teams.open} = 1 or ${viewerManages} or (${t.teams.id} in (select team_id from team_members where user_id = ${text('viewerId')}) and exists (select 1 from tokens vb where vb.id = ${text('viewerToken')} and vb.collection_id = '')))`,
         )
         .orderBy(t.teams.name)
         .limit(LIST_LIMIT),

@@ -1,4 +1,5 @@
 /** The protocol suites on Bun over TCP. */
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
@@ -18,6 +19,7 @@ describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))
 describeShares('Bun', (options) => hostTarget('bun', options))
+describeAuditLog('Bun', (options) => hostTarget('bun', options))
 
 let first: HostTarget | null = null
 describeBadInput(

@@ -1,4 +1,5 @@
 /** The protocol suites on Deno over TCP. */
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
@@ -18,6 +19,7 @@ describeMoving('Deno', () => hostTarget('deno'))
 describePolicy('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))
 describeShares('Deno', (options) => hostTarget('deno', options))
+describeAuditLog('Deno', (options) => hostTarget('deno', options))
 
 let first: HostTarget | null = null
 describeBadInput(

@@ -1,5 +1,6 @@
 /** The protocol suites in workerd over TCP, with D1 and R2. */
 import { beforeEach, describe } from 'vitest'
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
@@ -43,6 +44,8 @@ describe('Workers', () => {
   describePolicy('Workers', workersTarget)
   describeQuotas('Workers', workersTarget)
   describeShares('Workers', workersTarget)
+  // the edge of Cloudflare names the client, workerd on its own does not
+  describeAuditLog('Workers', workersTarget, /^$/)
 
   describeBadInput(
     'Workers',
