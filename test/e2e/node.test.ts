@@ -25,7 +25,7 @@ describeKeystoreClients('Node', nodeTarget)
 describeRangeFailures('Node', () => nodeTarget())
 describeOneTag('Node', () => nodeTarget())
 describeSigning('Node', () => nodeTarget())
-describeQuotaClient('Node', nodeTarget)
+describeQuotaClient('Node', () => nodeTarget())
 describeRoles('Node', nodeTarget)
 
 describeWithClient('Node', () => {

@@ -3,9 +3,11 @@ import { mkdtemp, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { SCOPES } from '../../src/core/model.ts'
 import { sampleSif } from '../fixtures/sif.ts'
+import { expectData } from '../protocol/answers.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
-import type { Target, TargetOptions } from '../runtimes/target.ts'
+import type { Target } from '../runtimes/target.ts'
 import { makeClient, removeFolder, runProgram, sha256File, type Client } from './apptainer.ts'
 import { describeWithClient } from './suite.ts'
 
@@ -17,10 +19,7 @@ function image(word: string, size = 0): Uint8Array {
   return bytes
 }
 
-export function describeQuotaClient(
-  name: string,
-  makeTarget: (options: TargetOptions) => Promise<Target>,
-): void {
+export function describeQuotaClient(name: string, makeTarget: () => Promise<Target>): void {
   describeWithClient(`${name}: quotas and links with the real client`, () => {
     const LARGE = image('large', 20 * 1024 * 1024)
     const QUOTA = LARGE.length + 2 * image('small').length
@@ -31,11 +30,14 @@ export function describeQuotaClient(
 
     beforeAll(async () => {
       folder = await mkdtemp(join(tmpdir(), 'sreg-e2e-'))
-      target = await makeTarget({ env: { SREG_DEFAULT_QUOTA: String(QUOTA) } })
-      const { jwt } = await target.mint('alice')
+      target = await makeTarget()
+      const { jwt } = await target.mint('quinn')
       api = libraryClient(target.url, jwt)
-      await api.push('alice/c/large', LARGE, { privateCollection: true })
-      client = await makeClient(join(folder, 'alice'))
+      await api.push('quinn/c/large', LARGE, { privateCollection: true })
+      const { jwt: power } = await target.mint('boss', { admin: true, scopes: [...SCOPES] })
+      const body = { entity: 'quinn', bytes: QUOTA }
+      expectData(await libraryClient(target.url, power).call('PUT', '/v1/quota', body))
+      client = await makeClient(join(folder, 'quinn'))
       expect((await client.connect(target.url, jwt)).code).toBe(0)
     })
     afterAll(async () => {
@@ -45,7 +47,7 @@ export function describeQuotaClient(
     const push = async (word: string) => {
       const file = join(folder, `${word}.sif`)
       await writeFile(file, image(word))
-      return client.run(['push', '-U', file, `library://alice/c/${word}:latest`])
+      return client.run(['push', '-U', file, `library://quinn/c/${word}:latest`])
     }
 
     test('a push says what is used, and one that does not fit says why', async () => {
@@ -57,7 +59,7 @@ export function describeQuotaClient(
       expect(code, terminal).not.toBe(0)
       const used = LARGE.length + image('one').length + image('two').length
       expect(terminal).toContain(
-        `alice uses 20.1 MiB (${used} bytes) of the 20.1 MiB (${QUOTA} bytes) it may use`,
+        `quinn uses 20.1 MiB (${used} bytes) of the 20.1 MiB (${QUOTA} bytes) it may use`,
       )
       expect(terminal).toMatch(/There is no room for this image of 32\.0 KiB \(\d+ bytes\)/)
       expect(terminal).toContain('ask an administrator for a larger quota')
@@ -69,7 +71,7 @@ export function describeQuotaClient(
         [false, 1],
         [true, 1],
       ] as const) {
-        const made = await api.call('POST', '/v1/shares', { ref: 'alice/c/large', count })
+        const made = await api.call('POST', '/v1/shares', { ref: 'quinn/c/large', count })
         const { url } = made.json.data as { url: string }
         const pulled = await stranger.pull([url], { cache })
         expect(pulled.code, pulled.terminal).toBe(0)
@@ -81,7 +83,7 @@ export function describeQuotaClient(
     })
 
     test('curl -L takes a link', async () => {
-      const made = await api.call('POST', '/v1/shares', { ref: 'alice/c/large', count: 1 })
+      const made = await api.call('POST', '/v1/shares', { ref: 'quinn/c/large', count: 1 })
       const { url } = made.json.data as { url: string }
       const file = join(folder, 'curled.sif')
       const curl = () => runProgram('curl', ['-q', '-sSfL', '--noproxy', '*', '-o', file, url])

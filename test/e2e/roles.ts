@@ -248,6 +248,6 @@ export function describeRoles(
         expectRefusal(await push(client, ref, 'not now'), sentence)
       expectRefusal(await remove(client, APP), sentence)
       await expectPull(client, APP, 'first')
-    })
+    }, 60_000)
   })
 }
