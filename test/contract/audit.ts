@@ -39,13 +39,6 @@ const user = (name: string) => ({
   disabled: false,
   createdAt: at(),
 })
-const personOf = (name: string) => ({
-  id: newId(),
-  entityId: newId(),
-  name,
-  role: 'user' as const,
-  managerId: null,
-})
 const tokenOf = (userId: string) => ({
   id: newId(),
   userId,
