@@ -78,9 +78,10 @@ export type Claims = {
   operator?: string
   /**
    * R24: the token may have ended. It counts for the upload of an image that it has opened, or for
-   * tags of such an image (or of a container that has one), and for nothing else.
+   * tags of such an image (or of a container that has one), and for nothing else. `until` is when it
+   * ends by its own word.
    */
-  grace?: { of: 'upload' | 'tag'; id: string }
+  grace?: { of: 'upload' | 'tag'; id: string; until: Date }
 }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */

@@ -170,7 +170,7 @@ function withAccess(
     const claims =
       known === null || grace === undefined
         ? known
-        : { ...known, grace: { of: grace, id: c.req.param('id') ?? '' } }
+        : { ...known, grace: { of: grace, id: c.req.param('id') ?? '', until: known.expiresAt } }
     c.set('claims', claims)
     if (claims !== null) {
       c.env.entry.userId = claims.userId

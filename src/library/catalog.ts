@@ -116,8 +116,11 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
       const body = await readJson(c, transfer, newTag)
       const who = claims(c)
       // R24: an ended token tags what it has pushed, and nothing else in that container
-      const grace = { of: 'tag', id: body.imageId } as const
-      await catalog.setTag(c.req.param('id') ?? '', body, who && { ...who, grace })
+      const asking = who && {
+        ...who,
+        grace: { of: 'tag' as const, id: body.imageId, until: who.expiresAt },
+      }
+      await catalog.setTag(c.req.param('id') ?? '', body, asking)
       return data(c, {})
     },
 

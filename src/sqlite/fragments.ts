@@ -26,6 +26,7 @@ export function viewerValues(viewer: Viewer, now: Date): Record<string, string |
       viewer?.operator !== undefined ? 2 : viewer?.scopes.includes('admin') === true ? 1 : 0,
     graceUpload: viewer?.grace?.of === 'upload' ? viewer.grace.id : '',
     graceTag: viewer?.grace?.of === 'tag' ? viewer.grace.id : '',
+    viewerUntil: viewer?.grace?.until.getTime() ?? Number.MAX_SAFE_INTEGER,
     now: now.getTime(),
   }
 }
@@ -104,7 +105,8 @@ export function standingQuery(db: Handle['db']) {
           eq(t.tokens.id, text('viewerToken')),
           eq(t.users.id, text('viewerId')),
           isNull(t.tokens.revokedAt),
-          sql`(${t.tokens.expiresAt} > ${p('now')} or ${inGrace})`,
+          // JWT ∩ row: whichever ends first
+          sql`(min(${t.tokens.expiresAt}, ${p('viewerUntil')}) > ${p('now')} or ${inGrace})`,
           // spelled out for the reason that `text` gives
           sql`${t.users.disabled} = 0`,
         ),

@@ -480,7 +480,6 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
       async make({ database, root }, { donor }) {
         return () => database.people.change(donor.user.id, { disabled: true }, root.writer)
       },
-      twice: 'another row',
     },
   ],
   'people.remove': [
