@@ -24,6 +24,7 @@ const REFUSALS: Record<number, string> = {
   413: 'The body is larger than is taken.',
   416: 'The range is not in the image.',
   429: 'Too many requests; Retry-After says when to try again.',
+  431: 'Address and headers together are larger than 16 KiB.',
   500: 'Something is wrong with the registry; its log says what.',
   501: 'This registry does not offer that.',
   503: 'The registry cannot answer now; try again.',
@@ -113,6 +114,8 @@ function describe(
     const status = STATUS[error]
     responses[status] ??= { $ref: `#/components/responses/E${status}` }
   }
+  // no route's own: the server refuses them before it looks for one
+  responses[431] = { $ref: '#/components/responses/E431' }
   return {
     operationId: operationId(method, path),
     summary: about.summary,
