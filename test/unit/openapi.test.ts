@@ -184,6 +184,7 @@ test('a request is described as it is read, an answer as it is sent, a record on
     '404',
     '413',
     '429',
+    '431',
     '503',
   ])
   expect(made.components['schemas']?.['Thing']).toEqual({
