@@ -98,9 +98,10 @@ export type BlobStore = {
   ): Promise<{ blobs: { key: string; modifiedAt: Date }[]; cursor: string | null }>
   /**
    * Opens an upload in parts of `partSize` bytes (the last one shorter) and returns the store's
-   * handle, a short string. The caller has committed the key before (R21).
+   * handle, a short string. The caller has committed the key before (R21). `size` null: nobody
+   * knows yet how many there will be; the last one is known by `finishParts`.
    */
-  startParts(key: string, size: number, partSize: number): Promise<string>
+  startParts(key: string, size: number | null, partSize: number): Promise<string>
   /**
    * Writes part `number` (from 1) of exactly `size` bytes. Repeating a number replaces it and ends
    * a writer of the same part that is still at work. With `sha256`, a body of another digest is
