@@ -30,6 +30,7 @@ import {
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
+import { healMembers } from './oci.ts'
 import {
   collectionColumns,
   containerColumns,
@@ -451,6 +452,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           sql`digest = ${p('digest')} and blob_id in (select id from blobs where digest = ${p('digest')} and state = 'lost')`,
         ),
     ),
+    healMembers: healMembers(db, p('digest').getSQL()),
     attachImage: prepare(() =>
       db
         .update(t.images)
@@ -934,6 +936,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           : []
       const after = [
         w.heal(values),
+        w.healMembers(values),
         ...(facts === null
           ? [w.copyDetails(values), w.copyImage(values)]
           : [w.attachImage(values), w.details(values)]),

@@ -7,6 +7,7 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqliteManifests, sqliteOciUploads } from './oci.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -29,6 +30,8 @@ export function sqliteDatabase(handle: Handle): Database {
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
     tokens: sqliteTokens(handle),
+    manifests: sqliteManifests(handle),
+    ociUploads: sqliteOciUploads(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
     counters: sqliteCounters(handle),
