@@ -5,9 +5,12 @@ import type { Config } from './config.ts'
 import { createAccess } from './core/access.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
+import { createManifests } from './core/manifests.ts'
 import { createExports, createImports } from './core/moving.ts'
 import { SCOPES, type Claims } from './core/model.ts'
+import { createOciUploads } from './core/oci-uploads.ts'
 import { createPolicies } from './core/policies.ts'
+import { createRepositories } from './core/repositories.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
@@ -23,6 +26,8 @@ import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
+import { authenticate as authenticateOci } from './oci/authenticate.ts'
+import { ociRoutes } from './oci/routes.ts'
 import type {
   Assets,
   BlobStore,
@@ -62,6 +67,7 @@ export type Deps = {
     | 'limits'
     | 'checkSignatures'
     | 'access'
+    | 'defaultQuota'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -112,9 +118,9 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const { minFree, maxImage, checkSignatures } = config
+  const { minFree, maxImage, checkSignatures, defaultQuota } = config
   const access = createAccess(config.access)
-  const shared = { ...deps, access, minFree, maxImage, checkSignatures }
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota }
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
   const defer = (c: Ctx, work: Promise<unknown> | null) => {
@@ -123,19 +129,22 @@ export function createApp(deps: Deps): App {
     )
     if (done !== undefined) c.env.waitUntil?.(done)
   }
+  const identified =
+    (by: typeof authenticate) =>
+    async (c: Ctx): Promise<Claims | null> => {
+      const { operator } = deps
+      if (operator !== undefined)
+        return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
+      const claims = await by(c, deps.verifier)
+      if (claims === null) return null
+      defer(c, tallies.tokenUse(claims.tokenId))
+      return { ...claims, address: c.env.entry.address }
+    }
   const common = {
     ...deps,
     limits: createLimits({ ...deps, tallies, defer }),
     access,
-    async authenticate(c: Ctx): Promise<Claims | null> {
-      const { operator } = deps
-      if (operator !== undefined)
-        return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
-      const claims = await authenticate(c, deps.verifier)
-      if (claims === null) return null
-      defer(c, tallies.tokenUse(claims.tokenId))
-      return { ...claims, address: c.env.entry.address }
-    },
+    authenticate: identified(authenticate),
   }
   const tickets = ticketBox({
     secret: deps.secret,
@@ -167,6 +176,8 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
+  const catalog = createCatalog(shared)
+  const repositories = createRepositories({ ...shared, catalog })
   const protocols = [
     manageRoutes({
       ...common,
@@ -179,20 +190,32 @@ export function createApp(deps: Deps): App {
     libraryRoutes({
       ...common,
       tickets,
-      catalog: createCatalog(shared),
+      catalog,
       uploads: createUploads(shared),
       tallies,
       defer,
     }),
     hkpRoutes({ ...common, keyring, policy: config.keys }),
   ]
+  const oci = ociRoutes({
+    ...common,
+    authenticate: identified(authenticateOci),
+    manifests: createManifests({ ...shared, repositories }),
+    uploads: createOciUploads({ ...shared, repositories }),
+    tickets,
+    tallies,
+    defer,
+  })
   const { version } = deps
   const document = () => {
-    const tables = [...protocols, web].map(({ table }) => table)
+    const tables = [...protocols, oci, web].map(({ table }) => table)
     return openApi(tables, { version, publicUrl: config.publicUrl })
   }
   const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
-  for (const protocol of [...protocols, web]) root.route('/', protocol)
+  for (const protocol of protocols) root.route('/', protocol)
+  // Called and not mounted: names with slashes would make the router of all the others a slower one.
+  root.all('/v2/*', (c) => oci.fetch(c.req.raw, c.env))
+  root.route('/', web)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

@@ -18,6 +18,8 @@ const MOST_ORPHANS = 100
 export const ENDED_MS = 7 * 24 * HOUR_MS
 /** Windows of limits are a week long at most. */
 const COUNTED_MS = 8 * 24 * HOUR_MS
+/** A blob of a repository that no manifest names stays for this long: its push is under way (R31). */
+const MEMBER_MS = 24 * HOUR_MS
 /** Closed uploads answer "done" again for this long (R20). */
 const CLOSED_MS = HOUR_MS
 
@@ -52,6 +54,8 @@ type Progress = {
   lastRun: number | null
   /** Last blob it looked at for marking; empty when it looked at all. */
   marked: string
+  /** Last membership that it looked at; 0 at the start. */
+  members: number
   /** Where the walk through the store goes on, null at its start, and the orphans it met. */
   cursor: string | null
   orphans: string[]
@@ -72,6 +76,7 @@ const UNBOUND: SweepBudget = {
 const FRESH: Progress = {
   lastRun: null,
   marked: '',
+  members: 0,
   cursor: null,
   orphans: [],
   judged: '',
@@ -127,6 +132,12 @@ export function createSweep(deps: {
       return report
     }
 
+    const before = new Date(now.getTime() - MEMBER_MS)
+    for (let page = 0; page < budget.pages; page++) {
+      const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
+      progress.members = last ?? 0
+      if (last === null) break
+    }
     for (let page = 0; page < budget.pages; page++) {
       const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
       progress.marked = last ?? ''
@@ -155,6 +166,19 @@ export function createSweep(deps: {
       await blobs.delete(surplus.map(({ blobKey }) => blobKey))
       await database.uploads.forget(closed.map(({ id }) => id))
       if (closed.length < budget.aborts) break
+    }
+    report.expired += await database.ociUploads.expire(now, BATCH)
+    for (let page = 0; page < budget.pages; page++) {
+      const left = await database.ociUploads.leftovers(closedBefore, budget.aborts)
+      const surplus = left.filter(({ kept }) => !kept)
+      for (const { key, handle } of surplus)
+        if (handle !== null) await blobs.abortParts(key, handle)
+      await blobs.delete(surplus.map(({ key }) => key))
+      await database.ociUploads.forgetKeys(
+        left.map(({ key }) => key),
+        closedBefore,
+      )
+      if (left.length < budget.aborts) break
     }
     await database.imports.expire(now)
     await clearImports(deps, closedBefore, budget)

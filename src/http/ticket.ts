@@ -24,7 +24,7 @@ export type TicketFields = {
   /** Whether everybody could read the image when a `get` ticket was given. */
   visibility: 'public' | 'private' | null
   upload: string | null
-  /** Blob key; of a `key-claim`, the fingerprint. */
+  /** Blob key; of a `key-claim`, the fingerprint; of an `oci-upload`, the container's id. */
   key: string | null
   /** The store's handle of an upload in parts. */
   handle: string | null
