@@ -621,6 +621,8 @@ export type OciUploadsBook = {
       claim: string
       at: number
       coming: number
+      /** Hex digits of what all of it will be, where that is known: what the entity has costs nothing. */
+      sha256: string | null
       tailKey: string
       now: Date
       leaseUntil: Date

@@ -112,7 +112,7 @@ export function createOciUploads(deps: {
   /** Works on an upload as the only one who does, from the offset where it stands (R47). */
   async function claimed<T>(
     upload: OciUpload,
-    coming: number,
+    { coming, digest }: { coming: number; digest: string | null },
     work: (claim: { id: string; tailKey: string; lost: () => boolean }) => Promise<T>,
   ): Promise<T> {
     const now = clock.now()
@@ -124,6 +124,7 @@ export function createOciUploads(deps: {
       claim,
       at: upload.received,
       coming,
+      sha256: digest?.startsWith('sha256:') ? partsOfDigest(digest).hex : null,
       tailKey,
       now,
       leaseUntil: lease(),
@@ -371,7 +372,7 @@ export function createOciUploads(deps: {
       const { upload } = await own(ref, claims)
       if (upload.state !== 'open') throw absent('upload')
       check(upload, chunk)
-      return claimed(upload, chunk.length ?? 0, (claim) =>
+      return claimed(upload, { coming: chunk.length ?? 0, digest: null }, (claim) =>
         append(upload, chunk, claim, { last: false, sha512: false }),
       )
     },
@@ -386,7 +387,7 @@ export function createOciUploads(deps: {
       if (upload.state !== 'open') throw absent('upload')
       check(upload, chunk)
       const sha512 = partsOfDigest(digest).algorithm === 'sha512'
-      await claimed(upload, chunk.length ?? 0, async (claim) => {
+      await claimed(upload, { coming: chunk.length ?? 0, digest }, async (claim) => {
         const whole = await append(upload, chunk, claim, { last: true, sha512 })
         await finish(whole, digest, container, identity, claim)
       })

@@ -57,7 +57,7 @@ export function checkDigest(text: string): string {
   if (DIGEST.test(text)) return text
   throw new RegistryError(
     'digest_mismatch',
-    `${quote(text)} is no digest that works here; use sha256: or sha512: and lower-case hex digits.`,
+    `The digest ${quote(text)} does not work here: use sha256: or sha512: and lower-case hex digits.`,
     { subject: 'blob' },
   )
 }

@@ -660,7 +660,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       db.insert(t.guard).values({
         claimed: sql`exists (select 1 from oci_uploads where id = ${p('id')} and state = 'open' and received = ${p('at')} and container_id is not null and (claim is null or lease_until < ${p('now')}))`,
         spaceLeft: sql`${p('free')} is null or ${others} + coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('coming')} <= ${p('free')}`,
-        withinQuota: sql`coalesce((select coalesce(qe.quota, ${p('defaultQuota')}, 0) = 0 or qe.used + ${othersOfEntity} + ${p('at')} + ${p('coming')} <= coalesce(qe.quota, ${p('defaultQuota')}, 0) from entities qe where qe.id = ${ownEntity}), 1)`,
+        withinQuota: sql`coalesce((select coalesce(qe.quota, ${p('defaultQuota')}, 0) = 0 or exists (select 1 from holdings qh where qh.entity_id = qe.id and qh.digest = ${p('sha256')}) or qe.used + ${othersOfEntity} + ${p('at')} + ${p('coming')} <= coalesce(qe.quota, ${p('defaultQuota')}, 0) from entities qe where qe.id = ${ownEntity}), 1)`,
       }),
     ),
     claim: prepare(() =>

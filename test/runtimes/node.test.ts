@@ -4,6 +4,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOci } from '../protocol/oci.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { nodeTarget } from './target.ts'
 
@@ -12,4 +13,5 @@ describeManage('Node', nodeTarget)
 describeKeystore('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
+describeOci('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

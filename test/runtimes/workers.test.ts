@@ -4,6 +4,7 @@ import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOci } from '../protocol/oci.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
@@ -35,6 +36,7 @@ describe('Workers', () => {
   describeKeystore('Workers', workersTarget)
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
+  describeOci('Workers', workersTarget)
 
   describeBadInput(
     'Workers',
