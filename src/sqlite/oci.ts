@@ -601,7 +601,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
   const ownContainer = sql`(select container_id from oci_uploads where id = ${p('id')})`
   const ownEntity = sql`(select qc.entity_id from oci_uploads qu join containers qn on qn.id = qu.container_id join collections qc on qc.id = qn.collection_id where qu.id = ${p('id')})`
   const others = sql`coalesce((select sum(reserved) from oci_uploads where state = 'open' and id <> ${p('id')}), 0)`
-  const othersOfEntity = sql`coalesce((select sum(ou.reserved) from oci_uploads ou join containers onn on onn.id = ou.container_id join collections oc on oc.id = onn.collection_id where ou.state = 'open' and ou.id <> ${p('id')} and oc.entity_id = qe.id), 0)`
+  /** The joins are crossed so that they begin with the few uploads that run. */
+  const othersOfEntity = sql`coalesce((select sum(ou.reserved) from oci_uploads ou cross join containers onn on onn.id = ou.container_id cross join collections oc on oc.id = onn.collection_id where ou.state = 'open' and ou.id <> ${p('id')} and oc.entity_id = qe.id), 0)`
   const q = {
     standing,
     openGuard: prepare(() =>

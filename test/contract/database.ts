@@ -19,6 +19,7 @@ import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
 import { describeCounters } from './counters.ts'
+import { describeManifests } from './manifests.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
@@ -2524,6 +2525,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)
+    describeManifests(test)
 
     it('skips no test that is not there', () => {
       expect([...skip.keys()]).toEqual([])
