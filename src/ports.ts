@@ -667,11 +667,14 @@ export type OciUploadsBook = {
   end(id: string, now: Date): Promise<boolean>
   /** Ends uploads past their deadline or without a repository, the oldest `limit`; not while a lease holds. */
   expire(now: Date, limit: number): Promise<number>
-  /** Keys of uploads closed before `before`, at most `limit`; `kept` says that the key became a blob. */
+  /**
+   * Keys of uploads closed before `before`, at most `limit`. `parts` says that it is the key of the
+   * parts, `handle` then what the store called them; `kept` that the key became a blob.
+   */
   leftovers(
     before: Date,
     limit: number,
-  ): Promise<{ key: string; handle: string | null; kept: boolean }[]>
+  ): Promise<{ key: string; parts: boolean; handle: string | null; kept: boolean }[]>
   /** Forgets these keys, and closed uploads that have none left. */
   forgetKeys(keys: string[], before: Date): Promise<void>
 }

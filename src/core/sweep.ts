@@ -48,6 +48,8 @@ export type SweepBudget = {
   images: number
 }
 
+const TURNS = ['judge', 'examine', 'repositories'] as const
+
 /** What a run leaves to the next one. */
 type Progress = {
   /** When it ran, ms since 1970. */
@@ -62,8 +64,8 @@ type Progress = {
   /** Last digest whose verdict, and whose missing verdict, it looked at; empty at the start. */
   judged: string
   examined: string
-  /** Which of the two the next small run does: one of them is all that its queries suffice for. */
-  turn: 'judge' | 'examine'
+  /** Which of them the next small run does: one is all that its queries suffice for. */
+  turn: (typeof TURNS)[number]
 }
 
 const UNBOUND: SweepBudget = {
@@ -132,12 +134,10 @@ export function createSweep(deps: {
       return report
     }
 
-    const before = new Date(now.getTime() - MEMBER_MS)
-    for (let page = 0; page < budget.pages; page++) {
-      const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
-      progress.members = last ?? 0
-      if (last === null) break
-    }
+    const { turn } = progress
+    const isTurn = (of: Progress['turn']) => !deps.persistent || turn === of
+    progress.turn = TURNS[(TURNS.indexOf(turn) + 1) % TURNS.length] ?? 'judge'
+    if (isTurn('repositories')) await sweepMembers(now)
     for (let page = 0; page < budget.pages; page++) {
       const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
       progress.marked = last ?? ''
@@ -145,11 +145,9 @@ export function createSweep(deps: {
     }
 
     // deletes no bytes: what it forgets, nothing refers to
-    const { turn } = progress
-    if (!deps.persistent || turn === 'judge')
+    if (isTurn('judge'))
       progress.judged = (await verdicts.sweep(progress.judged, budget.verdicts)) ?? ''
-    if (checkSignatures && (!deps.persistent || turn === 'examine')) await examineMissing()
-    progress.turn = turn === 'judge' ? 'examine' : 'judge'
+    if (checkSignatures && isTurn('examine')) await examineMissing()
 
     const stepped = since !== null && (since < 0 || since > 3 * deps.intervalSeconds * 1000)
     if (!forced && (since === null || stepped)) {
@@ -167,19 +165,7 @@ export function createSweep(deps: {
       await database.uploads.forget(closed.map(({ id }) => id))
       if (closed.length < budget.aborts) break
     }
-    report.expired += await database.ociUploads.expire(now, BATCH)
-    for (let page = 0; page < budget.pages; page++) {
-      const left = await database.ociUploads.leftovers(closedBefore, budget.aborts)
-      const surplus = left.filter(({ kept }) => !kept)
-      for (const { key, handle } of surplus)
-        if (handle !== null) await blobs.abortParts(key, handle)
-      await blobs.delete(surplus.map(({ key }) => key))
-      await database.ociUploads.forgetKeys(
-        left.map(({ key }) => key),
-        closedBefore,
-      )
-      if (left.length < budget.aborts) break
-    }
+    if (isTurn('repositories')) report.expired += await sweepOciUploads(now, closedBefore)
     await database.imports.expire(now)
     await clearImports(deps, closedBefore, budget)
     if (await isHeld(database, now)) {
@@ -199,6 +185,35 @@ export function createSweep(deps: {
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
     await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
     return report
+  }
+
+  /** Blobs that no manifest of their repository names, a day after they came (R31). */
+  async function sweepMembers(now: Date): Promise<void> {
+    const before = new Date(now.getTime() - MEMBER_MS)
+    for (let page = 0; page < budget.pages; page++) {
+      const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
+      progress.members = last ?? 0
+      if (last === null) break
+    }
+  }
+
+  /** Ends uploads of OCI, and deletes what became no blob; returns how many it ended. */
+  async function sweepOciUploads(now: Date, closedBefore: Date): Promise<number> {
+    const expired = await database.ociUploads.expire(now, BATCH)
+    for (let page = 0; page < budget.pages; page++) {
+      const left = await database.ociUploads.leftovers(closedBefore, budget.aborts)
+      if (left.length === 0) break
+      const surplus = left.filter(({ kept }) => !kept)
+      // an upload whose handle was lost is found by its key, where the store can
+      for (const { key, parts, handle } of surplus) if (parts) await blobs.abortParts(key, handle)
+      await blobs.delete(surplus.map(({ key }) => key))
+      await database.ociUploads.forgetKeys(
+        left.map(({ key }) => key),
+        closedBefore,
+      )
+      if (left.length < budget.aborts) break
+    }
+    return expired
   }
 
   /** Signed images that were stored before anybody asked, or while CPU was short (R52). */

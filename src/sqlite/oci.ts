@@ -797,6 +797,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
             handle: sql<
               string | null
             >`case when ${t.ociUploads.key} = ${t.ociUploadKeys.key} then ${t.ociUploads.handle} end`,
+            parts: sql<number>`${t.ociUploads.key} = ${t.ociUploadKeys.key}`,
             kept: sql<number>`exists (select 1 from blobs kb where kb.key = ${t.ociUploadKeys.key})`,
           }),
         )
@@ -965,7 +966,11 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
 
     async leftovers(before, limit) {
       const [rows] = await handle.read(q.leftovers({ before: before.getTime(), limit }))
-      return rows.map(({ kept, ...row }) => ({ ...row, kept: kept === 1 }))
+      return rows.map(({ kept, parts, ...row }) => ({
+        ...row,
+        parts: parts === 1,
+        kept: kept === 1,
+      }))
     },
 
     async forgetKeys(keys, before) {

@@ -19,6 +19,7 @@ const IMPOSSIBLE: Record<string, string> = {
   'links follow X-Forwarded-* of a trusted peer, its last hop (R33)': NO_PROXY,
   'JSON of 50 MB is refused before it is buffered (R54)': RESET,
   '100,000 levels and a million keys do not fit (R54)': RESET,
+  'of more than 4 MiB are refused': RESET,
   'large headers and addresses': PARSER,
   'requests that are no HTTP': PARSER,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
