@@ -36,9 +36,13 @@ ALTER TABLE tags ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0;
 --> statement-breakpoint
 ALTER TABLE guard ADD COLUMN thawed INTEGER NOT NULL DEFAULT 1 CONSTRAINT thawed CHECK (thawed = 1);
 --> statement-breakpoint
+ALTER TABLE guard ADD COLUMN keeps_owner INTEGER NOT NULL DEFAULT 1 CONSTRAINT keeps_owner CHECK (keeps_owner = 1);
+--> statement-breakpoint
 ALTER TABLE guard ADD COLUMN within_quota INTEGER NOT NULL DEFAULT 1 CONSTRAINT within_quota CHECK (within_quota = 1);
 --> statement-breakpoint
 ALTER TABLE guard ADD COLUMN within_limit INTEGER NOT NULL DEFAULT 1 CONSTRAINT within_limit CHECK (within_limit = 1);
+--> statement-breakpoint
+ALTER TABLE guard ADD COLUMN admin_left INTEGER NOT NULL DEFAULT 1 CONSTRAINT admin_left CHECK (admin_left = 1);
 --> statement-breakpoint
 CREATE TABLE teams (
   id TEXT PRIMARY KEY NOT NULL,
@@ -58,12 +62,13 @@ CREATE TABLE team_members (
 --> statement-breakpoint
 CREATE INDEX team_members_user ON team_members (user_id, team_id);
 --> statement-breakpoint
--- An invitation works once; `hash` is the SHA-256 of its secret.
+-- An invitation works once; `hash` is the SHA-256 of its secret. Nobody has made those of the command
+-- line; the others end when who made them owns the team no longer.
 CREATE TABLE invitations (
   id TEXT PRIMARY KEY NOT NULL,
   team_id TEXT NOT NULL REFERENCES teams (id) ON DELETE CASCADE,
   hash TEXT NOT NULL UNIQUE,
-  created_by TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  created_by TEXT REFERENCES users (id) ON DELETE CASCADE,
   created_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL,
   accepted_by TEXT REFERENCES users (id) ON DELETE SET NULL,
@@ -199,10 +204,10 @@ CREATE TABLE audit (
 --> statement-breakpoint
 CREATE INDEX audit_at ON audit (at);
 --> statement-breakpoint
-CREATE INDEX audit_actor ON audit (actor, seq);
+CREATE INDEX audit_actor ON audit (actor, at);
 --> statement-breakpoint
--- Denials of a stranger are one row a minute, address and action.
-CREATE UNIQUE INDEX audit_denials ON audit (at, address, action) WHERE outcome = 'denied' AND actor_id = '';
+-- Denials are one row a minute, address, action and user.
+CREATE UNIQUE INDEX audit_denials ON audit (at, address, action, actor_id) WHERE outcome = 'denied';
 --> statement-breakpoint
 -- `col` and the id of the collection join what search may look through: whoever was granted something
 -- there looks for that (R30).

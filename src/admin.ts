@@ -2,7 +2,7 @@
  * What administrators may do: users, tokens, privacy. The command line calls these, where whoever can
  * write the data folder is trusted (integrity.md, actors); over HTTP, src/manage asks first who it is.
  */
-import { createAccess, DEFAULT_RULES } from './core/access.ts'
+import { createAccess, DEFAULT_RULES, operatorClaims } from './core/access.ts'
 import { sha256Hex } from './core/digest.ts'
 import {
   DEFAULT_LIFE_MS,
@@ -14,13 +14,12 @@ import {
 } from './core/model.ts'
 import { checkName, isId } from './core/names.ts'
 import { createPolicies } from './core/policies.ts'
-import { parsePath } from './core/ref.ts'
 import type { TokenIssuer } from './core/tokens.ts'
 import { RegistryError } from './errors.ts'
-import type { Clock, Database, Ids, NewToken } from './ports.ts'
+import type { Actor, Clock, Database, Ids, NewToken } from './ports.ts'
 
 export * from './core/archive.ts'
-export { createAccess, DEFAULT_RULES } from './core/access.ts'
+export { createAccess, DEFAULT_RULES, operatorClaims } from './core/access.ts'
 export { createKeyring } from './core/keyring.ts'
 export { createExports, createImports } from './core/moving.ts'
 export { foreignVerifier, verifierOf } from './core/issuers.ts'
@@ -38,9 +37,17 @@ export function createAdmin(deps: {
   ids: Ids
   clock: Clock
   issuer: TokenIssuer
+  /** Milliseconds that a token may live at most. */
+  tokenMaxAge?: number
+  /** Who makes changes where nobody is named, as the audit log calls them. */
+  operator?: string
 }) {
-  const { database, ids, clock, issuer } = deps
+  const { database, ids, clock, issuer, tokenMaxAge = Infinity, operator = 'server' } = deps
+  const nobody = (): Actor => ({ operator, now: clock.now() })
   const policies = createPolicies({ ...deps, access: createAccess(DEFAULT_RULES) })
+
+  const within = (end: Date) =>
+    new Date(Math.min(end.getTime(), clock.now().getTime() + tokenMaxAge))
 
   async function userNamed(name: string): Promise<User> {
     const user = await database.users.byName(checkName('user', name))
@@ -72,12 +79,15 @@ export function createAdmin(deps: {
   }
 
   /** `expires: null` is a year from now, `scopes: null` the default set. */
-  async function createToken(token: {
-    user: string
-    name: string
-    expires: Date | null
-    scopes: Scope[] | null
-  }): Promise<{ id: string; jwt: string; expiresAt: Date }> {
+  async function createToken(
+    token: {
+      user: string
+      name: string
+      expires: Date | null
+      scopes: Scope[] | null
+    },
+    by: Actor = nobody(),
+  ): Promise<{ id: string; jwt: string; expiresAt: Date }> {
     const user = await userNamed(token.user)
     const scopes = token.scopes ?? [...DEFAULT_SCOPES]
     if (scopes.includes('admin') && user.role === 'robot')
@@ -93,9 +103,9 @@ export function createAdmin(deps: {
       name: token.name.slice(0, 200),
       scopes,
       createdAt,
-      expiresAt: token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS),
+      expiresAt: within(token.expires ?? new Date(createdAt.getTime() + DEFAULT_LIFE_MS)),
     }
-    await database.tokens.insert(row)
+    await database.tokens.insert(row, by)
     return issue(row)
   }
 
@@ -103,9 +113,10 @@ export function createAdmin(deps: {
     createToken,
 
     /** Adds a user, who owns the entity of the same name. `conflict` when the name is taken. */
-    async addUser(name: string, options: { admin: boolean }): Promise<User> {
+    async addUser(name: string, options: { admin: boolean }, by: Actor = nobody()): Promise<User> {
       const { created, user } = await database.users.create(
         draft(name, options.admin ? 'admin' : 'user'),
+        by,
       )
       if (!created)
         throw new RegistryError('conflict', `There is a user ${user.name} already.`, {
@@ -121,38 +132,24 @@ export function createAdmin(deps: {
     },
 
     /** Ends a token at once, its running downloads included (R25). Twice is success. */
-    async revokeToken(id: string): Promise<void> {
-      if (!isId(id) || !(await database.tokens.revoke(id, clock.now())))
+    async revokeToken(id: string, by: Actor = nobody()): Promise<void> {
+      if (!isId(id) || !(await database.tokens.revoke(id, by)))
         throw new RegistryError('not_found', 'There is no token of that id; see token list.', {
           subject: 'token',
         })
     },
 
-    /** Makes entity/collection or entity/collection/container private, or public again. */
-    async setPrivate(ref: string, value: boolean): Promise<void> {
-      const depth = ref.split('/').length === 3 ? 3 : 2
-      const [entity = '', collection = '', container = null] = parsePath(ref, depth)
-      const found = await database.catalog.setPrivate(
-        { entity, collection, container },
-        value,
-        clock.now(),
-      )
-      if (!found)
-        throw new RegistryError('not_found', `There is no ${ref} here.`, {
-          subject: depth === 3 ? 'container' : 'collection',
-        })
-    },
-
     /** What entity/collection asks of signatures. */
-    policy: (ref: string) => policies.show(ref, 'operator'),
-    setPolicy: (ref: string, policy: Policy) => policies.set(ref, policy, 'operator'),
+    policy: (ref: string) => policies.show(ref, operatorClaims(operator)),
+    setPolicy: (ref: string, policy: Policy) => policies.set(ref, policy, operatorClaims(operator)),
 
     /**
      * Makes the first administrator and a token with every scope for 24 hours, in one guarded
      * statement (R19); null when there is an administrator already.
      */
     async firstAdmin(): Promise<{ user: string; jwt: string; expiresAt: Date } | null> {
-      if (!(await database.users.createFirstAdmin(draft(FIRST_ADMIN, 'admin')))) return null
+      if (!(await database.users.createFirstAdmin(draft(FIRST_ADMIN, 'admin'), nobody())))
+        return null
       const expires = new Date(clock.now().getTime() + FIRST_ADMIN_MS)
       const { jwt, expiresAt } = await createToken({
         user: FIRST_ADMIN,
@@ -170,17 +167,22 @@ export function createAdmin(deps: {
     async claimAdmin(
       secret: string,
       expiresAt: Date,
+      address: string | null,
     ): Promise<{ user: User; id: string; jwt: string; expiresAt: Date } | null> {
       const token = {
         id: ids.next(),
         name: 'setup secret',
         scopes: ALL_SCOPES,
         createdAt: clock.now(),
-        expiresAt,
+        expiresAt: within(expiresAt),
       }
       const first = draft(FIRST_ADMIN, 'admin')
       const claim = `setup_secret:${sha256Hex(secret)}`
-      const user = await database.users.claimAdmin(claim, first, token)
+      const user = await database.users.claimAdmin(claim, first, token, {
+        operator: 'setup secret',
+        address,
+        now: clock.now(),
+      })
       return user === null ? null : { user, ...(await issue({ ...token, userId: user.id })) }
     },
   }

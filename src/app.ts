@@ -2,17 +2,24 @@
 import { Hono } from 'hono'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
-import { createAccess } from './core/access.ts'
+import { createAccess, operatorClaims } from './core/access.ts'
+import { createAudit } from './core/audit.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createManifests } from './core/manifests.ts'
 import { createExports, createImports } from './core/moving.ts'
-import { SCOPES, type Claims } from './core/model.ts'
+import type { Claims } from './core/model.ts'
 import { createOciUploads } from './core/oci-uploads.ts'
+import { createPeople } from './core/people.ts'
 import { createPolicies } from './core/policies.ts'
+import { createPopularity } from './core/popularity.ts'
+import { createQuotas } from './core/quotas.ts'
 import { createRepositories } from './core/repositories.ts'
+import { createShares } from './core/shares.ts'
+import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
+import { createTeams } from './core/teams.ts'
 import type { JWK, TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { createVerdicts } from './core/verdicts.ts'
@@ -21,6 +28,7 @@ import { authenticate } from './http/authenticate.ts'
 import type { Bindings, Connection, Ctx, Env } from './http/context.ts'
 import { createLimits } from './http/limit.ts'
 import { logged } from './http/log.ts'
+import { networkOf } from './http/origin.ts'
 import { openApi } from './http/openapi.ts'
 import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
@@ -65,8 +73,10 @@ export type Deps = {
     | 'sweepInterval'
     | 'keys'
     | 'limits'
+    | 'audit'
     | 'checkSignatures'
     | 'access'
+    | 'tokenMaxAge'
     | 'defaultQuota'
   >
   version: string
@@ -100,9 +110,6 @@ export type Deps = {
   sweep?: { budget: SweepBudget; persistent: boolean }
 }
 
-/** The last moment that JavaScript knows. */
-const FOREVER = new Date(8.64e15)
-
 export type App = {
   /** Answers one request; `connection` says what only the runtime knows about it. */
   fetch(request: Request, connection: Connection): Response | Promise<Response>
@@ -118,12 +125,13 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const { minFree, maxImage, checkSignatures, defaultQuota } = config
+  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs } = config
   const access = createAccess(config.access)
-  const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota }
+  const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota, shortRefs }
+  const shares = createShares(shared)
   const verdicts = createVerdicts(deps)
   const tallies = createTallies({ ...deps, everyMs: deps.tallyEveryMs })
-  const defer = (c: Ctx, work: Promise<unknown> | null) => {
+  const defer = (c: { env: Connection }, work: Promise<unknown> | null) => {
     const done = work?.catch((error: unknown) =>
       log.event('error', 'deferred', { reason: String(error) }),
     )
@@ -131,11 +139,9 @@ export function createApp(deps: Deps): App {
   }
   const identified =
     (by: typeof authenticate) =>
-    async (c: Ctx): Promise<Claims | null> => {
-      const { operator } = deps
-      if (operator !== undefined)
-        return { tokenId: '', userId: '', scopes: SCOPES, expiresAt: FOREVER, operator }
-      const claims = await by(c, deps.verifier)
+    async (c: Ctx, options?: { expired?: boolean }): Promise<Claims | null> => {
+      if (deps.operator !== undefined) return operatorClaims(deps.operator)
+      const claims = await by(c, deps.verifier, options)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))
       return { ...claims, address: c.env.entry.address }
@@ -181,9 +187,16 @@ export function createApp(deps: Deps): App {
   const protocols = [
     manageRoutes({
       ...common,
-      admin: createAdmin(deps),
+      admin: createAdmin({ ...deps, tokenMaxAge: config.tokenMaxAge }),
       keyring,
+      people: createPeople({ ...shared, tokenMaxAge: config.tokenMaxAge }),
       policies: createPolicies(shared),
+      audit: createAudit(shared),
+      quotas: createQuotas(shared),
+      popularity: createPopularity(shared),
+      shares,
+      teams: createTeams(shared),
+      sharing: createSharing(shared),
       exports: createExports({ ...shared, keyIds }),
       imports: createImports({ ...shared, keyIds }),
     }),
@@ -192,6 +205,7 @@ export function createApp(deps: Deps): App {
       tickets,
       catalog,
       uploads: createUploads(shared),
+      shares,
       tallies,
       defer,
     }),
@@ -223,6 +237,19 @@ export function createApp(deps: Deps): App {
       clock,
       ids,
       trustedProxies: config.trustedProxies,
+      refused(request, bindings) {
+        const { code, userId, tokenId, address, route, refusal } = bindings.entry
+        // a client without a token asks like that before it logs in
+        if (code === 'unauthenticated' && !request.headers.has('authorization')) return
+        const denial = tallies.denied({
+          actorId: userId ?? '',
+          tokenId: tokenId ?? '',
+          address: address === null ? '' : networkOf(address),
+          action: `${request.method} ${route ?? ''}`,
+          detail: refusal ?? '',
+        })
+        defer({ env: bindings }, denial)
+      },
     }),
     sweep: createSweep({
       database,
@@ -233,6 +260,7 @@ export function createApp(deps: Deps): App {
       graceSeconds: config.sweepGrace,
       intervalSeconds: config.sweepInterval,
       checkSignatures,
+      audit: config.audit,
       ...deps.sweep,
     }),
     flush: tallies.flush,

@@ -35,7 +35,9 @@ export type ErrorSubject =
   | 'key'
   | 'token'
   | 'policy'
+  | 'share'
   | 'user'
+  | 'team'
   | 'request'
   | 'route'
 

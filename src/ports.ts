@@ -6,31 +6,43 @@
  * here knows Hono. One port method is one atomic unit and at most one database round trip.
  */
 import type {
+  AuditEntry,
+  AuditOutcome,
   Claims,
   Collection,
   Container,
   Entity,
+  Grant,
   Image,
   Import,
   ImportReport,
+  Invitation,
   Judged,
   KeyFacts,
+  Level,
   MovedKind,
   Manifest,
   ManifestRef,
   MovedRow,
   OciUpload,
+  OpenImport,
   Policy,
   PolicyStanding,
+  Role,
   Scope,
+  Share,
+  SharedImage,
   SifFacts,
   SignatureFacts,
   Standing,
   StoredKey,
   Tag,
+  Team,
+  TeamMember,
   Token,
   Upload,
   UploadState,
+  Usage,
   User,
 } from './core/model.ts'
 
@@ -177,7 +189,7 @@ export type Assets = {
 // Database: books opened together. Every method is one atomic unit and one round trip.
 
 /** Who looks, as the database needs to know it: a verified token (claims of its JWT), or nobody. */
-export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes'> | null
+export type Viewer = Pick<Claims, 'tokenId' | 'userId' | 'scopes' | 'operator' | 'grace'> | null
 
 /** An answer together with the standing of the viewer's token, read in one trip (R25). */
 export type Seen<T> = {
@@ -220,10 +232,13 @@ export type Writer = {
 }
 
 /** Whoever can write the data folder, as the audit log calls them: `cli:` and a name. */
-export type Operator = { operator: string; now: Date }
+export type Operator = { operator: string; address?: string | null; now: Date }
 
 /** Who makes a change, for the audit row that shares its batch (R57). */
 export type Actor = Writer | Operator
+
+/** Who asks without a token, where none is needed. */
+export type Stranger = { address: string | null; now: Date }
 
 export type CatalogBook = {
   /** Entities the viewer owns, by name, at most 1,000; all of them for an administrator. */
@@ -329,12 +344,15 @@ export type CatalogBook = {
    * From an existing blob: the writer's grant to read it is a condition of the batch. False
    * conditions are `conflict` (the image, the claim, the stored copy or the grant to read it has gone) or
    * `denied` (the right to write has gone, or the collection's policy is not met, of which the
-   * subject is `policy`). Repeating it with the same claim is success.
+   * subject is `policy`), or `quota_exceeded`: the entity has no room for it (R50). Repeating it with
+   * the same claim is success.
    */
   attach(attachment: {
     imageId: string
     digest: string
     size: number
+    /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
+    defaultQuota?: number | null
     /** Null with a stored blob: the facts are copied from an image that has it. */
     facts: SifFacts | null
     /** What `facts.signatures` are worth; null where there are none. */
@@ -362,8 +380,9 @@ export type CatalogBook = {
   /**
    * Points a tag of one arch at an uploaded image of the same container. `arch` must be the
    * image's own unless that is unknown. `not_found` when the image is not in this container or
-   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, or when
-   * the collection's policy is not met (then its subject is `policy`).
+   * has no bytes; `conflict` when the arch differs; `denied` when the writer lost the right, when
+   * the collection's policy is not met (then its subject is `policy`), or when the tag is frozen and
+   * names another image (`tag`).
    */
   setTag(change: {
     containerId: string
@@ -372,18 +391,40 @@ export type CatalogBook = {
     imageId: string
     writer: Writer
   }): Promise<void>
-  /** Removes a tag of one arch; the image goes with its last tag. Null when absent. */
+  /**
+   * Removes a tag of one arch; the image goes with its last tag. False when absent; `denied` when the
+   * tag or its container is frozen.
+   */
   deleteTag(containerId: string, arch: string, tag: string, writer: Writer): Promise<boolean>
-  /** Removes an image with all its tags. */
+  /** Removes an image with all its tags. `denied` when one of them or the container is frozen. */
   deleteImage(image: { imageId: string; containerId: string }, writer: Writer): Promise<boolean>
-  /** Makes a collection, or a container when one is named, private or public again. */
+  /**
+   * Makes a collection, or a container when one is named, private or public again; false when there
+   * is none. `denied` when the right to manage it has gone.
+   */
   setPrivate(
     path: { entity: string; collection: string; container: string | null },
     value: boolean,
-    now: Date,
+    by: Actor,
   ): Promise<boolean>
+  /**
+   * Freezes a container, or a tag of it (of all archs when `arch` is null), or thaws it. False when
+   * there is no such tag; `denied` when the right to manage it has gone.
+   */
+  setFrozen(change: {
+    containerId: string
+    tag: string | null
+    arch: string | null
+    frozen: boolean
+    by: Actor
+  }): Promise<boolean>
+  /** Removes a container and all in it; false when absent, `denied` when something in it is frozen. */
+  deleteContainer(containerId: string, by: Actor): Promise<boolean>
+  /** Removes a collection, its grants and all in it; likewise. */
+  deleteCollection(collectionId: string, by: Actor): Promise<boolean>
 
-  countDownloads(counts: { containerId: string; count: number }[]): Promise<void>
+  /** Adds downloads to their containers, and to the week that began at `week`. */
+  countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
    * occur. `arch` empty means any. `cut` says that more than 10,000 images matched (R56).
@@ -431,25 +472,21 @@ export type SignaturesBook = {
   /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */
   standing(imageId: string, judged: Judged | null): Promise<PolicyStanding | null>
   /** Sets a collection's policy; `denied` or `not_found` when the writer may not, or it has gone. */
-  setPolicy(change: {
-    collectionId: string
-    policy: Policy
-    /** Null for who needs no token. */
-    writer: Writer | null
-    now: Date
-  }): Promise<void>
+  setPolicy(change: { collectionId: string; policy: Policy; by: Actor }): Promise<void>
 }
 
 export type UploadsBook = {
   /**
    * Commits the intent and reserves the declared size in one guard (R21, R50): at most
    * `limits.perUser` open uploads (`rate_limited` beyond), and the sum of all open uploads within
-   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell).
+   * `limits.free` (`insufficient_storage` beyond; null = the store cannot tell). What the entity has,
+   * what is on its way to it and this must fit its quota, or else `defaultQuota` (`quota_exceeded`
+   * beyond; null or absent is no limit): equal content counts once, and what it has costs nothing.
    */
   open(
     upload: Upload,
     writer: Writer,
-    limits: { perUser: number; free: number | null },
+    limits: { perUser: number; free: number | null; defaultQuota?: number | null },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
   find(id: string, viewer: Viewer, now: Date): Promise<Seen<Upload | null>>
@@ -687,16 +724,22 @@ export type NewUser = Omit<User, 'managerId' | 'subject'> & {
 
 export type UsersBook = {
   /** Makes a user and the entity of the same name (an existing entity of that name passes to them). */
-  create(user: NewUser): Promise<{ created: boolean; user: User }>
+  create(user: NewUser, by: Actor): Promise<{ created: boolean; user: User }>
   /** Makes the first admin only if no admin exists (R19); false otherwise. */
-  createFirstAdmin(user: NewUser): Promise<boolean>
+  createFirstAdmin(user: NewUser, by: Actor): Promise<boolean>
   /**
    * Spends a claim of whoever sets the deployment's secrets (R19): notes `claim` for ever, makes
    * `user` when no administrator is enabled, and gives the token to the administrator there is (the
    * one of that name, else the oldest), all in one batch. Null when the claim was spent before;
    * `conflict` when there is no administrator and somebody else has the name.
    */
-  claimAdmin(claim: string, user: NewUser, token: Omit<NewToken, 'userId'>): Promise<User | null>
+  claimAdmin(
+    claim: string,
+    user: NewUser,
+    token: Omit<NewToken, 'userId'>,
+    by: Actor,
+  ): Promise<User | null>
+  /** Not those whose accounts were deleted. */
   byName(name: string): Promise<User | null>
   list(): Promise<User[]>
   /**
@@ -718,6 +761,66 @@ export type UsersBook = {
   }): Promise<'ok' | 'disabled' | 'no collection'>
 }
 
+/** Who has an account, or had one: its name stays reserved (R38). `manager` is the name of a robot's. */
+export type Person = User & { manager: string | null; deletedAt: Date | null }
+
+/**
+ * Accounts, robots, tokens and whose an entity is. Every change is one guarded batch with its audit
+ * row: `denied` when the writer's right has gone meanwhile, `conflict` when what it is about has.
+ */
+export type PeopleBook = {
+  /** Deleted accounts too. */
+  find(name: string, viewer: Viewer, now: Date): Promise<Seen<Person | null>>
+  /** Everybody by name, deleted accounts too. */
+  list(): Promise<Person[]>
+  /** Robots of a manager by name, of everybody for null. */
+  robots(managerId: string | null): Promise<Person[]>
+  /**
+   * By an administrator; a robot by its manager too. `conflict` when the name is taken. An entity of
+   * that name passes to the new user when it is an administrator's.
+   */
+  add(
+    person: { id: string; entityId: string; name: string; role: Role; managerId: string | null },
+    by: Actor,
+  ): Promise<Person>
+  /**
+   * By an administrator. `conflict` when nobody who is enabled would be administrator any more; the
+   * tickets of a disabled user end (R25).
+   */
+  change(
+    id: string,
+    change: { role?: Exclude<Role, 'robot'> | undefined; disabled?: boolean | undefined },
+    by: Actor,
+  ): Promise<Person>
+  /**
+   * By an administrator, the user or a robot's manager. Entities, owned collections, robots and teams
+   * pass to `handOverTo`; null removes entities with everything in them, and robots, and leaves teams
+   * to their members. Tokens, grants, memberships, stars and links end, keys are nobody's.
+   */
+  remove(id: string, handOverTo: string | null, by: Actor): Promise<void>
+  /**
+   * Gives the name of a deleted account free, by an administrator. `conflict` while the entity of that
+   * name holds something.
+   */
+  free(id: string, by: Actor): Promise<void>
+
+  /** `place` is what the token is bound to: entity/collection[/container]. */
+  tokens(userId: string): Promise<(Token & { place: string | null })[]>
+  /** Whose a token is, and who manages them. */
+  token(
+    id: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ userId: string; managerId: string | null } | null>>
+  /** By an administrator, the user or a robot's manager. */
+  issue(token: Required<NewToken>, by: Actor): Promise<void>
+  /** By the same, or by the token itself. Twice is success. */
+  revoke(id: string, by: Actor): Promise<void>
+
+  /** Gives an entity that is `from`'s to another person, by its owner or an administrator. */
+  transfer(change: { entityId: string; from: string; to: string }, by: Actor): Promise<void>
+}
+
 export type NewToken = Omit<
   Token,
   'userName' | 'revokedAt' | 'lastUsedAt' | 'collectionId' | 'containerId'
@@ -725,11 +828,11 @@ export type NewToken = Omit<
   Partial<Pick<Token, 'collectionId' | 'containerId'>>
 
 export type TokensBook = {
-  insert(token: NewToken): Promise<void>
+  insert(token: NewToken, by: Actor): Promise<void>
   standing(viewer: NonNullable<Viewer>, now: Date): Promise<Standing | null>
   listFor(userId: string): Promise<Token[]>
   /** False when there is no such token; revoking twice is success. */
-  revoke(id: string, now: Date): Promise<boolean>
+  revoke(id: string, by: Actor): Promise<boolean>
   /** Notes when tokens were last used. */
   touch(ids: string[], now: Date): Promise<void>
 }
@@ -738,8 +841,8 @@ export type TokensBook = {
 export type KeyPage = { keys: StoredKey[]; next: string | null }
 /** `after` null is the first page; `limit` is at most 1,000; without `armor` the keys have none. */
 export type KeyPlace = { after: string | null; limit: number; armor: boolean }
-/** Who changes a key: a writer with the scope `keys`, or null for who needs no token. */
-export type KeyWriter = Writer | null
+/** Who adds a key: a writer with the scope `keys`, or who needs no token. */
+export type KeyWriter = Actor | Stranger
 
 /** Public keys. `named` and `containing` know nothing of keys that their owners have removed. */
 export type KeysBook = {
@@ -782,18 +885,164 @@ export type KeysBook = {
    * Hides a key, or forgets it when `forGood`; false when nobody could find it. `denied` when the
    * writer is neither its owner nor an administrator (any more).
    */
-  remove(
-    fingerprint: string,
-    options: { forGood: boolean; by: KeyWriter; now: Date },
-  ): Promise<boolean>
+  remove(fingerprint: string, options: { forGood: boolean; by: Actor; now: Date }): Promise<boolean>
+}
+
+/** Who looks for teams: whoever can write the data folder sees all. */
+export type TeamViewer = (NonNullable<Viewer> & Pick<Claims, 'operator'>) | null
+
+/**
+ * Teams and their members. Every change fails with `denied` when the right to make it has gone:
+ * owners of the team, staff and administrators have it. A robot never owns a team, and a team that is
+ * not deleted keeps an owner (`conflict`).
+ */
+export type TeamsBook = {
+  /** Teams that the viewer sees, by name, at most 1,000. */
+  list(viewer: TeamViewer, now: Date): Promise<Seen<Team[]>>
+  /** The team of that name, whoever asks, and its members. */
+  find(
+    name: string,
+    viewer: TeamViewer,
+    now: Date,
+  ): Promise<Seen<{ team: Team; members: TeamMember[] } | null>>
+  /**
+   * Makes a team with its first owner. `conflict` when the name is taken, `not_found` without such a
+   * person. `anybody`: users may make teams, and own them.
+   */
+  create(draft: {
+    id: string
+    name: string
+    description: string
+    open: boolean
+    owner: string
+    anybody: boolean
+    by: Actor
+  }): Promise<void>
+  /** Null leaves a value as it is. */
+  change(team: {
+    teamId: string
+    description: string | null
+    open: boolean | null
+    by: Actor
+  }): Promise<void>
+  /** Removes a team with its members, invitations and grants. */
+  delete(teamId: string, by: Actor): Promise<void>
+  /** Adds a member, or changes what one is. `not_found` without such a user. */
+  setMember(change: { teamId: string; user: string; owner: boolean; by: Actor }): Promise<void>
+  /** Removes a member; members remove themselves. False when it was none. */
+  removeMember(change: { teamId: string; user: string; by: Actor }): Promise<boolean>
+  /** The acting person becomes a member, or stays one; `denied` unless the team is open. */
+  join(teamId: string, by: Writer): Promise<void>
+  /** `hash` is the SHA-256 of the secret. */
+  invite(invitation: {
+    id: string
+    teamId: string
+    hash: string
+    expiresAt: Date
+    by: Actor
+  }): Promise<void>
+  /** Those that still work, oldest first, at most 1,000. */
+  invitations(teamId: string, now: Date): Promise<Invitation[]>
+  /** False when there is none that could be accepted. */
+  revokeInvitation(change: { id: string; teamId: string; by: Actor }): Promise<boolean>
+  /**
+   * Makes the acting person a member, once, and returns the team's name: null for every secret that
+   * does not work (any more); `conflict` for members, and the invitation stays as it is.
+   */
+  accept(hash: string, by: Writer): Promise<string | null>
+}
+
+/** Grants: what users and teams may do in collections. */
+export type GrantsBook = {
+  /** By name, teams last; at most 1,000. */
+  list(collectionId: string): Promise<Grant[]>
+  /**
+   * Sets what a user or a team may do; 0 takes the grant back. Tickets of who may read nothing there
+   * any more end (R25). `not_found` without such a user, team or collection; `denied` when the right
+   * to manage it has gone.
+   */
+  set(grant: {
+    id: string
+    collectionId: string
+    to: { user: string } | { teamId: string }
+    level: Level
+    by: Actor
+  }): Promise<void>
 }
 
 /**
- * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images, and
- * `public:` with the id of an image that was public and is now private.
+ * Ids whose tickets end at once (R25): of revoked tokens, disabled users and deleted images,
+ * `public:` with the id of an image that was public and is now private, and the ids of a user and of
+ * a collection, with a colon between, whose private images they may read no more.
  */
 export type EndedBook = {
   since(after: Date): Promise<string[]>
+  prune(before: Date): Promise<void>
+}
+
+/** How much entities take, and may take. */
+export type QuotasBook = {
+  /** Of all entities, of one, or of those of an owner: by name after `after`, at most `limit`. */
+  usages(
+    of: 'all' | { entityId: string } | { ownerId: string },
+    after: string,
+    limit: number,
+  ): Promise<Usage[]>
+  /** Null is the registry's default, 0 no limit. `denied` unless the writer is administrator. */
+  setQuota(change: { entityId: string; quota: number | null; by: Actor }): Promise<void>
+}
+
+/** Stars, and pulls by week. */
+export type PopularityBook = {
+  /** Pulls of a container in weeks that began at `since` or later, in order; weeks without are left out. */
+  weeks(containerId: string, since: Date): Promise<{ week: Date; count: number }[]>
+  forgetWeeks(before: Date): Promise<void>
+  /** Gives or takes back a star of the writer's; repeating is success. `denied` when they cannot see it. */
+  setStar(change: { containerId: string; given: boolean; by: Writer }): Promise<void>
+  /** What the viewer has given a star, as far as they still see it, at most 1,000. */
+  starred(
+    viewer: NonNullable<Viewer>,
+    now: Date,
+  ): Promise<
+    Seen<
+      { entity: string; collection: string; container: string; stars: number; starredAt: Date }[]
+    >
+  >
+}
+
+/** Share links (R61). The secret is known by its SHA-256 only. */
+export type SharesBook = {
+  /**
+   * `count` null is any number of downloads. `denied` when the writer may not push there, or with a
+   * bound token; `conflict` when `createdBy` has too many.
+   */
+  create(draft: {
+    id: string
+    imageId: string
+    hash: string
+    note: string
+    createdBy: string
+    expiresAt: Date
+    count: number | null
+    by: Actor
+  }): Promise<void>
+  find(id: string, viewer: Viewer, now: Date): Promise<Seen<Share | null>>
+  /** Of a container, of a creator, or of both; newest first, at most 1,000. */
+  list(
+    of: { containerId?: string; creatorId?: string },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Share[]>
+  /** Ends a link and its tickets (R25); `denied` unless the writer made it or owns its collection. */
+  revoke(id: string, by: Actor): Promise<void>
+  /**
+   * Spends one download of a link that is good: not over, not revoked, not used up, of an image that
+   * is there and that its creator may still read. Null for all others.
+   */
+  take(hash: string, now: Date): Promise<SharedImage | null>
+  /** The same, and spends nothing. */
+  look(hash: string, now: Date): Promise<SharedImage | null>
+  /** Forgets links that were over or revoked before `before`. */
   prune(before: Date): Promise<void>
 }
 
@@ -809,6 +1058,49 @@ export type CountersBook = {
   prune(before: Date): Promise<void>
 }
 
+/** Refusals of one minute, added up. */
+export type Denial = {
+  /** The first moment of the minute. */
+  at: Date
+  /** Empty for who has no token that is known. */
+  actorId: string
+  tokenId: string
+  address: string
+  action: string
+  detail: string
+  count: number
+}
+
+/** What is looked for in the audit log; an empty text looks for everything. */
+export type AuditFilter = {
+  actor: string
+  /** An action, or what stands before the dot of several. */
+  action: string
+  /** The beginning of a name or of an object. */
+  ref: string
+  outcome: AuditOutcome | null
+  since: Date
+  /** Exclusive. */
+  until: Date
+}
+
+/** The audit log. What is done is written by the batches that do it (R57); nothing changes a row. */
+export type AuditBook = {
+  /** Adds to the denials of the same minute, actor, address and action. */
+  denied(denials: Denial[]): Promise<void>
+  /**
+   * The newest first, at most `limit` (up to 1,000). `next` is the `after` of what is older, null when
+   * there is no more. No more rows of actor and time are looked at than a request may cost (R56), so a
+   * page may be short, or empty, and have a next one.
+   */
+  list(
+    filter: AuditFilter,
+    place: { after: string | null; limit: number },
+  ): Promise<{ entries: AuditEntry[]; next: string | null }>
+  /** Forgets at most `limit` rows from before `before`, and as many beyond the newest `rows`; how many. */
+  prune(before: Date, rows: number, limit: number): Promise<number>
+}
+
 export type SettingsBook = {
   get(key: string): Promise<string | null>
   /** Sets a value once; returns the value that stands (R10: the registry id). */
@@ -818,6 +1110,8 @@ export type SettingsBook = {
 
 /** What a registry is made of, in pages, for somebody who takes it elsewhere (R41). */
 export type ExportsBook = {
+  /** The audit log tells of the export that begins (R41). */
+  begin(exportId: string, by: Actor): Promise<void>
   /**
    * Rows of one kind after `after`, in the order of their ids (images in the order they were made),
    * at most `limit`; `next` is what `after` is for the following page, null on the last one. Only
@@ -832,7 +1126,7 @@ export type ExportsBook = {
   blob(digest: string): Promise<{ key: string; size: number; live: boolean } | null>
 }
 
-/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users. */
+/** A row on its way in; `parentId` is the id of the row it belongs to, empty for users and teams. */
 export type StagedRow = {
   kind: MovedKind
   id: string
@@ -852,11 +1146,14 @@ export type StagedBlob = {
   ready: boolean
 }
 
-/** Why rows cannot be imported: the name is in use, its owner is another one, or the id is taken. */
+/**
+ * Why rows cannot be imported: the entity is in use, its owner is another one, the user of that name
+ * is not the same kind of user, the team's name is taken, or the id is.
+ */
 export type ImportConflict = {
   kind: MovedKind
   name: string
-  why: 'holds something' | 'other owner' | 'id taken'
+  why: 'holds something' | 'other owner' | 'other user' | 'name taken' | 'id taken'
 }
 
 /** Imports are staged here, invisible, until `finish` makes everything visible at once (R42). */
@@ -867,6 +1164,8 @@ export type ImportsBook = {
    */
   open(draft: { id: string; exportId: string; now: Date; expiresAt: Date }): Promise<Import>
   find(id: string): Promise<Import | null>
+  /** Those that have not ended, the oldest first, at most 1,000. */
+  list(): Promise<OpenImport[]>
   /** Adds rows, replacing those of the same kind and id; `conflict` unless the import is open. */
   stageRows(id: string, rows: StagedRow[], expiresAt: Date): Promise<void>
   /** Commits the key before the first byte (R21), replacing a former one; `conflict` unless open. */
@@ -883,10 +1182,11 @@ export type ImportsBook = {
   conflicts(id: string, limit: number): Promise<ImportConflict[]>
   /**
    * The flip: everything becomes visible in one batch (R8, R42), with guards. Users are known by
-   * name, entities likewise while they hold nothing; every other row keeps its id. `conflict` when
-   * something stands in the way, `unavailable` when bytes are missing, `invalid` when rows contradict
-   * each other or are not `rows` in number. `sameIssuer` says that tokens of the source are valid here;
-   * `keepPower` that administrators stay so.
+   * name, entities likewise while they hold nothing; every other row keeps its id. Quotas hold nobody
+   * up. `conflict` when something stands in the way, `unavailable` when bytes are missing, `invalid`
+   * when rows contradict each other or are not `rows` in number, `denied` when the writer is no
+   * administrator any more. `sameIssuer` says that tokens of the source are valid here; `keepPower`
+   * that administrators and staff stay so.
    */
   finish(
     id: string,
@@ -895,7 +1195,7 @@ export type ImportsBook = {
       rows: number
       sameIssuer: boolean
       keepPower: boolean
-      now: Date
+      by: Actor
     },
   ): Promise<void>
   /** What a finished import has made; empty once the sweep has tidied up. */
@@ -921,12 +1221,19 @@ export type Database = {
   blobs: BlobsBook
   signatures: SignaturesBook
   users: UsersBook
+  people: PeopleBook
   tokens: TokensBook
   manifests: ManifestsBook
   ociUploads: OciUploadsBook
+  teams: TeamsBook
+  grants: GrantsBook
   keys: KeysBook
   ended: EndedBook
+  quotas: QuotasBook
+  popularity: PopularityBook
+  shares: SharesBook
   counters: CountersBook
+  audit: AuditBook
   settings: SettingsBook
   exports: ExportsBook
   imports: ImportsBook
@@ -940,8 +1247,11 @@ export type Database = {
 // Small ports
 
 export type TokenVerifier = {
-  /** Signature, issuer, audience and times, without the database; null is an explicit rejection. */
-  verify(jwt: string): Promise<Claims | null>
+  /**
+   * Signature, issuer, audience and times, without the database; null is an explicit rejection.
+   * `expired` accepts one that fails for its expiry alone: whoever asks must look at that (R24).
+   */
+  verify(jwt: string, options?: { expired?: boolean }): Promise<Claims | null>
 }
 
 /**

@@ -9,6 +9,11 @@ import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/mo
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
+import { addAuditCommands } from './commands/audit.ts'
+import { addPeopleCommands } from './commands/people.ts'
+import { addImportsCommands } from './commands/imports.ts'
+import { addQuotaCommands } from './commands/quotas.ts'
+import { addShareCommands } from './commands/shares.ts'
 import {
   connect,
   readSecretFile,
@@ -16,6 +21,8 @@ import {
   type ConnectOptions,
   type ConnectServices,
 } from './connect.ts'
+import { addSharingCommands } from './commands/sharing.ts'
+import { addTeamCommands } from './commands/teams.ts'
 import type { importFrom, OpenMoving } from './moving.ts'
 import type { KeyAdmin, ListedKey } from './keys.ts'
 import { claimAdmin } from './remote-admin.ts'
@@ -24,9 +31,8 @@ import {
   durationArgument,
   json,
   plain,
-  SCOPE_HELP,
-  scopesArgument,
   serverUrl,
+  size,
   table,
   withAdmin,
   withData,
@@ -51,8 +57,6 @@ export type Admin = {
   }): Promise<{ id: string; jwt: string; expiresAt: Date }>
   listTokens(user: string): Promise<Token[]>
   revokeToken(id: string): Promise<void>
-  /** `ref` is entity/collection[/container]. */
-  setPrivate(ref: string, value: boolean): Promise<void>
   /** `ref` is entity/collection. */
   policy(ref: string): Promise<Policy>
   /** Returns the policy as it is stored. */
@@ -130,114 +134,10 @@ function commands(services: Services, end: (code: number) => void): Command {
     end(await services.serve(parseConfig({ ...services.env, ...flagSettings(serve) })))
   })
 
-  const user = program.command('user').description('users of the registry')
-  withTarget(user.command('add'), services)
-    .description('add a user, who owns the entity of the same name')
-    .argument('<name>', 'lower-case letters and digits, with single dots, dashes or underscores')
-    .option('--admin', 'may do everything, with a token that has the scope admin')
-    .action(
-      withAdmin(services, async (admin, options: { admin?: boolean }, name = '') => {
-        await admin.addUser(name, { admin: options.admin ?? false })
-        services.say(`Added the user ${name}. Give them a token: sreg-lite token create ${name}`)
-      }),
-    )
-  withTarget(user.command('list'), services)
-    .description('list the users')
-    .option('--json', 'as JSON')
-    .action(
-      withAdmin(services, async (admin, options: { json?: boolean }) => {
-        const users = await admin.listUsers()
-        if (options.json === true) return services.print(json(users))
-        const rows = users.map((u) => [
-          u.name,
-          u.role,
-          u.disabled ? 'disabled' : '',
-          day(u.createdAt),
-        ])
-        services.print(table(['NAME', 'ROLE', 'STATE', 'CREATED'], rows))
-      }),
-    )
+  addPeopleCommands(program, services)
 
-  const token = program.command('token').description('tokens of users')
-  withTarget(token.command('create'), services)
-    .description('make a token and print it, and only it')
-    .argument('<user>', 'whose token')
-    .option('--name <name>', 'what it is for', 'cli')
-    .addOption(
-      new Option('--expires <duration>', 'as 30m, 12h, 90d, 1y (default: 1y)').argParser(
-        durationArgument,
-      ),
-    )
-    .addOption(
-      new Option('--scopes <list>', 'comma-separated (default: pull,push,delete,keys)').argParser(
-        scopesArgument,
-      ),
-    )
-    .addHelpText('after', `\nScopes:\n${scopesHelp()}`)
-    .action(
-      withAdmin(
-        services,
-        async (admin, options: { name: string; expires?: number; scopes?: Scope[] }, user = '') => {
-          const expires =
-            options.expires === undefined
-              ? null
-              : new Date(services.clock.now().getTime() + options.expires)
-          const scopes = options.scopes ?? null
-          const made = await admin.createToken({ user, name: options.name, expires, scopes })
-          services.print(`${made.jwt}\n`)
-          services.say(`Token ${made.id} of ${user}, valid until ${day(made.expiresAt)}.`)
-        },
-      ),
-    )
-  withTarget(token.command('list'), services)
-    .description('list the tokens of a user; the tokens themselves are kept nowhere')
-    .argument('<user>', 'whose tokens')
-    .option('--json', 'as JSON')
-    .action(
-      withAdmin(services, async (admin, options: { json?: boolean }, user = '') => {
-        const tokens = await admin.listTokens(user)
-        if (options.json === true) return services.print(json(tokens))
-        const now = services.clock.now()
-        const rows = tokens.map((t) => [
-          t.id,
-          t.name,
-          t.scopes.join(','),
-          day(t.createdAt),
-          day(t.expiresAt),
-          t.lastUsedAt === null ? 'never' : day(t.lastUsedAt),
-          t.revokedAt !== null ? 'revoked' : t.expiresAt <= now ? 'expired' : 'valid',
-        ])
-        const head = ['ID', 'NAME', 'SCOPES', 'CREATED', 'EXPIRES', 'USED', 'STATE']
-        services.print(table(head, rows))
-      }),
-    )
-  withTarget(token.command('revoke'), services)
-    .description('end a token at once')
-    .argument('<id>', 'as token list shows it')
-    .action(
-      withAdmin(services, async (admin, _options, id = '') => {
-        await admin.revokeToken(id)
-        services.say(`Revoked the token ${id}.`)
-      }),
-    )
-
-  for (const value of [true, false]) {
-    const word = value ? 'private' : 'public'
-    withTarget(program.command(word), services)
-      .description(
-        value
-          ? 'hide a collection or container from everybody but its owner and admins'
-          : 'let everybody see a collection or container again',
-      )
-      .argument('<ref>', 'entity/collection or entity/collection/container')
-      .action(
-        withAdmin(services, async (admin, _options, ref = '') => {
-          const path = ref.replace(/^library:\/\/\/?/, '')
-          await admin.setPrivate(path, value)
-          services.say(`${path} is ${word} now.`)
-        }),
-      )
-  }
+  addTeamCommands(program, services)
+  addSharingCommands(program, services)
 
   withTarget(program.command('policy'), services)
     .description('show or set what signatures a collection asks for')
@@ -341,6 +241,10 @@ function commands(services: Services, end: (code: number) => void): Command {
       ),
     )
 
+  addQuotaCommands(program, services)
+  addShareCommands(program, services)
+  addAuditCommands(program, services)
+
   program
     .command('claim')
     .description(
@@ -366,7 +270,9 @@ function commands(services: Services, end: (code: number) => void): Command {
     })
 
   withTarget(program.command('export'), services)
-    .description('write the whole registry to one file: users, names, tags, tokens and images')
+    .description(
+      'write the whole registry to one file: users, teams, names, tags, tokens and images',
+    )
     .argument('<file>', 'a new file; - is standard output')
     .option('--with-secrets', 'with signing keys and secrets: who has the file is administrator')
     .addHelpText('after', '\nThe server may go on running; see docs/moving.md.')
@@ -412,6 +318,8 @@ function commands(services: Services, end: (code: number) => void): Command {
         services.say(line)
     })
 
+  addImportsCommands(program, services)
+
   withData(program.command('connect'), services)
     .description('let Apptainer and Singularity on this computer use a registry')
     .argument('[url]', 'http(s)://HOST[:PORT] (default: the server of the data folder)')
@@ -454,13 +362,13 @@ function counter() {
 
 function importWords(report: ImportReport | null, unusedSecrets: boolean): string[] {
   if (report === null) return ['This file was imported before; nothing has changed.']
-  const { user, entity, collection, container, image, tag, token, key } = report.rows
+  const { user, team, entity, collection, container, image, tag, token, key } = report.rows
   const lines = [
-    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${token} tokens and ${key} public keys.`,
+    `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${team} teams, ${token} tokens and ${key} public keys.`,
   ]
   if (report.demoted.length > 0)
     lines.push(
-      `An import makes nobody administrator; ordinary users here are: ${report.demoted.join(', ')}.`,
+      `An import makes nobody administrator or staff; ordinary users here are: ${report.demoted.join(', ')}.`,
     )
   if (report.reissue.length > 0) {
     lines.push('Tokens of the other registry are not valid here. Make new ones for:')
@@ -469,13 +377,6 @@ function importWords(report: ImportReport | null, unusedSecrets: boolean): strin
   }
   if (unusedSecrets) lines.push('The secrets in the file were not used.')
   return lines
-}
-
-function size(bytes: number): string {
-  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
-  let at = 0
-  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
-  return `${Math.round(bytes)} ${units[at]}`
 }
 
 function keyState({ revoked, expiresAt, removedAt }: ListedKey, now: Date): string {
@@ -508,10 +409,4 @@ function settingsHelp(): string {
     return `  ${name.padEnd(22)}${setting.help}${shown}`
   })
   return `Settings from the environment (options go before them):\n${lines.join('\n')}`
-}
-
-function scopesHelp(): string {
-  return Object.entries(SCOPE_HELP)
-    .map(([scope, help]) => `  ${scope.padEnd(8)}${help}`)
-    .join('\n')
 }

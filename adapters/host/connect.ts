@@ -191,7 +191,7 @@ async function madeToken(
 }
 
 /** The address that the server of a data folder wrote down at its last start. */
-async function readServerUrl(data: string): Promise<string | null> {
+export async function readServerUrl(data: string): Promise<string | null> {
   return (await readFile(join(data, SERVER_URL_FILE), 'utf8').catch(() => null))?.trim() || null
 }
 

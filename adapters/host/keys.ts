@@ -1,6 +1,6 @@
 /** The keystore on the command line: beside the data folder, or asked of a server over HTTP. */
 import type { createKeyring } from '../../src/admin.ts'
-import type { KeyFacts } from '../../src/core/model.ts'
+import type { Claims, KeyFacts } from '../../src/core/model.ts'
 import { RegistryError } from '../../src/errors.ts'
 import { answerOf, httpApi } from './api.ts'
 import { ask } from './connect.ts'
@@ -24,13 +24,13 @@ export type KeyAdmin = {
 const PAGE = 500
 
 /** The keystore of a data folder. */
-export function localKeys(keyring: ReturnType<typeof createKeyring>): KeyAdmin {
+export function localKeys(keyring: ReturnType<typeof createKeyring>, operator: Claims): KeyAdmin {
   return {
     async list() {
       const listed: ListedKey[] = []
       let after: string | null = null
       do {
-        const page = await keyring.list({ after, limit: PAGE }, 'operator')
+        const page = await keyring.list({ after, limit: PAGE }, operator)
         for (const { facts, owner, removedAt } of page.keys)
           listed.push({ ...facts, owner: owner?.name ?? null, removedAt })
         after = page.next
@@ -38,12 +38,12 @@ export function localKeys(keyring: ReturnType<typeof createKeyring>): KeyAdmin {
       return listed
     },
     async add(armor) {
-      const added = await keyring.add(armor, 'operator')
+      const added = await keyring.add(armor, operator)
       return `Received ${added.map(({ fingerprint }) => fingerprint).join(', ')}`
     },
-    remove: (fingerprint) => keyring.remove(fingerprintOf(fingerprint), 'operator'),
+    remove: (fingerprint) => keyring.remove(fingerprintOf(fingerprint), operator),
     async assign(fingerprint, user) {
-      await keyring.assign(fingerprintOf(fingerprint), user)
+      await keyring.assign(fingerprintOf(fingerprint), user, operator)
     },
   }
 }

@@ -16,9 +16,9 @@ import {
 import type { Config } from '../../src/config.ts'
 import type { ImportReport } from '../../src/core/model.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobStore, Bytes, Database } from '../../src/ports.ts'
+import type { BlobStore, Bytes, Database, Log } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
-import { consoleLog, randomIds, systemClock } from '../system.ts'
+import { randomIds, systemClock } from '../system.ts'
 import {
   openDataFolder,
   readOrCreateSecret,
@@ -47,14 +47,13 @@ type Program = {
   migrations: string
   /** Where the blobs are, as the server of the folder has it. */
   s3: Config['s3']
+  log: Log
 }
-
-/** What happened is said to the person who typed the command. */
-const log = consoleLog({ form: 'off' })
 
 /** Opens a data folder for moving, beside a running server or without one. `by` is for the log. */
 export async function openMoving(program: Program, data: string, by: string): Promise<OpenMoving> {
   const folder = await openDataFolder(data, { create: false })
+  const { log } = program
   const signingKeys = await readSigningKeys(folder)
   const opened = await program.platform.openDatabase(folder.database, {
     mode: 'cli',
@@ -69,7 +68,7 @@ export async function openMoving(program: Program, data: string, by: string): Pr
         'conflict',
         `The database and the blobs of ${folder.root} do not belong together, or were never served. Start the server first (sreg-lite serve) and see what it says.`,
       )
-    const deps = moving({ database, blobs, registryId, signingKeys })
+    const deps = moving({ database, blobs, registryId, signingKeys, log })
     return {
       source: createExports(deps).source(by),
       sink: createImports(deps).sink(by),
@@ -91,11 +90,11 @@ const moving = (of: {
   blobs: BlobStore
   registryId: string
   signingKeys: SigningKeys
+  log: Log
 }) => ({
   ...of,
   clock: systemClock,
   ids: randomIds,
-  log,
   keyIds: [of.signingKeys.current, ...of.signingKeys.previous].map(({ kid }) => kid),
   minFree: 0,
 })
@@ -204,6 +203,7 @@ async function fill(
   by: string,
   progress: Progress,
 ): Promise<Imported> {
+  const { log } = program
   const opened = await program.platform.openDatabase(folder.database, {
     mode: 'server',
     migrations: program.migrations,
@@ -245,7 +245,7 @@ async function fill(
           const { registryId, signingKeys } = secrets
           await database.settings.setOnce('registry_id', registryId)
           await blobs.writeId(registryId)
-          const deps = moving({ database, blobs, registryId, signingKeys })
+          const deps = moving({ database, blobs, registryId, signingKeys, log })
           sink = createImports({ ...deps, keepPower: true }).sink(by)
           if (head !== undefined) ({ id } = await sink.open(head))
         },

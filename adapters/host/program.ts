@@ -5,11 +5,10 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { parseConfig, type Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { App } from '../../src/app.ts'
-import type { TokenIssuer } from '../../src/admin.ts'
-import type { Database } from '../../src/ports.ts'
+import type { App, Deps } from '../../src/app.ts'
+import type { Database, Log } from '../../src/ports.ts'
 import type { SigningKeys } from '../signing-keys.ts'
-import { consoleLog, randomIds, systemClock } from '../system.ts'
+import { consoleLog, logForm, randomIds, systemClock } from '../system.ts'
 import { localApi } from './api.ts'
 import { runCommand, type MovingServices, type OpenAdmin } from './cli.ts'
 import { userNameFrom } from './connect.ts'
@@ -55,12 +54,13 @@ export async function run(platform: Platform, argv: string[]): Promise<number> {
 /** What export and import stand on; the weight is loaded when they are called. */
 export function movingServices(platform: Platform): MovingServices {
   // the blobs may be in a bucket, which the environment names as it does for serve
-  const program = (data: string) => ({
-    platform,
-    migrations: migrations(),
-    s3: parseConfig({ ...process.env, SREG_DATA: data }).s3,
-  })
-  const by = `cli:${osUser()}`
+  let log: Log | undefined
+  const program = (data: string) => {
+    const config = parseConfig({ ...process.env, SREG_DATA: data })
+    log ??= consoleLog({ form: logForm(config.log) })
+    return { platform, migrations: migrations(), s3: config.s3, log }
+  }
+  const by = operator()
   return {
     open: async (data) => (await import('./moving.ts')).openMoving(program(data), data, by),
     restore: async (data, file, progress) =>
@@ -147,7 +147,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
   }
   const signing = await readSigningKeys(folder)
   for (const warning of folder.warnings) say(`Warning: ${warning}`)
-  const { createAccess, createAdmin, createKeyring, DEFAULT_RULES, tokenIssuer } =
+  const { createAccess, createAdmin, createKeyring, DEFAULT_RULES, operatorClaims, tokenIssuer } =
     await import('../../src/admin.ts')
   const { localKeys } = await import('./keys.ts')
   const opened = await platform.openDatabase(folder.database, {
@@ -164,6 +164,8 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
         `The registry in ${folder.root} was never started. Start the server first (sreg-lite serve).`,
       )
     }
+    const { tokenMaxAge } = parseConfig({ ...process.env, SREG_DATA: folder.root })
+    const who = operator()
     const issuer = tokenIssuer({ registryId, signingKey: signing.current })
     const keyring = createKeyring({
       access: createAccess(DEFAULT_RULES),
@@ -174,8 +176,15 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
       policy: { add: 'token', read: 'token' },
     })
     return {
-      admin: createAdmin({ database, ids: randomIds, clock: systemClock, issuer }),
-      keys: localKeys(keyring),
+      admin: createAdmin({
+        database,
+        ids: randomIds,
+        clock: systemClock,
+        issuer,
+        tokenMaxAge,
+        operator: who,
+      }),
+      keys: localKeys(keyring, operatorClaims(who)),
       api: localApi(() => openApp(folder, { database, registryId, signing, issuer })),
       close,
     }
@@ -188,7 +197,7 @@ export async function openAdmin(platform: Platform, data: string): Promise<OpenA
 /** The app on an opened data folder, for the person at the keyboard, who is not asked for a token. */
 async function openApp(
   folder: DataFolder,
-  books: { database: Database; registryId: string; signing: SigningKeys; issuer: TokenIssuer },
+  books: { database: Database; registryId: string; signing: SigningKeys; issuer: Deps['issuer'] },
 ): Promise<App> {
   const { createApp, webTransfer } = await import('../../src/app.ts')
   const { memoryLimiter } = await import('../limits/memory.ts')
@@ -198,7 +207,7 @@ async function openApp(
   return createApp({
     ...books,
     config,
-    operator: `cli:${osUser()}`,
+    operator: operator(),
     version: packageVersion(),
     secret: (await readOrCreateSecret(folder)).reveal(),
     blobs: await openBlobs(config, folder, systemClock, log),
@@ -230,6 +239,9 @@ function packageRoot(): URL {
   const bundled = new URL('../', import.meta.url)
   return existsSync(new URL('package.json', bundled)) ? bundled : new URL('../../', import.meta.url)
 }
+
+/** The person at the keyboard, as the audit log calls them (R44). */
+const operator = (): string => `cli:${osUser()}`
 
 /**
  * `userInfo` fails for a user id without a name, as containers have them; on Bun it knows nothing

@@ -117,7 +117,13 @@ export async function startRegistry(
     })
     taken.push(server.close, sweepRegularly(app, config, log))
     // Only now: a start that fails for its port must not use up the one first token (R19).
-    const firstAdmin = await createAdmin({ database, ids, clock, issuer }).firstAdmin()
+    const firstAdmin = await createAdmin({
+      database,
+      ids,
+      clock,
+      issuer,
+      tokenMaxAge: config.tokenMaxAge,
+    }).firstAdmin()
     return { url: server.url, folder, firstAdmin, close: release }
   } catch (error) {
     await release()

@@ -34,9 +34,6 @@ export function remoteAdmin(url: string, token: string): Admin {
     async revokeToken(id) {
       await call('DELETE', `/v1/tokens/${encodeURIComponent(id)}`)
     },
-    async setPrivate(ref, value) {
-      await call('PUT', '/v1/privacy', { ref, private: value })
-    },
     async policy(ref) {
       return toPolicy(await call('GET', `/v1/policy?ref=${encodeURIComponent(ref)}`))
     },

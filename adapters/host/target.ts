@@ -29,7 +29,7 @@ export function withTarget(command: Command, services: Services): Command {
         'data',
       ),
     )
-    .option('--token-file <file>', 'with --server: a file with an admin token; - is standard input')
+    .option('--token-file <file>', 'with --server: a file with a token; - is standard input')
     .option('--insecure', 'with --server: allow a token on plain http over a network')
 }
 
@@ -98,6 +98,14 @@ export function scopesArgument(text: string): Scope[] {
   )
 }
 
+/** A number of bytes for people. */
+export function size(bytes: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
+  let at = 0
+  for (; bytes >= 10_240 && at < units.length - 1; at += 1) bytes /= 1024
+  return `${Math.round(bytes)} ${units[at]}`
+}
+
 export function json(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
@@ -133,10 +141,16 @@ export function parseDuration(text: string): number | null {
   return total >= 1 && total <= 10 * 365 * 1440 ? total * 60_000 : null
 }
 
-export const SCOPE_HELP: Record<Scope, string> = {
+const SCOPE_HELP: Record<Scope, string> = {
   pull: 'read what the user may see',
   push: 'push images and set tags',
   delete: 'delete images and tags',
   keys: 'add public keys',
-  admin: 'everything an admin may do; never by default',
+  admin: 'manage what the user owns, everything for an admin; never by default',
+}
+
+export function scopesHelp(): string {
+  return Object.entries(SCOPE_HELP)
+    .map(([scope, help]) => `  ${scope.padEnd(8)}${help}`)
+    .join('\n')
 }

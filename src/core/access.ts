@@ -5,16 +5,19 @@
 import { RegistryError, type ErrorSubject } from '../errors.ts'
 import {
   ANONYMOUS,
+  SCOPES,
   type Claims,
   type Identity,
   type Level,
   type Scope,
   type Standing,
+  type Team,
 } from './model.ts'
 
 /**
  * `see` a record, `download` bytes, `found` a collection in an entity, `create` something inside,
- * `push` bytes or tags, `delete`, `manage` (who may do what, privacy, freezing, links), or do what
+ * `push` bytes or tags, `delete`, `oversee` (see what its owner sees: quota, usage, links), `star`,
+ * `share` by a link, `manage` (who may do what, privacy, freezing, links), or do what
  * only administrators may (`administer`).
  */
 export type Action =
@@ -25,6 +28,9 @@ export type Action =
   | 'push'
   | 'delete'
   | 'set the policy of'
+  | 'oversee'
+  | 'star'
+  | 'share'
   | 'manage'
   | 'administer'
 
@@ -76,6 +82,11 @@ const NEEDS: Record<Exclude<Action, 'see' | 'download' | 'administer'>, [Scope, 
   delete: ['delete', 3],
   // a token that only pushes must not lift what its pushes have to meet (R17)
   'set the policy of': ['keys', 3],
+  oversee: ['pull', 3],
+  star: ['pull', 0],
+  // A link gives bytes away: who may only read there has no say in that, and a token that only pulls
+  // must not outlive itself by one. Owners' tokens do without `admin`, as with what they push (R61).
+  share: ['push', 2],
   manage: ['admin', 3],
 }
 const scopeOf = (action: Action): Scope | null =>
@@ -88,7 +99,7 @@ const scopeOf = (action: Action): Scope | null =>
         : NEEDS[action][0]
 
 /** What a registry that is read-only refuses. */
-const CHANGES: readonly Action[] = ['found', 'create', 'push', 'delete']
+const CHANGES: readonly Action[] = ['found', 'create', 'push', 'delete', 'star', 'share']
 
 /**
  * Who asks: claims of a verified token count only with their row (R14). Effective scopes are
@@ -137,6 +148,18 @@ function levelOf(identity: Identity, facts: NonNullable<Facts>): Level {
   // the collection of the container that it is bound to can be seen: clients walk down to it
   return facts.containerId === undefined && level > 0 ? 1 : 0
 }
+
+/** The last moment that JavaScript knows. */
+const FOREVER = new Date(8.64e15)
+
+/** Claims of whoever can write the data folder; `name` is `cli:` and theirs. */
+export const operatorClaims = (name: string): Claims => ({
+  tokenId: '',
+  userId: '',
+  scopes: SCOPES,
+  expiresAt: FOREVER,
+  operator: name,
+})
 
 /** The one answer for things that are not there and things that are not to be seen (R26). */
 export function absent(subject: ErrorSubject): RegistryError {
@@ -221,7 +244,7 @@ export function createAccess(rules: Rules) {
     policy: KeystorePolicy,
     ownerId: string | null = null,
   ): void {
-    if (action === 'look up' && policy.read === 'public') return
+    if (identity.kind === 'operator' || (action === 'look up' && policy.read === 'public')) return
     if (
       rules.readOnly &&
       action !== 'look up' &&
@@ -237,7 +260,7 @@ export function createAccess(rules: Rules) {
           : 'Keys are changed with a token only: log in first, for example with apptainer remote login.',
         { subject: 'token' },
       )
-    if (identity.kind === 'operator' || action === 'look up') return
+    if (action === 'look up') return
     if (action === 'remove' && identity.admin) return
     if (!hasScope(identity, 'keys'))
       throw new RegistryError(
@@ -259,7 +282,53 @@ export function createAccess(rules: Rules) {
       )
   }
 
-  return { rules, decide, authorise, authoriseKey }
+  /**
+   * The one decision in front of a team, null for one that does not exist; throws what is not allowed.
+   * What the token lacks is said first, for that tells nothing of teams (R26).
+   */
+  function authoriseTeam(
+    identity: Identity,
+    action: TeamAction,
+    team: Pick<Team, 'name' | 'open' | 'role'> | null,
+  ): void {
+    const denied = (message: string) => new RegistryError('denied', message, { subject: 'team' })
+    if (identity.kind === 'anonymous')
+      throw new RegistryError(
+        'unauthenticated',
+        'Teams are shown to people with a token only: log in first.',
+        { subject: 'token' },
+      )
+    const bound = identity.kind === 'user' && identity.collectionId !== ''
+    const changes = action === 'found' || action === 'leave' || action === 'own'
+    if (changes && !hasScope(identity, 'admin'))
+      throw denied(whyDenied(identity, 'manage', 'teams'))
+    if (action === 'found') {
+      if (rules.userCollections || manages(identity)) return
+      throw denied('Only staff and administrators make teams here: ask one of them.')
+    }
+    const role = bound ? null : (team?.role ?? null)
+    if (team === null || !(team.open || role !== null || manages(identity))) throw absent('team')
+    if (action === 'own' && role !== 'owner' && !manages(identity))
+      throw denied(`Only its owners may do that to the team ${team.name}: ask one of them.`)
+    if (action === 'look inside' && role === null && !manages(identity))
+      throw denied(`Only its members may look into the team ${team.name}.`)
+    if (action === 'join') authorisePerson(identity)
+    if (action === 'join' && !team.open && role === null)
+      throw denied(`The team ${team.name} takes nobody without an invitation.`)
+  }
+
+  /** Into a team go people by themselves, with a token that is not bound; robots are added to it. */
+  function authorisePerson(identity: Identity): void {
+    if (identity.kind === 'user' && identity.role !== 'robot' && identity.collectionId === '')
+      return
+    throw new RegistryError(
+      identity.kind === 'anonymous' ? 'unauthenticated' : 'denied',
+      'Only people join teams by themselves, each with a token of their own that is not bound.',
+      { subject: 'token' },
+    )
+  }
+
+  return { rules, decide, authorise, authoriseKey, authoriseTeam, authorisePerson }
 }
 
 const READ_ONLY =
@@ -267,6 +336,9 @@ const READ_ONLY =
 
 /** What the operator says of the keystore: who may look keys up, and who may add them. */
 export type KeystorePolicy = { read: 'public' | 'token'; add: 'token' | 'anyone' }
+
+/** `own` is all that owners do; members `look inside`, everybody may `see` and `join` an open team. */
+export type TeamAction = 'found' | 'see' | 'look inside' | 'join' | 'leave' | 'own'
 
 export type KeyAction = 'look up' | 'add' | 'claim' | 'remove'
 
@@ -301,6 +373,9 @@ const VERB: Record<Action, string> = {
   push: 'push to',
   delete: 'delete from',
   'set the policy of': 'set the policy of',
+  oversee: 'oversee',
+  star: 'give a star to',
+  share: 'share',
   manage: 'manage',
   administer: 'administer',
 }

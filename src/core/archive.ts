@@ -33,7 +33,10 @@ export type ArchiveHead = {
 /** A registry that is read, here or over HTTP. */
 export type ArchiveSource = {
   head(): Promise<ArchiveHead>
-  /** Rows after `cursor` (null: from the start): tags first, then images, then all that they need. */
+  /**
+   * Rows after `cursor` (null: from the start), what can be deleted before what is in it, tags before
+   * their images, users last.
+   */
   page(cursor: string | null): Promise<{ rows: MovedRow[]; cursor: string | null }>
   blob(digest: string, size: number): Bytes
 }
@@ -58,8 +61,9 @@ export type Progress = (at: { rows: number; blobs: number; bytes: number }) => v
  * The whole file, chunk by chunk. `secrets`, when given, stand behind the head: whoever has the file
  * is then as powerful as the source's administrator.
  *
- * Tags are read before the images they point at, so that an image a tag needs is found unless it
- * was deleted meanwhile: such a tag is left out.
+ * The registry changes while it is read. What was made in a place after that place was read is left
+ * out; tags are read before the images they point at, so that an image a tag needs is found unless it
+ * was deleted meanwhile: such a tag is left out, too.
  */
 export async function* writeArchive(
   source: ArchiveSource,
@@ -82,7 +86,7 @@ export async function* writeArchive(
   if (options.secrets !== undefined) yield lines([{ type: 'secrets', secrets: options.secrets }])
 
   const tags: Extract<MovedRow, { type: 'tag' }>[] = []
-  const images = new Set<string>()
+  const fits = placesRead()
   const sizes = new Map<string, number>()
   let cursor: string | null = null
   do {
@@ -93,10 +97,8 @@ export async function* writeArchive(
         tags.push(row)
         continue
       }
-      if (row.type === 'image') {
-        images.add(row.id)
-        sizes.set(row.digest, row.size)
-      }
+      if (!fits(row)) continue
+      if (row.type === 'image') sizes.set(row.digest, row.size)
       rows.push(row)
     }
     at.rows += rows.length
@@ -104,7 +106,7 @@ export async function* writeArchive(
     cursor = page.cursor
   } while (cursor !== null)
   for (let from = 0; from < tags.length; from += PAGE_ROWS) {
-    const rows = tags.slice(from, from + PAGE_ROWS).filter(({ imageId }) => images.has(imageId))
+    const rows = tags.slice(from, from + PAGE_ROWS).filter(fits)
     at.rows += rows.length
     if (rows.length > 0) yield lines(rows)
   }
@@ -128,6 +130,54 @@ export async function* writeArchive(
     options.progress?.(at)
   }
   yield utf8.encode(`${endLine(records, hash.hex())}\n`)
+}
+
+type Place = 'entity' | 'collection' | 'container' | 'image' | 'team'
+
+/**
+ * Tells of one row after the other whether the places it needs have been read. A server of an older
+ * version sends a place after what is in it, and nothing that is in teams: then nothing is left out.
+ */
+function placesRead(): (row: MovedRow) => boolean {
+  const read = new Map<Place, Set<string>>([
+    ['image', new Set()],
+    ['team', new Set()],
+  ])
+  const has = (place: Place, id: string) => read.get(place)?.has(id) ?? true
+  const add = (place: Place, id: string) => {
+    const ids = read.get(place) ?? new Set()
+    read.set(place, ids.add(id))
+    return true
+  }
+  return (row) => {
+    switch (row.type) {
+      case 'entity':
+      case 'team':
+        return add(row.type, row.id)
+      case 'collection':
+        return has('entity', row.entityId) && add(row.type, row.id)
+      case 'container':
+        return has('collection', row.collectionId) && add(row.type, row.id)
+      case 'image':
+        return has('container', row.containerId) && add(row.type, row.id)
+      case 'tag':
+        return has('image', row.imageId)
+      case 'grant':
+        return (
+          has('collection', row.collectionId) &&
+          (row.holder === 'user' || has('team', row.holderId))
+        )
+      case 'member':
+        return has('team', row.teamId)
+      case 'star':
+      case 'pulls':
+        return has('container', row.containerId)
+      case 'token':
+      case 'key':
+      case 'user':
+        return true
+    }
+  }
 }
 
 const endLine = (records: number, sha256: string) =>

@@ -27,7 +27,15 @@ const SEARCH_LIMIT = 1000
 const MAX_TERMS = 8
 const SHORTEST_TERM = 3
 
-type Deps = { database: Database; blobs: BlobStore; clock: Clock; ids: Ids; access: Access }
+type Deps = {
+  database: Database
+  blobs: BlobStore
+  clock: Clock
+  ids: Ids
+  access: Access
+  /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
+  defaultQuota?: number | null
+}
 
 /** Returns a name, or throws `invalid`: OCI has a grammar of its own. */
 export type CheckName = (kind: NameKind, name: string) => string
@@ -61,7 +69,7 @@ export const collectionFacts = (of: Collection) => ({
 })
 
 /** The facts about an entity; `private` unless the asker can see something in it. */
-const entityFacts = (identity: Identity, entity: Entity, visible: boolean) => ({
+export const entityFacts = (identity: Identity, entity: Entity, visible: boolean) => ({
   subject: 'entity' as const,
   level:
     identity.kind === 'user' && identity.userId === entity.ownerId ? (3 as const) : (0 as const),
@@ -105,9 +113,10 @@ const selectorOf = ({ selector }: Ref, arch: string | null): ImageSelector =>
     ? { by: 'tag', tag: selector.tag, arch: arch ?? DEFAULT_ARCH }
     : { by: 'digest', digest: selector.digest }
 
-export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
+export function createCatalog(deps: Deps) {
+  const { database, blobs, clock, ids, access, defaultQuota = null } = deps
   const { catalog } = database
-  const { authorise, rules } = access
+  const { authorise, decide, rules } = access
   const verdicts = createVerdicts({ database, clock })
 
   /** Reads with the claims as viewer and turns claims and standing into the identity. */
@@ -138,14 +147,17 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
 
   return {
     /** The entities of the asking user; nothing for nobody. */
-    async ownEntities(claims: Claims | null): Promise<Entity[]> {
+    async ownEntities(claims: Claims | null): Promise<(Entity & { overseen: boolean })[]> {
       if (claims === null) return []
-      const { value } = await look(claims, (_, now) => catalog.ownEntities(claims, now))
-      return value
+      const { identity, value } = await look(claims, (_, now) => catalog.ownEntities(claims, now))
+      return value.map((entity) => withLimit(identity, entity, true))
     },
 
     /** `not_found` when it does not exist, or has nothing that the asker may see. */
-    async entity(name: string, claims: Claims | null): Promise<{ entity: Entity; below: Below }> {
+    async entity(
+      name: string,
+      claims: Claims | null,
+    ): Promise<{ entity: Entity & { overseen: boolean }; below: Below }> {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.findEntity(name, viewer, now),
       )
@@ -157,7 +169,8 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
         'entity',
       )
       if (value === null) throw absent('entity')
-      return value
+      const { entity, below } = value
+      return { entity: withLimit(identity, entity, below.ids.length > 0), below }
     },
 
     async collection(
@@ -345,6 +358,7 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
             imageId: row.id,
             digest,
             size: known.size,
+            defaultQuota,
             facts: null,
             writer,
             source: { kind: 'blob', blobId: known.id },
@@ -430,6 +444,31 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
       if (!deleted) throw absent('image')
     },
 
+    /** With everything in it; `denied` when it, or a tag in it, is frozen. */
+    async deleteContainer(path: LookupPath, claims: Claims | null): Promise<void> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findContainer(path, viewer, now),
+      )
+      const facts = value === null ? null : factsOfContainer(value.container)
+      const name = value === null ? '' : nameOf(value.container)
+      authorise(identity, 'delete', facts, name, 'container')
+      if (value === null) throw absent('container')
+      const deleted = await catalog.deleteContainer(value.container.id, actorOf(identity, clock))
+      if (!deleted) throw absent('container')
+    },
+
+    /** With everything in it and all that was granted there; likewise. */
+    async deleteCollection(entity: string, name: string, claims: Claims | null): Promise<void> {
+      const { identity, value } = await look(claims, (viewer, now) =>
+        catalog.findCollection(entity, name, viewer, now),
+      )
+      const facts = value === null ? null : collectionFacts(value.collection)
+      authorise(identity, 'delete', facts, `the collection ${entity}/${name}`, 'collection')
+      if (value === null) throw absent('collection')
+      const deleted = await catalog.deleteCollection(value.collection.id, actorOf(identity, clock))
+      if (!deleted) throw absent('collection')
+    },
+
     /** Images whose names, tags, description or label values hold the text, without case. */
     async search(
       query: { value: string; arch: string[]; signed: boolean },
@@ -446,6 +485,12 @@ export function createCatalog({ database, blobs, clock, ids, access }: Deps) {
       authorise(identity, 'see', { subject: 'image', level: 0, private: false })
       return { ...value, terms }
     },
+  }
+
+  /** With the quota that holds for it, and whether the asker may know how it stands with that (R27). */
+  function withLimit(identity: Identity, entity: Entity, visible: boolean) {
+    const overseen = decide(identity, 'oversee', entityFacts(identity, entity, visible)) === 'allow'
+    return { ...entity, quota: entity.quota ?? defaultQuota, overseen }
   }
 
   /** True when the store has the object in its full size; marks the row as lost when not (R60). */

@@ -3,8 +3,16 @@
  * a key proves nothing; who signs with it owns it (R46).
  */
 import { RegistryError } from '../errors.ts'
-import type { Clock, Database, KeyPage, KeyPlace, Seen, Viewer, Writer } from '../ports.ts'
-import { absent, identify, type Access, type KeyAction, type KeystorePolicy } from './access.ts'
+import type { Actor, Clock, Database, KeyPage, KeyPlace, KeyWriter, Seen } from '../ports.ts'
+import {
+  absent,
+  identify,
+  isAdmin,
+  type Access,
+  type KeyAction,
+  type KeystorePolicy,
+} from './access.ts'
+import { actorOf } from './catalog.ts'
 import { ANONYMOUS, type Claims, type Identity, type KeyFacts, type StoredKey } from './model.ts'
 import { mergeKeys, readClearsigned, readKeys, verifyClearsigned } from './openpgp.ts'
 
@@ -32,8 +40,8 @@ export type KeySearch = {
   whole: boolean
 }
 
-/** Claims, nobody, or whoever can write the data folder: trusted, without a token. */
-export type Asker = Claims | 'operator' | null
+/** Who asks: nobody, or claims, those of whoever can write the data folder among them. */
+export type Asker = Claims | null
 
 /** A permission to own a key that is worth nothing without a signature of the key itself. */
 export type Challenges = {
@@ -60,25 +68,14 @@ export function createKeyring(deps: {
   const began = new Set<{ at: number }>()
   let waiting = 0
 
-  const viewerOf = (asker: Asker): Viewer => (asker === 'operator' ? null : asker)
-  const whoAsks = (asker: Asker, { standing }: Pick<Seen<unknown>, 'standing'>): Identity =>
-    asker === 'operator' ? ANONYMOUS : identify(asker, standing)
-  const writerOf = (identity: Identity, now: Date): Writer | null =>
-    identity.kind === 'user' ? { ...identity, now } : null
-
-  /** Throws unless the asker may do this; the operator may do everything. */
-  function allow(
-    asker: Asker,
-    identity: Identity,
-    action: KeyAction,
-    ownerId: string | null = null,
-  ): void {
-    if (asker !== 'operator') deps.access.authoriseKey(identity, action, policy, ownerId)
+  /** Throws unless the asker may do this. */
+  function allow(identity: Identity, action: KeyAction, ownerId: string | null = null): void {
+    deps.access.authoriseKey(identity, action, policy, ownerId)
   }
 
   async function find(fingerprint: string, asker: Asker) {
-    const seen = await keys.find(fingerprint, viewerOf(asker), clock.now())
-    return { identity: whoAsks(asker, seen), key: seen.value }
+    const seen = await keys.find(fingerprint, asker, clock.now())
+    return { identity: identify(asker, seen.standing), key: seen.value }
   }
 
   /** Runs the work when less than two others are at it (R53); `rate_limited` when that takes long. */
@@ -115,22 +112,22 @@ export function createKeyring(deps: {
   async function keep(
     facts: KeyFacts,
     stored: StoredKey | undefined,
-    asker: Asker,
     identity: Identity,
+    address: string | null,
   ): Promise<'kept' | 'same' | 'hidden'> {
     let key = stored
     for (let tries = 0; tries < TRIES; tries += 1) {
       const now = clock.now()
       const show =
-        asker === 'operator' ||
-        (identity.kind === 'user' && (identity.admin || identity.userId === key?.owner?.id))
+        isAdmin(identity) || (identity.kind === 'user' && identity.userId === key?.owner?.id)
       const removed = key !== undefined && key.removedAt !== null
       const merged = key === undefined ? facts : await mergeKeys(key.facts.armor, facts.armor, now)
       const outcome = removed && !show ? 'hidden' : 'kept'
       if (merged.armor === key?.facts.armor && !(removed && show))
         return outcome === 'hidden' ? outcome : 'same'
       const expected = key?.revision ?? 0
-      const by = writerOf(identity, now)
+      const by: KeyWriter =
+        identity.kind === 'anonymous' ? { address, now } : actorOf(identity, clock)
       if (await keys.put({ facts: merged, expected, show, by, now })) return outcome
       ;[key] = await keys.several([facts.fingerprint])
     }
@@ -155,13 +152,13 @@ export function createKeyring(deps: {
     /**
      * Adds the keys of an armor, or merges them with what is stored of them. Answers the same whether
      * a key was there or not (R46). `invalid` when the armor is none or holds what is not accepted.
+     * `address` is where it came from, for the audit log, where no claims say it.
      */
-    async add(armor: string, asker: Asker): Promise<KeyFacts[]> {
-      const viewer = viewerOf(asker)
+    async add(armor: string, asker: Asker, address: string | null = null): Promise<KeyFacts[]> {
       const now = clock.now()
-      const standing = viewer === null ? null : await database.tokens.standing(viewer, now)
-      const identity = whoAsks(asker, { standing })
-      allow(asker, identity, 'add')
+      const standing = asker === null ? null : await database.tokens.standing(asker, now)
+      const identity = identify(asker, standing)
+      allow(identity, 'add')
       return inTurn(async () => {
         const added = await readKeys(armor, clock.now())
         const names = added.map(({ fingerprint }) => fingerprint)
@@ -170,7 +167,7 @@ export function createKeyring(deps: {
         for (const facts of added) {
           const { fingerprint } = facts
           const here = stored.find((key) => key.facts.fingerprint === fingerprint)
-          outcomes.push({ fingerprint, outcome: await keep(facts, here, asker, identity) })
+          outcomes.push({ fingerprint, outcome: await keep(facts, here, identity, address) })
         }
         const kept = outcomes.filter(({ outcome }) => outcome === 'kept')
         await changed(kept.map(({ fingerprint }) => fingerprint))
@@ -196,19 +193,18 @@ export function createKeyring(deps: {
       const [by, after = null] = place.after === null ? [null] : place.after.split(':')
       const ask = async (kind: 'n' | 't', seen: Promise<Seen<KeyPage>>): Promise<KeyPage> => {
         const { value, ...rest } = await seen
-        allow(asker, whoAsks(asker, rest), 'look up')
+        allow(identify(asker, rest.standing), 'look up')
         return { keys: value.keys, next: value.next === null ? null : `${kind}:${value.next}` }
       }
-      if (asker === null) allow(asker, ANONYMOUS, 'look up')
-      const viewer = viewerOf(asker)
+      if (asker === null) allow(ANONYMOUS, 'look up')
       const now = clock.now()
       const at = { ...place, after }
       let found: KeyPage = { keys: [], next: null }
       if (by !== 't' && search.names.length > 0)
-        found = await ask('n', keys.named(search.names, at, viewer, now))
+        found = await ask('n', keys.named(search.names, at, asker, now))
       if (by !== 'n' && found.keys.length === 0 && search.text !== null) {
         const query = { text: search.text, whole: search.whole }
-        found = await ask('t', keys.containing(query, at, viewer, now))
+        found = await ask('t', keys.containing(query, at, asker, now))
       }
       return found
     },
@@ -224,7 +220,7 @@ export function createKeyring(deps: {
     /** The key of that fingerprint as everybody may see it, and whether the asker owns it. */
     async show(fingerprint: string, asker: Asker): Promise<{ key: StoredKey; identity: Identity }> {
       const { identity, key } = await find(fingerprint, asker)
-      allow(asker, identity, 'look up')
+      allow(identity, 'look up')
       if (key === null || key.removedAt !== null) throw absent('key')
       return { key, identity }
     },
@@ -232,15 +228,14 @@ export function createKeyring(deps: {
     /** The asker's own keys, those that they removed among them; every key for administrators. */
     async list(place: { after: string | null; limit: number }, asker: Asker): Promise<KeyPage> {
       const now = clock.now()
-      const viewer = viewerOf(asker)
-      const standing = viewer === null ? null : await database.tokens.standing(viewer, now)
-      const identity = whoAsks(asker, { standing })
-      if (asker !== 'operator' && identity.kind === 'anonymous')
+      const standing = asker === null ? null : await database.tokens.standing(asker, now)
+      const identity = identify(asker, standing)
+      if (identity.kind === 'anonymous')
         throw new RegistryError('unauthenticated', 'This needs a token: log in first.', {
           subject: 'token',
         })
       const owner = identity.kind === 'user' && !identity.admin ? identity.userId : null
-      const { value } = await keys.list(owner, { ...place, armor: false }, viewer, now)
+      const { value } = await keys.list(owner, { ...place, armor: false }, asker, now)
       return value
     },
 
@@ -250,15 +245,15 @@ export function createKeyring(deps: {
      */
     async remove(fingerprint: string, asker: Asker): Promise<void> {
       const { identity, key } = await find(fingerprint, asker)
-      if (asker === null) allow(asker, identity, 'remove')
-      const forGood = asker === 'operator' || (identity.kind === 'user' && identity.admin)
+      if (asker === null) allow(identity, 'remove')
+      const forGood = isAdmin(identity)
       if (key === null || (key.removedAt !== null && !forGood)) {
-        allow(asker, identity, 'look up')
+        allow(identity, 'look up')
         throw absent('key')
       }
-      allow(asker, identity, 'remove', key.owner?.id ?? null)
+      allow(identity, 'remove', key.owner?.id ?? null)
       const now = clock.now()
-      if (!(await keys.remove(fingerprint, { forGood, by: writerOf(identity, now), now })))
+      if (!(await keys.remove(fingerprint, { forGood, by: actorOf(identity, clock), now })))
         throw absent('key')
       await changed([fingerprint])
     },
@@ -269,7 +264,7 @@ export function createKeyring(deps: {
       asker: Asker,
     ): Promise<{ challenge: string; notAfter: Date }> {
       const { identity, key } = await find(fingerprint, asker)
-      allow(asker, identity, 'claim')
+      allow(identity, 'claim')
       if (identity.kind !== 'user' || deps.challenges === undefined)
         throw new Error('a challenge for nobody')
       if (key === null) throw absent('key')
@@ -285,7 +280,7 @@ export function createKeyring(deps: {
      */
     async claim(fingerprint: string, signed: string, asker: Asker): Promise<StoredKey> {
       const { identity, key } = await find(fingerprint, asker)
-      allow(asker, identity, 'claim')
+      allow(identity, 'claim')
       if (identity.kind !== 'user' || deps.challenges === undefined)
         throw new Error('a claim of nobody')
       if (key === null) throw absent('key')
@@ -315,21 +310,22 @@ export function createKeyring(deps: {
           `This is no good signature of the key ${fingerprint}: sign with this very key.`,
           { subject: 'key', cause: new Error(verdict.why ?? 'not good') },
         )
-      return give(key, identity.userId, writerOf(identity, now))
+      return give(key, identity.userId, actorOf(identity, clock))
     },
 
     /** Makes a user the key's owner, on the word of the operator. */
-    async assign(fingerprint: string, userName: string): Promise<StoredKey> {
-      const { key } = await find(fingerprint, 'operator')
+    async assign(fingerprint: string, userName: string, asker: Asker): Promise<StoredKey> {
+      const { identity, key } = await find(fingerprint, asker)
+      if (identity.kind !== 'operator') throw new Error('only the operator gives keys away')
       if (key === null) throw absent('key')
       const user = await database.users.byName(userName)
       if (user === null)
         throw new RegistryError('not_found', `There is no user ${userName}.`, { subject: 'user' })
-      return give(key, user.id, null)
+      return give(key, user.id, actorOf(identity, clock))
     },
   }
 
-  async function give(key: StoredKey, ownerId: string, by: Writer | null): Promise<StoredKey> {
+  async function give(key: StoredKey, ownerId: string, by: Actor): Promise<StoredKey> {
     const { facts, revision } = key
     const now = clock.now()
     if (!(await keys.put({ facts, expected: revision, show: true, ownerId, by, now })))

@@ -43,6 +43,29 @@ export type Token = {
   containerId: string
 }
 
+/** A row of the audit log (docs/audit.md). */
+export type AuditEntry = {
+  at: Date
+  /** Empty for the operator, and for who has no token. */
+  actorId: string
+  /** Their name at that time. */
+  actor: string
+  tokenId: string
+  /** Empty where nobody knows; of denials an IPv4 address, an IPv6 /64 or `many`. */
+  address: string
+  action: string
+  /** Kind and id of what it was done to. */
+  object: string
+  /** Its name at that time. */
+  name: string
+  outcome: AuditOutcome
+  detail: string
+  /** More than one for denials, which are added up. */
+  count: number
+}
+export const AUDIT_OUTCOMES = ['done', 'denied'] as const
+export type AuditOutcome = (typeof AUDIT_OUTCOMES)[number]
+
 /** What a verified token says, before the database was asked whether it still stands. */
 export type Claims = {
   tokenId: string
@@ -53,6 +76,11 @@ export type Claims = {
   address?: string | null
   /** Whoever can write the data folder, on the command line: `cli:` and a name; never of a token. */
   operator?: string
+  /**
+   * R24: the token may have ended. It counts for the upload of an image that it has opened, or for
+   * tags of such an image (or of a container that has one), and for nothing else.
+   */
+  grace?: { of: 'upload' | 'tag'; id: string }
 }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */
@@ -94,6 +122,32 @@ export type Identity =
 
 export const ANONYMOUS: Identity = { kind: 'anonymous' }
 
+/** People and robots who are granted things together. */
+export type Team = {
+  id: string
+  name: string
+  description: string
+  /** Everybody with an account may see and join it. */
+  open: boolean
+  createdAt: Date
+  /** What who asks is in it; null for nothing. */
+  role: TeamRole | null
+}
+export type TeamRole = 'owner' | 'member'
+export type TeamMember = { user: string; role: TeamRole; joinedAt: Date }
+
+/** A link into a team that works once; its secret is stored as a hash only. */
+export type Invitation = {
+  id: string
+  /** Name of who made it; null is the command line. */
+  createdBy: string | null
+  createdAt: Date
+  expiresAt: Date
+}
+
+/** Who may do what in a collection, apart from its owner: one of both names is null. */
+export type Grant = { user: string | null; team: string | null; level: Level; createdAt: Date }
+
 export type Entity = {
   id: string
   name: string
@@ -107,6 +161,19 @@ export type Entity = {
   quota: number | null
   /** Bytes that they take, equal ones counted once. */
   used: number
+}
+
+/** How much of its quota an entity has used, and with what; sizes in bytes. */
+export type Usage = {
+  entity: string
+  used: number
+  /** On its way in running uploads. */
+  reserved: number
+  /** Its own; null is the registry's default, 0 no limit. */
+  quota: number | null
+  collections: number
+  containers: number
+  images: number
 }
 
 export type Collection = {
@@ -254,6 +321,7 @@ export type Image = {
   collectionPrivate: boolean
   containerDescription: string
   containerDownloads: number
+  containerStars: number
   createdBy: string
   createdAt: Date
   updatedAt: Date
@@ -266,6 +334,46 @@ export type Image = {
   /** Of its collection. */
   policy: Policy['mode']
   tags: string[]
+}
+
+/** A link that hands out one image to whoever has it (R61); its secret is kept nowhere. */
+export type Share = {
+  id: string
+  note: string
+  creatorId: string
+  creatorName: string
+  createdAt: Date
+  expiresAt: Date
+  /** Downloads that are left; null is any number. */
+  left: number | null
+  /** Downloads so far. */
+  used: number
+  revokedAt: Date | null
+  /** Of the image. */
+  digest: string
+  containerId: string
+  containerName: string
+  containerPrivate: boolean
+  collectionId: string
+  collectionName: string
+  collectionPrivate: boolean
+  entityName: string
+  /** Of who asks, in its collection. */
+  level: Level
+}
+
+/** The image of a link that is good; `size` in bytes. */
+export type SharedImage = {
+  /** Of the link. */
+  id: string
+  creatorId: string
+  imageId: string
+  digest: string
+  collectionId: string
+  containerId: string
+  containerName: string
+  key: string
+  size: number
 }
 
 /** What a public key says, of packets that its own key has signed; parsed by openpgp.ts alone. */
@@ -384,7 +492,18 @@ export type OciUpload = {
  * of the source, times are milliseconds since 1970, digests 64 hex digits.
  */
 export type MovedRow =
-  | { type: 'user'; id: string; name: string; role: Role; disabled: boolean; createdAt: number }
+  | {
+      type: 'user'
+      id: string
+      name: string
+      role: Role
+      disabled: boolean
+      createdAt: number
+      /** Of a robot: its manager. As the following ones absent in files of older versions. */
+      managerId?: string | null
+      /** The account is gone, the name stays reserved (R38). */
+      deletedAt?: number | null
+    }
   | {
       type: 'token'
       id: string
@@ -406,6 +525,8 @@ export type MovedRow =
       name: string
       description: string
       defaultPrivate: boolean
+      /** Bytes; null is the registry's default, 0 none. Absent in files of older versions: null. */
+      quota?: number | null
       createdAt: number
       updatedAt: number
     }
@@ -431,6 +552,8 @@ export type MovedRow =
       fullDescription: string
       private: boolean
       downloads: number
+      /** Absent in files of older versions: false. */
+      frozen?: boolean
       createdAt: number
       updatedAt: number
     }
@@ -453,7 +576,37 @@ export type MovedRow =
       name: string
       arch: string
       imageId: string
+      /** Absent in files of older versions: false. */
+      frozen?: boolean
       updatedAt: number
+    }
+  | {
+      type: 'team'
+      id: string
+      name: string
+      description: string
+      /** Anybody may join. */
+      open: boolean
+      createdAt: number
+    }
+  | { type: 'member'; teamId: string; userId: string; owner: boolean; joinedAt: number }
+  | {
+      type: 'grant'
+      id: string
+      collectionId: string
+      /** Who holds it, and their id. */
+      holder: 'user' | 'team'
+      holderId: string
+      level: Exclude<Level, 0>
+      createdAt: number
+    }
+  | { type: 'star'; containerId: string; userId: string; createdAt: number }
+  | {
+      type: 'pulls'
+      containerId: string
+      /** The first moment of the week. */
+      week: number
+      count: number
     }
   | {
       type: 'key'
@@ -476,12 +629,24 @@ export type Import = {
   sha256: string | null
 }
 
+/** An import that has not ended, and what has arrived of it. */
+export type OpenImport = {
+  id: string
+  exportId: string
+  createdAt: Date
+  /** When it is swept unless more arrives. */
+  expiresAt: Date
+  rows: number
+  /** Bytes of the images that have arrived. */
+  bytes: number
+}
+
 /** What an import has made visible, and what people should know of it. */
 export type ImportReport = {
   rows: Record<MovedKind, number>
   /** Bytes of the images, equal ones counted once. */
   bytes: number
-  /** Names of administrators who are ordinary users here: an import grants no power (R42). */
+  /** Names of administrators and staff who are ordinary users here: an import grants no power (R42). */
   demoted: string[]
   /** Tokens that were not imported, for another registry signed them; at most 1,000. */
   reissue: { user: string; name: string; expiresAt: Date }[]

@@ -34,7 +34,12 @@ const named =
   (value) =>
     typeof value === 'string' && checkName(kind, value) === value
 
+/** A user's, or that of an identity which another issuer vouches for (issuers.ts). */
+const userName: Check = (value) => matches(/^oidc:[0-9a-f]{12}$/)(value) || named('user')(value)
+
 const fingerprint = matches(/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/)
+/** Empty: bound to nothing. */
+const binding: Check = (value) => value === '' || id(value)
 const arch = matches(/^[a-z0-9_]{1,32}$/)
 const times = { createdAt: time, updatedAt: time }
 
@@ -42,10 +47,12 @@ const times = { createdAt: time, updatedAt: time }
 const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
   user: {
     id,
-    name: named('user'),
-    role: matches(/^(admin|user)$/),
+    name: userName,
+    role: matches(/^(admin|staff|user|robot)$/),
     disabled: flag,
     createdAt: time,
+    managerId: orMissing(orNull(id)),
+    deletedAt: orMissing(orNull(time)),
   },
   token: {
     id,
@@ -56,6 +63,8 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     expiresAt: time,
     revokedAt: orNull(time),
     lastUsedAt: orNull(time),
+    collectionId: orMissing(binding),
+    containerId: orMissing(binding),
   },
   entity: {
     id,
@@ -63,6 +72,7 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     name: named('entity'),
     description: text,
     defaultPrivate: flag,
+    quota: orMissing(orNull(count)),
     ...times,
   },
   collection: {
@@ -86,6 +96,7 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     fullDescription: text,
     private: flag,
     downloads: count,
+    frozen: orMissing(flag),
     ...times,
   },
   image: {
@@ -98,7 +109,27 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     createdBy: id,
     ...times,
   },
-  tag: { containerId: id, name: named('tag'), arch, imageId: id, updatedAt: time },
+  tag: {
+    containerId: id,
+    name: named('tag'),
+    arch,
+    imageId: id,
+    frozen: orMissing(flag),
+    updatedAt: time,
+  },
+  // names of teams are those of things
+  team: { id, name: named('collection'), description: text, open: flag, createdAt: time },
+  member: { teamId: id, userId: id, owner: flag, joinedAt: time },
+  grant: {
+    id,
+    collectionId: id,
+    holder: matches(/^(user|team)$/),
+    holderId: id,
+    level: (value) => value === 1 || value === 2 || value === 3,
+    createdAt: time,
+  },
+  star: { containerId: id, userId: id, createdAt: time },
+  pulls: { containerId: id, week: time, count },
   key: {
     fingerprint,
     // what is in it is looked at when it is staged
@@ -154,6 +185,16 @@ export function stagedRow(row: MovedRow): StagedRow {
       return of(row.id, row.collectionId, row.name)
     case 'image':
       return of(row.id, row.containerId, row.digest)
+    case 'team':
+      return of(row.id, '', row.name)
+    case 'member':
+      return of(`${row.teamId}/${row.userId}`, row.teamId, row.userId)
+    case 'grant':
+      return of(row.id, row.collectionId, row.holderId)
+    case 'star':
+      return of(`${row.containerId}/${row.userId}`, row.containerId, row.userId)
+    case 'pulls':
+      return of(`${row.containerId}/${row.week}`, row.containerId, String(row.week))
     case 'key':
       return of(row.fingerprint, row.ownerId ?? '', row.fingerprint)
     case 'tag':

@@ -4,6 +4,7 @@
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type {
+  Actor,
   BlobPart,
   BlobRead,
   BlobStore,
@@ -18,7 +19,7 @@ import type {
 } from '../ports.ts'
 import { absent } from './access.ts'
 import type { ArchiveHead, ArchiveSink, ArchiveSource } from './archive.ts'
-import type { Import, ImportReport, MovedKind, MovedRow } from './model.ts'
+import type { Import, ImportReport, MovedKind, MovedRow, OpenImport } from './model.ts'
 import { stagedRow } from './moved-rows.ts'
 import { mergeKeys, readKeys } from './openpgp.ts'
 import { objectHasher, type ObjectDigests } from './signatures.ts'
@@ -48,13 +49,21 @@ const WHOLE = 1024 * 1024 * 1024
 /** Conflicts that are named. */
 const NAMED = 20
 
-/** Tags before images before what holds them, so that all that a row needs is found later. */
+/**
+ * Places before what is in them, so that what is in a place that goes meanwhile is known not to fit;
+ * tags before images, which stay when a tag moves; users last, for their rows stay (R38).
+ */
 const KINDS: readonly MovedKind[] = [
+  'entity',
+  'collection',
+  'container',
   'tag',
   'image',
-  'container',
-  'collection',
-  'entity',
+  'team',
+  'member',
+  'grant',
+  'star',
+  'pulls',
   'token',
   'key',
   'user',
@@ -118,11 +127,12 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
   }
 
   return {
-    /** Begins an export; `by` is who asked, for the log. */
-    async head(by: string): Promise<ArchiveHead> {
+    /** Begins an export; `by` is who asked, for the logs. */
+    async head(by: Actor): Promise<ArchiveHead> {
       await hold()
       const exportId = ids.next()
-      log.event('info', 'export', { by, export: exportId })
+      await database.exports.begin(exportId, by)
+      log.event('info', 'export', { by: nameOf(by), export: exportId })
       return {
         type: 'head',
         exportId,
@@ -159,10 +169,10 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
       return blob.size
     },
 
-    /** This registry as the source of a file. */
-    source(by: string): ArchiveSource {
+    /** This registry as the source of a file, for whoever can write the data folder (`cli:` and a name). */
+    source(operator: string): ArchiveSource {
       return {
-        head: () => this.head(by),
+        head: () => this.head({ operator, now: clock.now() }),
         page: (cursor) => this.page(cursor),
         async *blob(digest) {
           const renewal = setInterval(() => void hold().catch(() => undefined), HOLD_MS / 5)
@@ -389,14 +399,14 @@ export function createImports(
 
     /**
      * Makes everything visible, or throws `conflict` with the list of what stands in the way.
-     * Repeating it after success is success. `by` is who asked, for the log.
+     * Repeating it after success is success. `by` is who asked, for the logs.
      */
     async finish(
       importId: string,
       end: { head: ArchiveHead; rows: number; sha256: string },
-      by: string,
+      by: Actor,
     ): Promise<ImportReport> {
-      const now = clock.now()
+      const { now } = by
       const found = await imports.find(importId)
       if (found?.state !== 'done') {
         const conflicts = await imports.conflicts(importId, NAMED + 1)
@@ -406,7 +416,7 @@ export function createImports(
           rows: end.rows,
           sameIssuer: sameIssuer(end.head),
           keepPower: deps.keepPower ?? false,
-          now,
+          by,
         })
       }
       // by the keys that are here now; what is left is the sweep's (R42)
@@ -414,10 +424,11 @@ export function createImports(
       const report = await imports.report(importId, { now })
       const { rows, bytes } = report
       log.event('info', 'import', {
-        by,
+        by: nameOf(by),
         export: end.head.exportId,
         images: rows.image,
         users: rows.user,
+        teams: rows.team,
         tokens: rows.token,
         keys: rows.key,
         bytes,
@@ -425,14 +436,23 @@ export function createImports(
       return report
     },
 
-    /** Ends an import and deletes what it brought. Safe to repeat; one that is done stays done. */
-    async abort(importId: string): Promise<void> {
-      if (await imports.abort(importId, clock.now()))
-        await clearImports(deps, clock.now(), deps.sweep?.budget)
+    /** Imports that have not ended, the oldest first, at most 1,000. */
+    list: (): Promise<OpenImport[]> => imports.list(),
+
+    /**
+     * Ends an import and deletes what it brought; false when it had ended before. One that is done
+     * stays done. `by` is who asked, for the log.
+     */
+    async abort(importId: string, by: Actor): Promise<boolean> {
+      if (!(await imports.abort(importId, by.now))) return false
+      log.event('info', 'import aborted', { by: nameOf(by), import: importId })
+      await clearImports(deps, by.now, deps.sweep?.budget)
+      return true
     },
 
-    /** This registry as the sink of a file. */
-    sink(by: string): ArchiveSink {
+    /** This registry as the sink of a file, for whoever can write the data folder (`cli:` and a name). */
+    sink(operator: string): ArchiveSink {
+      const by = (): Actor => ({ operator, now: clock.now() })
       return {
         open: (head) => this.open(head),
         rows: (id, rows) => this.stageRows(id, rows),
@@ -447,12 +467,14 @@ export function createImports(
             )
           })
         },
-        finish: (id, end) => this.finish(id, end, by),
-        abort: (id) => this.abort(id),
+        finish: (id, end) => this.finish(id, end, by()),
+        abort: async (id) => void (await this.abort(id, by())),
       }
     },
   }
 }
+
+const nameOf = (by: Actor) => ('operator' in by ? by.operator : by.userId)
 
 const alreadyHere = () =>
   new RegistryError('conflict', 'Nothing is wanted of this blob: ask first, then send.', {
@@ -463,6 +485,9 @@ function standsInTheWay(conflicts: ImportConflict[]): RegistryError {
   const why: Record<ImportConflict['why'], string> = {
     'holds something': 'holds collections here already',
     'other owner': 'belongs to somebody else here',
+    'other user':
+      'is somebody else here (a robot, a deleted account, or vouched for by another issuer)',
+    'name taken': 'has the name of another one here',
     'id taken': 'has an id that something else has here (was it imported before?)',
   }
   const shown = conflicts.slice(0, NAMED).map((c) => `  ${c.kind} ${c.name} ${why[c.why]}`)

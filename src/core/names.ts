@@ -1,7 +1,7 @@
 /** What names, tags and ids may look like, and the words nobody may take. */
 import { RegistryError } from '../errors.ts'
 
-export type NameKind = 'entity' | 'collection' | 'container' | 'tag' | 'user'
+export type NameKind = 'entity' | 'collection' | 'container' | 'tag' | 'user' | 'team'
 
 // Separators and other characters are disjoint sets, so both expressions run in linear time.
 const NAME = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/
@@ -17,6 +17,7 @@ const LONGEST: Record<NameKind, number> = {
   container: 255,
   tag: 128,
   user: 64,
+  team: 64,
 }
 
 /** First path parts of our own routes: an entity or user of that name could not be reached. */

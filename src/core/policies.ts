@@ -2,49 +2,44 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database } from '../ports.ts'
 import { absent, identify, type Access } from './access.ts'
-import { collectionFacts, writerOf } from './catalog.ts'
+import { actorOf, collectionFacts } from './catalog.ts'
 import { MAX_POLICY_KEYS, type Claims, type Policy } from './model.ts'
 import { parsePath } from './ref.ts'
 
 export type Policies = ReturnType<typeof createPolicies>
 
-/** Claims, nobody, or whoever can write the data folder. */
-type Asker = Claims | 'operator' | null
-
 export function createPolicies(deps: { database: Database; clock: Clock; access: Access }) {
   const { database, clock } = deps
   const { authorise } = deps.access
   /** The collection of `entity/collection`, for somebody who may do that with it. */
-  async function find(ref: string, action: 'see' | 'set the policy of', asker: Asker) {
+  async function find(ref: string, action: 'see' | 'set the policy of', claims: Claims | null) {
     const [entity = '', name = ''] = parsePath(ref, 2)
-    const claims = asker === 'operator' ? null : asker
     const found = await database.catalog.findCollection(entity, name, claims, clock.now())
     const identity = identify(claims, found.standing)
     const collection = found.value?.collection ?? null
     const facts = collection === null ? null : collectionFacts(collection)
     const shown = `the collection ${entity}/${name}`
-    if (asker !== 'operator') authorise(identity, action, facts, shown, 'collection')
+    authorise(identity, action, facts, shown, 'collection')
     if (collection === null) throw absent('collection')
-    return { collection, writer: asker === 'operator' ? null : () => writerOf(identity, clock) }
+    return { collection, identity }
   }
 
   return {
-    async show(ref: string, asker: Asker): Promise<Policy> {
-      return (await find(ref, 'see', asker)).collection.policy
+    async show(ref: string, claims: Claims | null): Promise<Policy> {
+      return (await find(ref, 'see', claims)).collection.policy
     },
 
     /** What is stored stays visible; from now on pushes and tags must meet it. */
-    async set(ref: string, policy: Policy, asker: Asker): Promise<Policy> {
+    async set(ref: string, policy: Policy, claims: Claims | null): Promise<Policy> {
       const fingerprints = [...new Set(policy.fingerprints.map(fingerprintOf))]
       if (fingerprints.length > MAX_POLICY_KEYS)
         throw new RegistryError('invalid', `A policy lists at most ${MAX_POLICY_KEYS} keys.`)
-      const { collection, writer } = await find(ref, 'set the policy of', asker)
+      const { collection, identity } = await find(ref, 'set the policy of', claims)
       const set = { mode: policy.mode, fingerprints }
       await database.signatures.setPolicy({
         collectionId: collection.id,
         policy: set,
-        writer: writer?.() ?? null,
-        now: clock.now(),
+        by: actorOf(identity, clock),
       })
       return set
     },

@@ -9,6 +9,7 @@ import { inspectBlob } from './uploads.ts'
 import { createVerdicts } from './verdicts.ts'
 
 const BATCH = 500
+const AUDIT_BATCH = 5000
 const HOUR_MS = 3_600_000
 /** Objects without a row are left alone for this long (R10). */
 const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
@@ -16,6 +17,9 @@ const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
 const MOST_ORPHANS = 100
 /** Ended ids count for longer than any ticket lives: uploads run six days (R23), parts an hour more. */
 export const ENDED_MS = 7 * 24 * HOUR_MS
+/** Weeks of pulls are kept for a year, links that are over for a month. */
+const WEEKS_MS = 366 * 24 * HOUR_MS
+const SHARES_MS = 30 * 24 * HOUR_MS
 /** Windows of limits are a week long at most. */
 const COUNTED_MS = 8 * 24 * HOUR_MS
 /** A blob of a repository that no manifest names stays for this long: its push is under way (R31). */
@@ -104,6 +108,8 @@ export function createSweep(deps: {
   budget?: SweepBudget
   persistent?: boolean
   checkSignatures?: boolean
+  /** How long, and how much of, the audit log is kept; all of it where nothing is said. */
+  audit?: { days: number; rows: number }
 }): Sweep {
   const { database, blobs, clock, log, budget = UNBOUND, checkSignatures = true } = deps
   const verdicts = createVerdicts(deps)
@@ -155,6 +161,7 @@ export function createSweep(deps: {
       return report
     }
 
+    await pruneAudit(now)
     report.expired = await database.uploads.expire(now, BATCH)
     const closedBefore = new Date(now.getTime() - Math.min(CLOSED_MS, deps.graceSeconds * 1000))
     for (let page = 0; page < budget.pages; page++) {
@@ -183,6 +190,8 @@ export function createSweep(deps: {
     }
     report.orphans = await deleteOrphans(now)
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
+    await database.popularity.forgetWeeks(new Date(now.getTime() - WEEKS_MS))
+    await database.shares.prune(new Date(now.getTime() - SHARES_MS))
     await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
     return report
   }
@@ -214,6 +223,15 @@ export function createSweep(deps: {
       if (left.length < budget.aborts) break
     }
     return expired
+  }
+
+  /** The log is forgotten by age and number, in batches that stop nobody for long (R57). */
+  async function pruneAudit(now: Date): Promise<void> {
+    if (deps.audit === undefined) return
+    const { days, rows } = deps.audit
+    const before = new Date(now.getTime() - days * 24 * HOUR_MS)
+    for (let page = 0; page < budget.pages; page++)
+      if ((await database.audit.prune(before, rows, AUDIT_BATCH)) === 0) break
   }
 
   /** Signed images that were stored before anybody asked, or while CPU was short (R52). */

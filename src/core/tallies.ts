@@ -1,5 +1,5 @@
-/** What is counted beside the work: pulls, and when a token was last used. No request waits for it. */
-import type { Clock, Counter, Database } from '../ports.ts'
+/** What is counted beside the work: pulls, refusals, and when a token was last used. No request waits for it. */
+import type { Clock, Counter, Database, Denial } from '../ports.ts'
 
 /** Counts are written together, at most this often. */
 const FLUSH_MS = 5000
@@ -10,6 +10,10 @@ const REMEMBERED = 10_000
 
 /** Counters of API calls whose count is known without asking (R58). */
 const KNOWN = 100_000
+
+const MINUTE_MS = 60_000
+/** Addresses of strangers that refusals are told apart by in a minute, and places of users (R57). */
+const TOLD_APART = 1000
 
 export const DAY_MS = 24 * 3_600_000
 export const WEEK_MS = 7 * DAY_MS
@@ -46,19 +50,28 @@ export function createTallies({
   let known = new Map<string, { begin: number; count: number }>()
   /** Those that were not asked for lately, the next to be forgotten. */
   let older = new Map<string, { begin: number; count: number }>()
+  let denials = new Map<string, Denial>()
+  /** Whose refusals of this minute have a row of their own. */
+  let minute = 0
+  let strangers = new Set<string>()
+  let users = new Set<string>()
   let flushedAt = clock.now().getTime()
 
   async function flush(): Promise<void> {
     const counts = [...pulls].map(([containerId, count]) => ({ containerId, count }))
     const tokens = [...used]
     const called = [...calls.values()]
+    const denied = [...denials.values()]
+    denials = new Map()
     pulls = new Map()
     used = new Set()
     calls = new Map()
     const now = clock.now()
     flushedAt = now.getTime()
-    await database.catalog.countDownloads(counts)
+    // pulls of the last seconds of a week count as the next one's
+    await database.catalog.countDownloads(counts, windowOf(now, WEEK_MS).begin)
     await database.tokens.touch(tokens, now)
+    if (denied.length > 0) await database.audit.denied(denied)
     // others may count, too: isolates of a Worker
     for (const { name, period, count } of await database.counters.add(called)) {
       const mine = known.get(name) ?? older.get(name)
@@ -119,6 +132,33 @@ export function createTallies({
       const id = `${name} ${begin.getTime()}`
       const waiting = calls.get(id) ?? { name, period: begin, count: 0 }
       calls.set(id, { ...waiting, count: waiting.count + 1 })
+      return due()
+    },
+
+    /**
+     * One refusal, `action` being the method and route that was asked. Strangers are told apart by
+     * address only, so that nobody without a token makes the log grow by more than a row a minute and
+     * address; beyond 1,000 of those, by nothing (R57).
+     */
+    denied({ action, ...denial }: Omit<Denial, 'at' | 'count'>): Promise<void> | null {
+      const at = Math.floor(clock.now().getTime() / MINUTE_MS) * MINUTE_MS
+      if (at !== minute) {
+        minute = at
+        strangers = new Set()
+        users = new Set()
+      }
+      const known = denial.actorId !== ''
+      let row: Omit<Denial, 'at' | 'count'> = known
+        ? { ...denial, action }
+        : { ...denial, action: 'request', detail: action }
+      const [seen, place] = known
+        ? [users, `${row.actorId} ${row.address} ${row.action}`]
+        : [strangers, row.address]
+      if (seen.size < TOLD_APART) seen.add(place)
+      else if (!seen.has(place)) row = { ...row, address: 'many', action: 'request' }
+      const id = JSON.stringify([at, row.actorId, row.address, row.action])
+      const before = denials.get(id) ?? { ...row, at: new Date(at), count: 0 }
+      denials.set(id, { ...before, count: before.count + 1 })
       return due()
     },
 

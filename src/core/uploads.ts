@@ -43,6 +43,8 @@ type Deps = {
   minFree: number
   /** Bytes of the largest image that may be pushed; null is no limit. */
   maxImage?: number | null
+  /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
+  defaultQuota?: number | null
   /** False where CPU is too short to look at signatures: their verdict is `pending` (R52). */
   checkSignatures?: boolean
   log?: Log
@@ -156,6 +158,7 @@ export async function inspectBlob(
 
 export function createUploads(deps: Deps) {
   const { database, blobs, clock, ids, minFree, maxImage = null, checkSignatures = true } = deps
+  const { defaultQuota = null } = deps
   const { catalog, uploads } = database
   const { authorise } = deps.access
   const verdicts = createVerdicts(deps)
@@ -234,6 +237,7 @@ export function createUploads(deps: Deps) {
     await uploads.open(upload, writer, {
       perUser: MAX_OPEN,
       free: space === null ? null : Math.floor(space.free - keep),
+      defaultQuota,
     })
     remember(activity, upload.id, { bodies: 0, at: writer.now.getTime() })
     return upload
@@ -427,6 +431,7 @@ export function createUploads(deps: Deps) {
               imageId: image.id,
               digest,
               size,
+              defaultQuota,
               facts,
               judged,
               writer: writerOf(identity, clock),
@@ -434,7 +439,11 @@ export function createUploads(deps: Deps) {
             }),
           facts.signatures,
         )
-      await attach()
+      // what has no room any more was never attached, and may go at once (R7, R50)
+      await attach().catch((error: unknown) => {
+        if (isRegistryError(error, 'quota_exceeded')) return refused(error)
+        throw error
+      })
       // R60: equal bytes stored before are used, unless they have gone; then these take their place
       const { value: attached } = await catalog.imageById(image.id, null, clock.now())
       const used = attached?.blob?.key ?? blobKey
@@ -632,7 +641,7 @@ export function createUploads(deps: Deps) {
       const { image, identity } = await pushable(imageId, claims)
       const { value } = await uploads.forImage(imageId, claims, clock.now())
       for (const upload of value) {
-        if (upload.state === 'done') continue
+        if (upload.state === 'done' || !mayGoOn(upload, claims)) continue
         const parts = await arrived(upload)
         if (parts === undefined) continue
         await complete(image, upload, parts, identity)
@@ -671,7 +680,14 @@ export function createUploads(deps: Deps) {
     const { value } = await uploads.find(uploadId, claims, clock.now())
     if (value === null || value.imageId !== imageId || value.userId !== claims?.userId)
       throw absent('upload')
+    if (!mayGoOn(value, claims)) throw absent('upload')
     return value
+  }
+
+  /** R24: an ended token goes on with what it has opened itself, and with nothing else. */
+  function mayGoOn(upload: Upload, claims: Claims | null): boolean {
+    const alive = claims !== null && claims.expiresAt > clock.now()
+    return alive || upload.tokenId === claims?.tokenId
   }
 
   function ended(): RegistryError {

@@ -18,7 +18,7 @@ export function addHandler({ keyring, transfer }: { keyring: Keyring; transfer: 
       throw new RegistryError('invalid', 'The field keytext holds no public key.', {
         subject: 'key',
       })
-    const added = await keyring.add(armor, c.get('claims'))
+    const added = await keyring.add(armor, c.get('claims'), c.env.entry.address)
     const names = added.map(({ fingerprint }) => fingerprint).join(', ')
     // Apptainer prints this line as it is
     return c.body(`Received ${added.length === 1 ? 'the key' : 'the keys'} ${names}\n`, 200, {

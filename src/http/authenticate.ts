@@ -11,9 +11,13 @@ const LONGEST = 8192
  * Claims of the bearer token, or null for nobody. An empty bearer is nobody: logged-out Apptainer
  * sends `Authorization: Bearer ` with its key commands (apptainer-wire.md, 7). Everything else that
  * does not verify is `unauthenticated`, also on routes that anonymous callers may use: a refused
- * token must not look like an empty registry.
+ * token must not look like an empty registry. `expired` as the verifier has it.
  */
-export async function authenticate(c: Ctx, verifier: TokenVerifier): Promise<Claims | null> {
+export async function authenticate(
+  c: Ctx,
+  verifier: TokenVerifier,
+  options: { expired?: boolean } = {},
+): Promise<Claims | null> {
   const header = c.req.header('authorization')?.trim() ?? ''
   if (header === '') return null
   if (header.length > LONGEST)
@@ -28,7 +32,7 @@ export async function authenticate(c: Ctx, verifier: TokenVerifier): Promise<Cla
       { subject: 'token' },
     )
   if (token === undefined || token === '') return null
-  const claims = await verifier.verify(token)
+  const claims = await verifier.verify(token, options)
   if (claims === null)
     throw new RegistryError(
       'unauthenticated',

@@ -22,6 +22,8 @@ export type LogEntry = {
   code: ErrorCode | null
   /** What an operator may know beyond the answer: why a ticket was refused, a stack. */
   reason: string | null
+  /** The sentence of a refusal that was answered. */
+  refusal: string | null
   /** Status of an answer that a Transfer wrote past Hono; else null. */
   status: number | null
   /** Settles when a body that is streamed has left, or failed to; the line is written then. */
@@ -75,6 +77,7 @@ export function newEntry(requestId: string, address: string | null = null): LogE
     bytesOut: null,
     code: null,
     reason: null,
+    refusal: null,
     status: null,
     sent: null,
   }

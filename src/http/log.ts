@@ -13,7 +13,14 @@ type Answer = Response | Promise<Response>
  */
 export function logged(
   fetch: (request: Request, bindings: Bindings) => Answer,
-  deps: { log: Log; clock: Clock; ids: Ids; trustedProxies: readonly string[] },
+  deps: {
+    log: Log
+    clock: Clock
+    ids: Ids
+    trustedProxies: readonly string[]
+    /** Told of every refusal, `denied` or `unauthenticated`, before its answer leaves. */
+    refused?: (request: Request, bindings: Bindings) => void
+  },
 ): (request: Request, connection: Connection) => Answer {
   const { log, clock, ids } = deps
 
@@ -50,6 +57,8 @@ export function logged(
       })
     }
     const finish = (response: Response): Response => {
+      if (entry.code === 'denied' || entry.code === 'unauthenticated')
+        deps.refused?.(request, bindings)
       if (entry.sent === null) write(response)
       else {
         connection.sending?.(entry.sent)

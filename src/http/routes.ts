@@ -26,13 +26,18 @@ export type Route = {
   /** A Hono pattern; it is also the `route` of the log line. */
   path: string
   access: Access
+  /** R24: may go on with a token that has ended; `:id` is the image, or the place of a tag. */
+  grace?: 'upload' | 'tag'
   /** What limits it besides requests per address. */
   limit?: LimitName
   handler: Handler
 }
 
+/** Claims of a request; those of an ended token too when `expired` is set. */
+export type Authenticate = (c: Ctx, options?: { expired?: boolean }) => Promise<Claims | null>
+
 export type RouteDeps = {
-  authenticate: (c: Ctx) => Promise<Claims | null>
+  authenticate: Authenticate
   limits: Limits
 }
 
@@ -131,7 +136,7 @@ function limited(limits: Limits, handler: Handler): Handler {
 }
 
 function withAccess(
-  { access, limit, handler }: Route,
+  { access, limit, grace, handler }: Route,
   { authenticate, limits }: RouteDeps,
 ): Handler {
   // A range that is answered with 429 would become image bytes (R5), and tickets are few.
@@ -161,7 +166,11 @@ function withAccess(
       return handler(c)
     })
   return counted(async (c) => {
-    const claims = await authenticate(c)
+    const known = await authenticate(c, grace === undefined ? {} : { expired: true })
+    const claims =
+      known === null || grace === undefined
+        ? known
+        : { ...known, grace: { of: grace, id: c.req.param('id') ?? '' } }
     c.set('claims', claims)
     if (claims !== null) {
       c.env.entry.userId = claims.userId
@@ -220,6 +229,7 @@ function asRegistryError(error: unknown, c: Ctx): RegistryError {
   const { entry } = c.env
   if (isRegistryError(error)) {
     entry.code = error.code
+    entry.refusal = error.message
     if (error.code === 'internal' || error.code === 'unavailable') entry.reason = trace(error)
     else if (error.cause instanceof Error) entry.reason = error.cause.message
     return error

@@ -16,13 +16,15 @@ export type Purpose =
 /** What a ticket says. Absent is null and signed as such. Sizes in bytes, digests as hex. */
 export type TicketFields = {
   method: string | null
-  /** Id of the user it was given to. */
+  /** Id of the user it was given to, or who made the share link that it came by. */
   subject: string | null
-  /** Id of the token it was asked for with. */
+  /** Id of the token, or share link, that it was asked for with. */
   token: string | null
   image: string | null
   /** Whether everybody could read the image when a `get` ticket was given. */
   visibility: 'public' | 'private' | null
+  /** Id of the image's collection: a `get` ticket of a private image ends with the right to read there. */
+  collection: string | null
   upload: string | null
   /** Blob key; of a `key-claim`, the fingerprint; of an `oci-upload`, the container's id. */
   key: string | null
@@ -52,6 +54,7 @@ const NAMES = [
   'token',
   'image',
   'visibility',
+  'collection',
   'upload',
   'key',
   'handle',

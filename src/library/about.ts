@@ -41,6 +41,7 @@ const entity = record<ReturnType<typeof entityJson>>('Entity')(
     collections: ids,
     size: count,
     quota: count,
+    quotaUsage: said(z.optional(count), 'For who owns it.'),
     defaultPrivate: flag,
   }),
 )
@@ -206,6 +207,16 @@ export const described: Described = {
       params: params.container,
       answer: container,
     },
+    'DELETE /v1/collections/*': {
+      summary: 'Deletes a collection with everything in it',
+      more: 'Refused while it holds anything frozen.',
+      params: params.collection,
+    },
+    'DELETE /v1/containers/*': {
+      summary: 'Deletes a container with everything in it',
+      more: 'Refused while it, or a tag in it, is frozen.',
+      params: params.container,
+    },
     'POST /v1/images': {
       summary: 'Makes the record of an image, or shows the one of that hash',
       more: 'With `uploaded`, its bytes are known and need not be sent.',
@@ -323,6 +334,17 @@ export const described: Described = {
       params: params.imageId,
       body: abortedParts,
       errors: ['conflict'],
+    },
+    'GET /share': {
+      summary: 'The image of a share link, by its secret',
+      more: 'Links that are over, used up, revoked or unknown are all the same 404.',
+      query: z.object({ s: said(text, 'The secret, as the link has it.') }),
+      answer: BYTES,
+      others: {
+        303: 'The bytes are at the address in Location.',
+        304: 'It is what If-None-Match names.',
+      },
+      errors: ['not_found'],
     },
     'GET /v1/blob': {
       summary: 'The bytes of an image, by the address that a download has given',

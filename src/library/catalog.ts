@@ -58,6 +58,12 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
       return data(c, collectionJson(await catalog.createCollection(body, claims(c))))
     },
 
+    async deleteCollection(c: Ctx) {
+      const [entity = '', name = ''] = parsePath(pathAfter(c, '/v1/collections/'), 2)
+      await catalog.deleteCollection(entity, name, claims(c))
+      return data(c, {})
+    },
+
     async container(c: Ctx) {
       const [entity = '', collection = '', container = ''] = parsePath(
         pathAfter(c, '/v1/containers/'),
@@ -65,6 +71,15 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
       )
       const found = await catalog.container({ entity, collection, container }, claims(c))
       return data(c, containerJson(found.container, found.below, found.tags))
+    },
+
+    async deleteContainer(c: Ctx) {
+      const [entity = '', collection = '', container = ''] = parsePath(
+        pathAfter(c, '/v1/containers/'),
+        3,
+      )
+      await catalog.deleteContainer({ entity, collection, container }, claims(c))
+      return data(c, {})
     },
 
     async createContainer(c: Ctx) {
@@ -99,7 +114,10 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
     /** v1 and v2: 200 exactly, 201 is a failed push (transcript push-tag201). */
     async setTag(c: Ctx) {
       const body = await readJson(c, transfer, newTag)
-      await catalog.setTag(c.req.param('id') ?? '', body, claims(c))
+      const who = claims(c)
+      // R24: an ended token tags what it has pushed, and nothing else in that container
+      const grace = { of: 'tag', id: body.imageId } as const
+      await catalog.setTag(c.req.param('id') ?? '', body, who && { ...who, grace })
       return data(c, {})
     },
 

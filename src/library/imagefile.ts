@@ -38,7 +38,7 @@ const FILE_HEADERS = {
 } as const
 
 export function imagefileHandlers(deps: LibraryDeps) {
-  const { catalog, uploads, tallies, blobs, transfer, tickets, ended, clock, config } = deps
+  const { catalog, uploads, shares, tallies, blobs, transfer, tickets, ended, clock, config } = deps
   const claims = (c: Ctx) => c.get('claims')
 
   /** The image id of the path: anything else cannot be one of ours. */
@@ -54,8 +54,14 @@ export function imagefileHandlers(deps: LibraryDeps) {
     const ticket = tickets.open(purpose, text, clock.now())
     c.env.entry.userId = ticket.subject
     c.env.entry.tokenId = ticket.token
-    const { image, visibility } = ticket
-    const ends = [ticket.token, ticket.subject, image, visibility && `${visibility}:${image}`]
+    const { subject, image, visibility, collection } = ticket
+    const ends = [
+      ticket.token,
+      subject,
+      image,
+      visibility && `${visibility}:${image}`,
+      visibility === 'private' ? `${subject}:${collection}` : null,
+    ]
     if (ends.some((id) => id !== null && ended.has(id)))
       throw new RegistryError(
         'denied',
@@ -67,17 +73,24 @@ export function imagefileHandlers(deps: LibraryDeps) {
 
   /** The uploadID of a control call: a ticket that must agree with path and bearer (R12, R16). */
   function openUpload(c: Ctx, imageId: string, uploadID: string): TicketFields {
-    const { userId, tokenId } = claims(c) ?? {}
+    const { userId, tokenId, expiresAt } = claims(c) ?? {}
     if (tokenId !== undefined && ended.has(tokenId))
       throw new RegistryError('unauthenticated', 'This token has been revoked.', {
         subject: 'token',
       })
+    const alive = expiresAt !== undefined && expiresAt > clock.now()
     try {
       const ticket = openTicket(c, 'upload', uploadID)
-      if (ticket.image === imageId && ticket.subject === userId) return ticket
+      // R24: an ended token goes on with its own upload only
+      const mine = alive || ticket.token === tokenId
+      if (ticket.image === imageId && ticket.subject === userId && mine) return ticket
     } catch (error) {
       if (!isRegistryError(error, 'denied')) throw error
     }
+    if (!alive)
+      throw new RegistryError('unauthenticated', 'This token has expired; log in again.', {
+        subject: 'token',
+      })
     throw absent('upload')
   }
 
@@ -92,10 +105,10 @@ export function imagefileHandlers(deps: LibraryDeps) {
 
   /** `{"quota", "containerUrl"}`: what the client prints after a push. */
   async function completion(c: Ctx, image: Image, who: Claims | null) {
-    const { below } = await catalog.entity(image.entityName, who)
+    const { entity } = await catalog.entity(image.entityName, who)
     const { entityName, collectionName, containerName } = image
     return data(c, {
-      quota: { quotaTotal: 0, quotaUsage: below.size },
+      quota: { quotaTotal: entity.quota ?? 0, quotaUsage: entity.used },
       containerUrl: `library/${entityName}/${collectionName}/${containerName}`,
     })
   }
@@ -139,6 +152,11 @@ export function imagefileHandlers(deps: LibraryDeps) {
     )
   }
 
+  const redirect = (c: Ctx, url: string, headers: Record<string, string> = {}) =>
+    c.body(null, 303, { ...PRIVATE, ...headers, Location: url })
+  const blobUrl = (c: Ctx, fields: Partial<TicketFields>, notAfter: Date) =>
+    `${originOf(c, config)}/v1/blob?t=${tickets.sign('get', fields, notAfter)}`
+
   /** The store's own address of an image's bytes, where they may pass us by; else null. */
   async function storeUrl(
     c: Ctx,
@@ -180,31 +198,73 @@ export function imagefileHandlers(deps: LibraryDeps) {
       if (noneMatches(condition, etag)) return c.body(null, 304, { ...PRIVATE, ETag: etag })
       if (week !== null && condition !== undefined) image = await pulled(week)
       if (c.req.method === 'GET') {
-        deps.defer(c, tallies.pull(image.containerId))
+        // a range that begins later goes on with a pull
+        if (!/^bytes=(?!0-)/.test(c.req.header('range') ?? ''))
+          deps.defer(c, tallies.pull(image.containerId))
         const notAfter = getDeadline(clock.now(), image.blob.size)
         const url = asked ? null : await storeUrl(c, image.blob, notAfter, filename)
-        if (url !== null) return c.body(null, 303, { ...PRIVATE, ...told, Location: url })
+        if (url !== null) return redirect(c, url, told)
         if (image.blob.size >= REDIRECT_FROM && !asked) {
           const fields: Partial<TicketFields> = {
             method: 'GET',
             subject: who?.userId ?? null,
             token: who?.tokenId ?? null,
             image: image.id,
+            collection: image.collectionId,
             visibility: containerFacts('image', image).private ? 'private' : 'public',
             ...image.blob,
             sha256: image.digest,
           }
-          const ticket = tickets.sign('get', fields, notAfter)
-          return c.body(null, 303, {
-            ...PRIVATE,
-            ...told,
-            Location: `${originOf(c, config)}/v1/blob?t=${ticket}`,
-          })
+          return redirect(c, blobUrl(c, fields, notAfter), told)
         }
       }
       return serve(c, image.blob, etag, {
         ...FILE_HEADERS,
         ...told,
+        'Content-Disposition': `attachment; filename="${filename}"`,
+      })
+    },
+
+    /**
+     * A share link: the secret is the authority, whatever token comes along and whatever anonymous
+     * callers may see otherwise (R61). A GET spends a download, and its ranges none, for they go to
+     * the ticket; HEAD and what the caller has already are free.
+     */
+    async share(c: Ctx): Promise<Response> {
+      const secret = c.req.query('s') ?? ''
+      const condition = c.req.header('if-none-match')
+      const free = c.req.method === 'HEAD' || condition !== undefined
+      let image = free ? await shares.look(secret) : await shares.take(secret)
+      const etag = `"sha256.${image.digest}"`
+      if (noneMatches(condition, etag)) return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      const filename = `${image.containerName}_${image.digest.slice(0, 12)}.sif`
+      if (c.req.method === 'GET') {
+        if (free) image = await shares.take(secret)
+        c.env.entry.tokenId = image.id
+        deps.defer(c, tallies.pull(image.containerId))
+        const notAfter = getDeadline(clock.now(), image.size)
+        const asked = c.req.header('range') !== undefined
+        const url = asked ? null : await storeUrl(c, image, notAfter, filename)
+        if (url !== null) return redirect(c, url)
+        if (image.size >= REDIRECT_FROM || asked) {
+          const { key, size, digest } = image
+          const fields: Partial<TicketFields> = {
+            method: 'GET',
+            subject: image.creatorId,
+            token: image.id,
+            image: image.imageId,
+            collection: image.collectionId,
+            // who made the link may read it, public or not
+            visibility: 'private',
+            key,
+            size,
+            sha256: digest,
+          }
+          return redirect(c, blobUrl(c, fields, notAfter))
+        }
+      }
+      return serve(c, image, etag, {
+        ...FILE_HEADERS,
         'Content-Disposition': `attachment; filename="${filename}"`,
       })
     },

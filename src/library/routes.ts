@@ -1,6 +1,7 @@
 /** The Sylabs library API on one screen: every address, who may call it, who answers it. */
 import type { Config } from '../config.ts'
 import type { Catalog } from '../core/catalog.ts'
+import type { Shares } from '../core/shares.ts'
 import type { Tallies } from '../core/tallies.ts'
 import type { JWK } from '../core/tokens.ts'
 import type { Uploads } from '../core/uploads.ts'
@@ -26,6 +27,7 @@ export type LibraryDeps = RouteDeps & {
   transfer: Transfer
   catalog: Catalog
   uploads: Uploads
+  shares: Shares
   tallies: Tallies
   /** Public keys (JWK) of the registry's tokens. */
   keys: JWK[]
@@ -54,25 +56,28 @@ export function libraryRoutes(deps: LibraryDeps) {
     { method: 'GET', path: '/v1/entities/*', access: 'read', handler: catalog.entity },
     { method: 'POST', path: '/v1/collections', access: 'push', handler: catalog.createCollection },
     { method: 'GET', path: '/v1/collections/*', access: 'read', handler: catalog.collection },
+    { method: 'DELETE', path: '/v1/collections/*', access: 'delete', handler: catalog.deleteCollection },
     { method: 'POST', path: '/v1/containers', access: 'push', handler: catalog.createContainer },
     { method: 'GET', path: '/v1/containers/*', access: 'read', handler: catalog.container },
+    { method: 'DELETE', path: '/v1/containers/*', access: 'delete', handler: catalog.deleteContainer },
     { method: 'POST', path: '/v1/images', access: 'push', handler: catalog.createImage },
     { method: 'GET', path: '/v1/images/*', access: 'read', handler: catalog.image },
     { method: 'DELETE', path: '/v1/images/*', access: 'delete', handler: catalog.deleteImage },
-    { method: 'GET', path: '/v1/tags/:id', access: 'read', handler: catalog.tags },
-    { method: 'POST', path: '/v1/tags/:id', access: 'push', handler: catalog.setTag },
-    { method: 'GET', path: '/v2/tags/:id', access: 'read', handler: catalog.archTags },
-    { method: 'POST', path: '/v2/tags/:id', access: 'push', handler: catalog.setTag },
+    { method: 'GET', path: '/v1/tags/:id', access: 'read', grace: 'tag', handler: catalog.tags },
+    { method: 'POST', path: '/v1/tags/:id', access: 'push', grace: 'tag', handler: catalog.setTag },
+    { method: 'GET', path: '/v2/tags/:id', access: 'read', grace: 'tag', handler: catalog.archTags },
+    { method: 'POST', path: '/v2/tags/:id', access: 'push', grace: 'tag', handler: catalog.setTag },
     { method: 'GET', path: '/v1/search', access: 'read', limit: 'search', handler: catalog.search },
 
     { method: 'GET', path: '/v1/imagefile/*', access: 'read', handler: file.download },
     { method: 'POST', path: '/v1/imagefile/*', access: 'push', handler: file.uploadWhole },
     { method: 'POST', path: '/v2/imagefile/:id', access: 'push', handler: file.openSingle },
-    { method: 'PUT', path: '/v2/imagefile/:id/_complete', access: 'push', handler: file.completeSingle },
+    { method: 'PUT', path: '/v2/imagefile/:id/_complete', access: 'push', grace: 'upload', handler: file.completeSingle },
     { method: 'POST', path: '/v2/imagefile/:id/_multipart', access: 'push', handler: file.openParts },
-    { method: 'PUT', path: '/v2/imagefile/:id/_multipart', access: 'push', handler: file.openPart },
-    { method: 'PUT', path: '/v2/imagefile/:id/_multipart_complete', access: 'push', handler: file.completeParts },
-    { method: 'PUT', path: '/v2/imagefile/:id/_multipart_abort', access: 'push', handler: file.abortParts },
+    { method: 'PUT', path: '/v2/imagefile/:id/_multipart', access: 'push', grace: 'upload', handler: file.openPart },
+    { method: 'PUT', path: '/v2/imagefile/:id/_multipart_complete', access: 'push', grace: 'upload', handler: file.completeParts },
+    { method: 'PUT', path: '/v2/imagefile/:id/_multipart_abort', access: 'push', grace: 'upload', handler: file.abortParts },
+    { method: 'GET', path: '/share', access: 'open', handler: file.share },
     { method: 'GET', path: '/v1/blob', access: 'ticket', handler: file.blob },
     { method: 'PUT', path: '/v1/blob', access: 'ticket', handler: file.putWhole },
     { method: 'PUT', path: '/v1/part', access: 'ticket', handler: file.putPart },

@@ -13,14 +13,16 @@ const common = (of: { createdAt: Date; updatedAt: Date; ownerId: string }) => ({
 
 export const NOTHING: Below = { ids: [], size: 0 }
 
-export const entityJson = (entity: Entity, below = NOTHING) => ({
+/** Quota and usage are for who may know them; 0 is what clients take for no quota (R27). */
+export const entityJson = (entity: Entity & { overseen?: boolean }, below = NOTHING) => ({
   ...common(entity),
   id: entity.id,
   name: entity.name,
   description: entity.description,
   collections: below.ids,
   size: below.size,
-  quota: 0,
+  quota: entity.overseen === true ? (entity.quota ?? 0) : 0,
+  ...(entity.overseen === true ? { quotaUsage: entity.used } : {}),
   defaultPrivate: entity.defaultPrivate,
   customData: '',
 })
@@ -55,9 +57,9 @@ export const containerJson = (container: Container, below = NOTHING, tags: Tag[]
   archTags: archTags(tags),
   size: below.size,
   downloadCount: container.downloads,
-  stars: 0,
+  stars: container.stars,
   private: container.private,
-  readOnly: false,
+  readOnly: container.frozen,
   customData: '',
 })
 
@@ -70,7 +72,7 @@ export const imageJson = (image: Image) => ({
   container: image.containerId,
   containerName: image.containerName,
   containerDescription: image.containerDescription,
-  containerStars: 0,
+  containerStars: image.containerStars,
   containerDownloads: image.containerDownloads,
   collection: image.collectionId,
   collectionName: image.collectionName,

@@ -2,93 +2,38 @@
  * Who may manage, and the answers. Every handler reads its body first and asks then who it is: a
  * body that comes slowly must not carry an ended token past its end.
  */
-import { authoriseToken, identify } from '../core/access.ts'
+import { identify } from '../core/access.ts'
+import { actorOf } from '../core/catalog.ts'
 import { sameBytes, sha256Hex } from '../core/digest.ts'
-import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES, type Scope } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { readJson } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { data } from '../http/json-resp.ts'
-import { claim, newToken, newUser, policy, privacy } from './requests.ts'
+import type { Actor } from '../ports.ts'
+import { claim, policy } from './requests.ts'
 import type { ManageDeps } from './routes.ts'
 
 const CLAIM_LIFE_S = 86_400
 
-/**
- * Says who the asking administrator is and what their token may give on (R14); throws for everybody
- * else.
- */
+/** Who the asking administrator is, for guards and the audit log; throws for everybody else. */
 export function administratorIn({
   database,
   clock,
   access,
 }: Pick<ManageDeps, 'database' | 'clock' | 'access'>) {
-  return async (c: Ctx): Promise<{ userId: string; scopes: readonly Scope[]; expiresAt: Date }> => {
+  return async (c: Ctx): Promise<{ by: Actor }> => {
     const claims = c.get('claims')
     const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
     const identity = identify(claims, standing)
     access.authorise(identity, 'administer', { subject: 'user', level: 0, private: false })
-    if (claims === null || identity.kind === 'anonymous') throw new Error('nobody may administer')
-    const { userId, scopes } = identity.kind === 'user' ? identity : { userId: '', scopes: SCOPES }
-    return { userId, scopes, expiresAt: claims.expiresAt }
+    return { by: actorOf(identity, clock) }
   }
 }
 
 export function manageHandlers(deps: ManageDeps) {
   const { admin, policies, clock, transfer } = deps
-  const administrator = administratorIn(deps)
 
   return {
-    async listUsers(c: Ctx): Promise<Response> {
-      await administrator(c)
-      return data(c, await admin.listUsers())
-    },
-
-    async addUser(c: Ctx): Promise<Response> {
-      const user = await readJson(c, transfer, newUser)
-      await administrator(c)
-      return data(c, await admin.addUser(user.name, { admin: user.admin ?? false }))
-    },
-
-    /** Records only: the tokens themselves are kept nowhere. */
-    async listTokens(c: Ctx): Promise<Response> {
-      await administrator(c)
-      return data(c, await admin.listTokens(c.req.param('name') ?? ''))
-    },
-
-    /** Without a time, 90 days or what is left of the asking token, whichever is less. */
-    async createToken(c: Ctx): Promise<Response> {
-      const { user, name, ...wanted } = await readJson(c, transfer, newToken)
-      const asking = await administrator(c)
-      const now = clock.now().getTime()
-      const scopes = SCOPES.filter((scope) => (wanted.scopes ?? DEFAULT_SCOPES).includes(scope))
-      let ends = Math.min(now + DEFAULT_LIFE_MS, asking.expiresAt.getTime())
-      if (wanted.expiresIn !== undefined) ends = now + wanted.expiresIn * 1000
-      if (wanted.expiresAt !== undefined) ends = Date.parse(wanted.expiresAt)
-      const expires = new Date(ends)
-      if (ends <= now)
-        throw new RegistryError('invalid', 'The body does not fit: expiresAt: must lie ahead', {
-          subject: 'request',
-        })
-      authoriseToken(asking, { scopes, expiresAt: expires })
-      const { id, jwt, expiresAt } = await admin.createToken({ user, name, scopes, expires })
-      return data(c, { id, token: jwt, scopes, expiresAt })
-    },
-
-    async revokeToken(c: Ctx): Promise<Response> {
-      await administrator(c)
-      const id = c.req.param('id') ?? ''
-      await admin.revokeToken(id)
-      return data(c, { id })
-    },
-
-    async setPrivate(c: Ctx): Promise<Response> {
-      const change = await readJson(c, transfer, privacy)
-      await administrator(c)
-      await admin.setPrivate(change.ref, change.private)
-      return data(c, change)
-    },
-
     async showPolicy(c: Ctx): Promise<Response> {
       const ref = c.req.query('ref') ?? ''
       const { mode, fingerprints } = await policies.show(ref, c.get('claims'))
@@ -113,7 +58,8 @@ export function manageHandlers(deps: ManageDeps) {
       if (setupSecret === undefined) throw refused('no setup secret is configured')
       if (!sameText(secret, setupSecret)) throw refused('a wrong setup secret')
       const life = (expiresIn ?? CLAIM_LIFE_S) * 1000
-      const made = await admin.claimAdmin(setupSecret, new Date(clock.now().getTime() + life))
+      const ends = new Date(clock.now().getTime() + life)
+      const made = await admin.claimAdmin(setupSecret, ends, c.env.entry.address)
       if (made === null) throw refused('the setup secret was used before')
       c.env.entry.userId = made.user.id
       c.env.entry.tokenId = made.id

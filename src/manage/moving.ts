@@ -33,8 +33,8 @@ export function movingHandlers(deps: ManageDeps) {
 
   return {
     async startExport(c: Ctx): Promise<Response> {
-      const { userId } = await administrator(c)
-      return data(c, await exports.head(userId))
+      const { by } = await administrator(c)
+      return data(c, await exports.head(by))
     },
 
     async exportRows(c: Ctx): Promise<Response> {
@@ -66,6 +66,11 @@ export function movingHandlers(deps: ManageDeps) {
         },
         blob,
       )
+    },
+
+    async listImports(c: Ctx): Promise<Response> {
+      await administrator(c)
+      return data(c, await imports.list())
     },
 
     async openImport(c: Ctx): Promise<Response> {
@@ -122,14 +127,13 @@ export function movingHandlers(deps: ManageDeps) {
     /** The flip; 409 with the list of what stands in the way. */
     async finishImport(c: Ctx): Promise<Response> {
       const end = await readJson(c, transfer, importEnd)
-      const { userId } = await administrator(c)
-      return data(c, await imports.finish(importOf(c), end, userId))
+      const { by } = await administrator(c)
+      return data(c, await imports.finish(importOf(c), end, by))
     },
 
     async abortImport(c: Ctx): Promise<Response> {
-      await administrator(c)
-      await imports.abort(importOf(c))
-      return data(c, {})
+      const { by } = await administrator(c)
+      return data(c, { aborted: await imports.abort(importOf(c), by) })
     },
   }
 }

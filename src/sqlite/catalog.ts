@@ -1,9 +1,10 @@
 /** Entities to tags, and search over them. */
-import { and, eq, isNotNull, not, sql, type SQL } from 'drizzle-orm'
+import { and, eq, isNotNull, isNull, not, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
+  audited,
   dropGuard,
   inCollection,
   inContainer,
@@ -12,6 +13,8 @@ import {
   levelIn,
   mayFound,
   mayWrite,
+  nameOfCollection,
+  nameOfContainer,
   ofImage,
   p,
   policyMet,
@@ -28,9 +31,12 @@ import {
   writerManages,
   writerStands,
   writerValues,
+  type Place,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
 import { healMembers } from './oci.ts'
+import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
+import { sqlitePlaces } from './places.ts'
 import {
   collectionColumns,
   containerColumns,
@@ -58,6 +64,12 @@ const unmet = () =>
   new RegistryError('denied', 'The signature policy of this collection is not met.', {
     subject: 'policy',
   })
+const frozen = (name: string) => () =>
+  new RegistryError(
+    'denied',
+    `${name} is frozen here: it stays what it is until its owner thaws it.`,
+    { subject: 'tag' },
+  )
 const gone = (what: 'image' | 'container' | 'collection' | 'entity') => () =>
   new RegistryError('not_found', `That ${what} does not exist.`, { subject: what })
 
@@ -71,6 +83,7 @@ const asViewer = ({ userId, tokenId }: Writer) => ({
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
   const standing = standingQuery(db)
+  const beyondQuota = overQuota(handle)
 
   const collectionsJoined = () =>
     db
@@ -106,7 +119,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     named: eq(t.entities.name, text('entity')),
     unique: and(
       visibleCollection,
-      sql`(select count(*) from collections oc where oc.name = ${p('collection')} and (oc.private = 0 or ((${levelIn(p('viewerId').getSQL(), sql`oc.id`)} > 0 or ${viewerManages}) and exists (select 1 from tokens ob where ob.id = ${p('viewerToken')} and ob.collection_id in ('', oc.id))))) = 1`,
+      sql`(select count(*) from collections oc where oc.name = ${p('collection')} and (oc.private = 0 or ((${levelIn(text('viewerId'), sql`oc.id`)} > 0 or ${viewerManages}) and exists (select 1 from tokens ob where ob.id = ${text('viewerToken')} and ob.collection_id in ('', oc.id))))) = 1`,
     ),
   }
   const ofPath = (within: SQL | undefined) =>
@@ -227,7 +240,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(entityColumns)
         .from(t.entities)
-        .where(sql`(${t.entities.ownerId} = ${p('viewerId')} or ${viewerManages})`)
+        .where(sql`(${t.entities.ownerId} = ${text('viewerId')} or ${viewerManages})`)
         .orderBy(t.entities.name)
         .limit(LIST_LIMIT),
     ),
@@ -296,7 +309,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .select(userColumns)
         .from(t.users)
-        .where(eq(t.users.name, text('name'))),
+        .where(and(eq(t.users.name, text('name')), isNull(t.users.deletedAt))),
     ),
     readableBlob: prepare(() =>
       db
@@ -317,9 +330,64 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     note: sql`select seq from images where id = (select note from guard)`,
   }
 
+  const imageId = p('imageId').getSQL()
+  const containerId = p('containerId').getSQL()
+  /** What a draft has made: rows that were there before have another id. */
+  const made = (kind: 'entity' | 'collection' | 'container', table: SQL, name: SQL) =>
+    audited(db, {
+      action: `${kind}.create`,
+      object: sql`${`${kind} `} || ${p('id')}`,
+      name,
+      detail:
+        kind === 'entity'
+          ? sql`''`
+          : sql`(select case when private then 'private' else 'public' end from ${table} where id = ${p('id')})`,
+      when: sql`exists (select 1 from ${table} where id = ${p('id')})`,
+    })
+  const pushed = (how: string) =>
+    audited(db, {
+      action: 'image.push',
+      object: sql`'image ' || ${imageId}`,
+      name: nameOfContainer(sql`(select container_id from images where id = ${imageId})`),
+      detail: sql`${`sha256.`} || ${p('digest')} || ', ' || cast(${p('size')} as integer) || ${` bytes, ${how}`}`,
+      // noted by the guard: the image had no bytes before
+      when: sql`exists (select 1 from guard where note is not null)`,
+    })
+  const noBytes = sql`(select ni.id from images ni left join blobs nb on nb.id = ni.blob_id where ni.id = ${imageId} and coalesce(nb.state, 'lost') = 'lost')`
+  const noted = sql`exists (select 1 from guard where note is not null)`
+  /** The tag as it is, of the arch that a tag call means (`setTag` below stores that one). */
+  const renamedTag = sql`select image_id, frozen from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64')`
+  const containerThawed = sql`not exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)`
+
   const w = {
     verdict: storeVerdict(db),
     dropGuard: dropGuard(db),
+    entityMade: made('entity', sql`entities`, p('name').getSQL()),
+    collectionMade: made('collection', sql`collections`, nameOfCollection(p('id').getSQL())),
+    containerMade: made('container', sql`containers`, nameOfContainer(p('id').getSQL())),
+    uploaded: pushed('uploaded'),
+    copied: pushed('stored copy'),
+    tagSet: audited(db, {
+      action: 'tag.set',
+      object: sql`'image ' || ${imageId}`,
+      name: sql`${nameOfContainer(containerId)} || ':' || ${p('tag')}`,
+      detail: sql`(select case when ai.arch = 'unknown' then 'amd64' else ai.arch end from images ai where ai.id = ${imageId}) || coalesce(', from image ' || (select note from guard), ', new')  || ', to image ' || ${imageId}`,
+      when: sql`exists (select 1 from guard where note is not ${imageId})`,
+    }),
+    tagDeleted: audited(db, {
+      action: 'tag.delete',
+      object: sql`'image ' || (select note from guard)`,
+      name: sql`${nameOfContainer(containerId)} || ':' || ${p('tag')}`,
+      detail: sql`${p('arch')} || case when exists (select 1 from tags where image_id = (select note from guard)) then '' else ', the image with it' end`,
+      when: noted,
+    }),
+    imageDeleted: audited(db, {
+      action: 'image.delete',
+      object: sql`'image ' || (select note from guard)`,
+      name: nameOfContainer(containerId),
+      detail: sql`(select 'sha256.' || di.digest || ', ' || coalesce(di.size, 0) || ' bytes' || coalesce(', tags ' || (select group_concat(dt.name, ' ') from tags dt where dt.image_id = di.id), '') from images di where di.id = (select note from guard))`,
+      when: noted,
+    }),
     entityGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: writerStands(
@@ -427,6 +495,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         claimed: sql`exists (select 1 from uploads where id = ${p('uploadId')} and claim = ${p('claim')} and state in ('finishing', 'done') and image_id = ${p('imageId')} and digest = ${p('digest')} and blob_key = ${p('key')})`,
         policyMet: policyMet(p('imageId').getSQL()),
+        note: noBytes,
+        withinQuota: withinQuotaNow,
       }),
     ),
     attachGuardBlob: prepare(() =>
@@ -435,6 +505,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
         readable: sql`exists (select 1 from blobs rb join images ri on ri.blob_id = rb.id join containers rn on rn.id = ri.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live' and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`,
         policyMet: policyMet(p('imageId').getSQL()),
+        note: noBytes,
+        withinQuota,
       }),
     ),
     newBlob: prepare(() =>
@@ -530,7 +602,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
         policyMet: policyMet(p('imageId').getSQL()),
-        note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64'))`,
+        thawed: sql`not exists (select 1 from (${renamedTag}) ft where ft.image_id <> ${p('imageId')} and (ft.frozen = 1 or exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)))`,
+        note: sql`(select image_id from (${renamedTag}))`,
       }),
     ),
     learnArch: prepare(() =>
@@ -553,12 +626,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`not exists (select 1 from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')} and (frozen = 1 or not ${containerThawed}))`,
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
     deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`${containerThawed} and not exists (select 1 from tags where image_id = ${p('imageId')} and frozen = 1)`,
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
@@ -607,6 +682,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .from(sql`json_each(${p('counts')}) x`)
         .where(sql`containers.id = x.key`),
     ),
+    countWeek: prepare(() =>
+      db
+        .insert(t.counters)
+        .select(
+          sql`select 'pulls:' || x.key as name, ${p('week')} as period, x.value as count from json_each(${p('counts')}) x where exists (select 1 from containers where id = x.key)`,
+        )
+        .onConflictDoUpdate({
+          target: [t.counters.name, t.counters.period],
+          set: { count: sql`${t.counters.count} + excluded.count` },
+        }),
+    ),
   }
 
   const privately = (level: 'collection' | 'container') => {
@@ -619,7 +705,20 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         ? sql`select i.seq from images i join containers n on n.id = i.container_id where n.collection_id in (${chosen})`
         : sql`select i.seq from images i where i.container_id in (${chosen})`
     const table = level === 'collection' ? t.collections : t.containers
+    const collectionId = sql`(select c.id from collections c join entities e on e.id = c.entity_id where e.name = ${p('entity')} and c.name = ${p('collection')})`
+    const place: Place =
+      level === 'collection'
+        ? { collection: collectionId, container: null }
+        : { collection: collectionId, container: sql`(${chosen})` }
     return {
+      guard: prepare(() => db.insert(t.guard).values({ mayWrite: mayWrite(place, 3) })),
+      audited: audited(db, {
+        action: 'privacy.set',
+        object: sql`${sql.raw(`'${level} '`)} || (${chosen})`,
+        name: sql`${p('entity')} || '/' || ${p('collection')} || coalesce('/' || ${p('container')}, '')`,
+        detail: sql`case ${p('private')} when 1 then 'private' else 'public' end`,
+        when: sql`exists (select 1 from ${table} where id in (${chosen}) and private <> ${p('private')})`,
+      }),
       find: prepare(() =>
         db
           .select({ id: table.id })
@@ -686,11 +785,19 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   /** Insert-or-nothing behind its guard, and the row that stands now: one batch (R6). */
   async function store<Row extends { id: string }, T>(
     id: string,
-    [guard, insert, select]: readonly [Statement, Statement, Statement<Row[]>],
+    [guard, insert, select, ...more]: readonly [
+      Statement,
+      Statement,
+      Statement<Row[]>,
+      ...Statement[],
+    ],
     toNoun: (row: Row) => T,
     reasons: Parameters<typeof guarded>[1],
   ): Promise<{ row: T; created: boolean }> {
-    const [, , rows] = await guarded(handle.write(guard, insert, select, w.dropGuard()), reasons)
+    const [, , rows] = await guarded(
+      handle.write(guard, insert, select, ...more, w.dropGuard()),
+      reasons,
+    )
     const row = rows[0]
     if (row === undefined) throw new RegistryError('internal', 'What was created was not stored.')
     return { row: toNoun(row), created: row.id === id }
@@ -863,7 +970,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async createEntity({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
-      const steps = [w.entityGuard(values), w.entity(values), q.entity(values)] as const
+      const steps = [
+        w.entityGuard(values),
+        w.entity(values),
+        q.entity(values),
+        w.entityMade(values),
+      ] as const
       return store(draft.id, steps, toEntity, { may_write: lostRight })
     },
     async createCollection({ writer, ...draft }) {
@@ -877,6 +989,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         w.collectionGuard(values),
         w.collection(values),
         w.collectionByName(values),
+        w.collectionMade(values),
       ] as const
       return store(draft.id, steps, toCollection, {
         may_write: lostRight,
@@ -895,6 +1008,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         w.containerGuard(values),
         w.container(values),
         w.containerByName(values),
+        w.containerMade(values),
       ] as const
       const reasons = { may_write: lostRight, found: gone('collection') }
       return store(draft.id, steps, toContainer, reasons)
@@ -910,12 +1024,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return rows[0] ?? null
     },
 
-    async attach({ imageId, digest, size, facts, judged, writer, source }) {
+    async attach({ imageId, digest, size, defaultQuota, facts, judged, writer, source }) {
       const values: Record<string, unknown> = {
         ...writerValues(writer),
         imageId,
         digest,
         size,
+        defaultQuota: defaultQuota ?? null,
         ...(facts === null
           ? {}
           : {
@@ -947,6 +1062,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       const reasons = {
         may_write: lostRight,
         policy_met: unmet,
+        within_quota: () => beyondQuota(values),
         found: () =>
           new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
             subject: 'image',
@@ -969,13 +1085,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
             w.newBlob(values),
             ...after,
             w.uploadDone(values),
+            w.uploaded(values),
             w.dropGuard(),
           ),
           reasons,
         )
       } else {
         Object.assign(values, source)
-        await guarded(handle.write(w.attachGuardBlob(values), ...after, w.dropGuard()), reasons)
+        await guarded(
+          handle.write(w.attachGuardBlob(values), ...after, w.copied(values), w.dropGuard()),
+          reasons,
+        )
       }
     },
 
@@ -1017,11 +1137,18 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.setTag(values),
           w.indexBoth(values),
           w.recount(values),
+          w.tagSet(values),
           w.dropGuard(),
         ),
         {
           may_write: lostRight,
           policy_met: unmet,
+          thawed: () =>
+            new RegistryError(
+              'denied',
+              `The tag ${tag} is frozen here and names another image: push with another tag, or ask its owner to thaw it.`,
+              { subject: 'tag' },
+            ),
           found: gone('image'),
           arch_agrees: () =>
             new RegistryError(
@@ -1041,13 +1168,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.note(),
           w.unindexNote(values),
           w.deleteTag(values),
+          w.tagDeleted(values),
           w.endUntagged(values),
           w.deleteUntagged(values),
           w.indexNote(values),
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen(`The tag ${tag}`) },
       )
       return (note[0]?.note ?? null) !== null
     },
@@ -1058,6 +1186,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         handle.write(
           w.deleteImageGuard(values),
           w.note(),
+          w.imageDeleted(values),
           w.unindexNote(values),
           w.deleteTagsOfNote(values),
           w.endUntagged(values),
@@ -1065,30 +1194,39 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.recountIfNoted(values),
           w.dropGuard(),
         ),
-        { may_write: lostRight },
+        { may_write: lostRight, thawed: frozen('This image') },
       )
       return (note[0]?.note ?? null) !== null
     },
 
-    async setPrivate(path, value, now) {
+    async setPrivate(path, value, by) {
       const set = path.container === null ? visibility.collection : visibility.container
-      const values = { ...path, private: value ? 1 : 0, now: now.getTime() }
-      const [found] = await handle.write(
-        set.find(values),
-        set.set(values),
-        set.end(values),
-        set.revive(values),
-        set.unindex(values),
-        set.index(values),
+      const values = { ...writerValues(by), ...path, private: value ? 1 : 0 }
+      const [, found] = await guarded(
+        handle.write(
+          set.guard(values),
+          set.find(values),
+          set.audited(values),
+          set.set(values),
+          set.end(values),
+          set.revive(values),
+          set.unindex(values),
+          set.index(values),
+          w.dropGuard(),
+        ),
+        { may_write: lostRight },
       )
       return found.length > 0
     },
 
-    async countDownloads(counts) {
+    ...sqlitePlaces(handle),
+
+    async countDownloads(counts, week) {
       const sums: Record<string, number> = {}
       for (const { containerId, count } of counts)
         sums[containerId] = (sums[containerId] ?? 0) + count
-      if (counts.length > 0) await handle.write(w.countDownloads({ counts: JSON.stringify(sums) }))
+      const values = { counts: JSON.stringify(sums), week: week.getTime() }
+      if (counts.length > 0) await handle.write(w.countDownloads(values), w.countWeek(values))
     },
 
     async search({ terms, arch, signed, limit }, viewer, now) {

@@ -43,13 +43,13 @@ export function isFull(error: unknown): boolean {
  */
 export async function guarded<T>(
   run: Promise<T>,
-  reasons: Record<string, () => RegistryError>,
+  reasons: Record<string, () => RegistryError | Promise<RegistryError>>,
 ): Promise<T> {
   try {
     return await run
   } catch (error) {
     const reason = reasons[failedGuard(error) ?? '']
-    if (reason !== undefined) throw reason()
+    if (reason !== undefined) throw await reason()
     throw error
   }
 }

@@ -1,7 +1,7 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
 import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
 import type { Level, Role } from '../core/model.ts'
-import type { Actor, Viewer } from '../ports.ts'
+import type { Actor, Stranger, Viewer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
 import * as t from './schema.ts'
 
@@ -22,13 +22,19 @@ export function viewerValues(viewer: Viewer, now: Date): Record<string, string |
   return {
     viewerId: viewer?.userId ?? '',
     viewerToken: viewer?.tokenId ?? '',
-    viewerAdmin: viewer?.scopes.includes('admin') === true ? 1 : 0,
+    viewerAdmin:
+      viewer?.operator !== undefined ? 2 : viewer?.scopes.includes('admin') === true ? 1 : 0,
+    graceUpload: viewer?.grace?.of === 'upload' ? viewer.grace.id : '',
+    graceTag: viewer?.grace?.of === 'tag' ? viewer.grace.id : '',
     now: now.getTime(),
   }
 }
 
-/** The viewer owns everything: an administrator or staff, through a token with the scope `admin` (R14). */
-export const viewerManages = sql`(${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${p('viewerToken')} and vu.id = ${p('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
+/**
+ * The viewer owns everything: an administrator or staff, through a token with the scope `admin` (R14),
+ * or the operator.
+ */
+export const viewerManages = sql`(${p('viewerAdmin')} = 2 or ${p('viewerAdmin')} = 1 and exists (select 1 from tokens vt join users vu on vu.id = vt.user_id where vt.id = ${text('viewerToken')} and vu.id = ${text('viewerId')} and (vu.role = 'admin' or vu.staff = 1) and vt.collection_id = '' and instr(vt.scopes, 'admin') > 0))`
 
 /** What a user was granted in a collection, directly and through teams; 0 for nothing. */
 const grantedTo = (userId: SQL, collectionId: SQL): SQL =>
@@ -38,7 +44,7 @@ const grantedTo = (userId: SQL, collectionId: SQL): SQL =>
 export const levelIn = (userId: SQL, collectionId: SQL): SQL =>
   sql`max((select case when le.owner_id = ${userId} then 3 else 0 end from collections lc join entities le on le.id = lc.entity_id where lc.id = ${collectionId}), ${grantedTo(userId, collectionId)})`
 
-const viewerId = p('viewerId').getSQL()
+const viewerId = text('viewerId')
 const collectionId = t.collections.id.getSQL()
 
 /** The same of the viewer, in a query that joins `collections` and `entities`. */
@@ -49,7 +55,7 @@ export const viewerLevel: SQL<Level> = sql`max(case when ${t.entities.ownerId} =
  * does not exist for it. Asked of the row, which no JWT can widen.
  */
 const viewerReaches = (container: SQL | null) =>
-  sql`exists (select 1 from tokens vb where vb.id = ${p('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`})))`
+  sql`(${p('viewerAdmin')} = 2 or exists (select 1 from tokens vb where vb.id = ${text('viewerToken')} and (vb.collection_id = '' or (vb.collection_id = ${collectionId}${container === null ? sql`` : sql` and vb.container_id in ('', ${container})`}))))`
 
 /** A collection the viewer can see, in a query that joins `collections` and `entities`. */
 export const visibleCollection: SQL = sql`(${t.collections.private} = 0 or ((${viewerLevel} > 0 or ${viewerManages}) and ${viewerReaches(null)}))`
@@ -64,10 +70,20 @@ export const viewerContributes: SQL = sql`((${viewerLevel} > 1 or ${viewerManage
  * Where search may look, as an expression of the full-text index: what is public, and what the viewer
  * owns or was granted something in (at most 500 collections), or the place that the token is bound to.
  */
-export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((select case when sb.collection_id = '' then ' OR "own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else ' OR "col' || sb.collection_id || '"' end from tokens sb where sb.id = ${p('viewerToken')} and sb.user_id = ${viewerId}), '') || ')) AND ')`
+export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((select case when sb.collection_id = '' then ' OR "own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else ' OR "col' || sb.collection_id || '"' end from tokens sb where sb.id = ${text('viewerToken')} and sb.user_id = ${viewerId}), '') || ')) AND ')`
 
 /** The word for what a user is. */
 export const roleOf = sql<Role>`case when ${t.users.role} = 'admin' then 'admin' when ${t.users.staff} = 1 then 'staff' when ${t.users.robot} = 1 then 'robot' else 'user' end`
+
+/** How long an upload of an expired token may still be tagged (R24). */
+const TAGGED_MS = 600_000
+const doneLately = sql`gu.state = 'done' and gu.closed_at > ${p('now')} - ${sql.raw(String(TAGGED_MS))}`
+
+/**
+ * R24: the token has ended in the middle of a push of its own: of the image, whose upload runs or is
+ * done, or, for tags, of the image or one in the container, that is done. Only asked of an ended one.
+ */
+const inGrace = sql`(exists (select 1 from uploads gu where gu.image_id = ${p('graceUpload')} and gu.token_id = tokens.id and (gu.state in ('open', 'finishing') and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from uploads gu where gu.image_id in (select id from images where id = ${p('graceTag')} union all select id from images where container_id = ${p('graceTag')}) and gu.token_id = tokens.id and ${doneLately}))`
 
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
@@ -88,7 +104,7 @@ export function standingQuery(db: Handle['db']) {
           eq(t.tokens.id, text('viewerToken')),
           eq(t.users.id, text('viewerId')),
           isNull(t.tokens.revokedAt),
-          sql`${t.tokens.expiresAt} > ${p('now')}`,
+          sql`(${t.tokens.expiresAt} > ${p('now')} or ${inGrace})`,
           // spelled out for the reason that `text` gives
           sql`${t.users.disabled} = 0`,
         ),
@@ -97,17 +113,17 @@ export function standingQuery(db: Handle['db']) {
 }
 
 /** Values of the placeholders that `mayWrite` and `audited` use. */
-export function writerValues(by: Actor): Record<string, string | number> {
+export function writerValues(by: Actor | Stranger): Record<string, string | number> {
   const now = by.now.getTime()
-  if ('operator' in by)
+  if (!('userId' in by))
     return {
-      operator: 1,
+      operator: 'operator' in by ? 1 : 0,
       writerId: '',
-      writerName: by.operator,
+      writerName: 'operator' in by ? by.operator : '',
       writerToken: '',
       writerAdmin: 0,
       writerManages: 0,
-      writerAddress: '',
+      writerAddress: by.address ?? '',
       now,
     }
   return {
@@ -126,7 +142,7 @@ const writerId = sql`wu.id`
 
 /** The writer's token and user stand; `more` is a condition on their rows `wt` and `wu`. An operator always does. */
 export const writerStands = (more: SQL): SQL =>
-  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
+  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${text('writerToken')} and wu.id = ${text('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
 
 /** The writer owns everything: by role, and through a token with that power. */
 export const writerManages = sql`(${p('writerManages')} = 1 and (wu.role = 'admin' or wu.staff = 1) and wt.collection_id = '')`
@@ -154,7 +170,8 @@ export type Place = { collection: SQL; container: SQL | null }
 /**
  * A row of the audit log, in the batch of what it tells of (R57). `object` is kind and id
  * (`image 65f…`), `name` what people call it, each as SQL over the values of the batch; `when` leaves
- * the row out where nothing was done.
+ * the row out where nothing was done. Fields end at 1 KiB (R57): names are ASCII, and 256 characters of
+ * anything else take no more.
  */
 export const audited = (
   db: Handle['db'],
@@ -164,11 +181,23 @@ export const audited = (
     db
       .insert(t.audit)
       .select(
-        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, coalesce((select name from users where id = ${p('writerId')}), ${p('writerName')}) as actor, ${p('writerToken')} as token_id, ${p('writerAddress')} as address, ${sql.raw(`'${action}'`)} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 1024) as detail, 1 as count where ${when}`,
+        sql`select null as seq, ${p('now')} as at, ${p('writerId')} as actor_id, substr(coalesce((select name from users where id = ${text('writerId')}), ${p('writerName')}), 1, 256) as actor, ${p('writerToken')} as token_id, substr(${p('writerAddress')}, 1, 256) as address, ${typeof action === 'string' ? sql.raw(`'${action}'`) : action} as action, ${object} as object, substr(coalesce(${name}, ''), 1, 1024) as name, 'done' as outcome, substr(coalesce(${detail}, ''), 1, 256) as detail, 1 as count where ${when}`,
       ),
   )
 
-export type AuditedChange = { action: string; object: SQL; name: SQL; detail?: SQL; when?: SQL }
+export type AuditedChange = {
+  action: string | SQL
+  object: SQL
+  name: SQL
+  detail?: SQL
+  when?: SQL
+}
+
+/** What people call things, for `audited`: entity/collection and entity/collection/container. */
+export const nameOfCollection = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name from collections ac join entities ae on ae.id = ac.entity_id where ac.id = ${id})`
+export const nameOfContainer = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${id})`
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of

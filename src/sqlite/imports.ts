@@ -5,41 +5,128 @@ import type { MovedKind, MovedRow } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { ExportsBook, ImportConflict, ImportsBook } from '../ports.ts'
 import { guarded, isDuplicate } from './failure.ts'
-import { dropGuard, indexImages, isLive, p, text } from './fragments.ts'
+import {
+  audited,
+  dropGuard,
+  indexImages,
+  isLive,
+  p,
+  roleOf,
+  text,
+  writerStands,
+  writerValues,
+} from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { indexKeys, nameKeys, unindexKeys, unnameKeys } from './keys.ts'
-import { toScopes } from './rows.ts'
+import { named, toScopes } from './rows.ts'
 import * as t from './schema.ts'
 
 export function sqliteExports(handle: Handle): ExportsBook {
   const { db } = handle
   const byId = (column: SQLiteColumn) => gt(column, text('after'))
+  const vouched = sql`select vu.id from users vu where vu.subject is not null`
   const q = {
-    // Whom another issuer vouches for comes back by itself, where its rule and collection are (R35).
+    begin: audited(db, {
+      action: 'export',
+      object: sql`'export ' || ${p('exportId')}`,
+      name: sql`${p('exportId')}`,
+    }),
     user: prepare(() =>
       db
-        .select()
+        .select(
+          named({
+            id: t.users.id,
+            name: t.users.name,
+            role: roleOf,
+            disabled: t.users.disabled,
+            createdAt: t.users.createdAt,
+            managerId: t.users.managerId,
+            deletedAt: t.users.deletedAt,
+          }),
+        )
         .from(t.users)
+        // whom another issuer vouches for comes back by themselves, and so do their tokens and grants
         .where(and(byId(t.users.id), isNull(t.users.subject)))
         .orderBy(asc(t.users.id))
+        .limit(p('limit')),
+    ),
+    team: prepare(() =>
+      db.select().from(t.teams).where(byId(t.teams.id)).orderBy(asc(t.teams.id)).limit(p('limit')),
+    ),
+    member: prepare(() =>
+      db
+        .select()
+        .from(t.teamMembers)
+        .where(
+          sql`(team_id, user_id) > (${text('first')}, ${text('second')}) and user_id not in (${vouched})`,
+        )
+        .orderBy(asc(t.teamMembers.teamId), asc(t.teamMembers.userId))
+        .limit(p('limit')),
+    ),
+    grant: prepare(() =>
+      db
+        .select(
+          named({
+            id: t.grants.id,
+            collectionId: t.grants.collectionId,
+            holder: sql<'user' | 'team'>`case when user_id is null then 'team' else 'user' end`,
+            holderId: sql<string>`coalesce(user_id, team_id)`,
+            level: sql<1 | 2 | 3>`level`,
+            createdAt: t.grants.createdAt,
+          }),
+        )
+        .from(t.grants)
+        .where(and(byId(t.grants.id), sql`(user_id is null or user_id not in (${vouched}))`))
+        .orderBy(asc(t.grants.id))
+        .limit(p('limit')),
+    ),
+    star: prepare(() =>
+      db
+        .select()
+        .from(t.stars)
+        .where(
+          sql`(container_id, user_id) > (${text('first')}, ${text('second')}) and user_id not in (${vouched})`,
+        )
+        .orderBy(asc(t.stars.containerId), asc(t.stars.userId))
+        .limit(p('limit')),
+    ),
+    /** Statistics alone: the counts of limits (`limit.…`) are of the place where they were made. */
+    pulls: prepare(() =>
+      db
+        .select(
+          named({
+            containerId: sql<string>`substr(name, 7)`,
+            week: t.counters.period,
+            count: t.counters.count,
+          }),
+        )
+        .from(t.counters)
+        .where(
+          sql`name >= 'pulls:' and name < 'pulls;' and (name, period) > ('pulls:' || ${p('first')}, cast(${p('second')} as integer)) and exists (select 1 from containers where id = substr(counters.name, 7))`,
+        )
+        .orderBy(asc(t.counters.name), asc(t.counters.period))
         .limit(p('limit')),
     ),
     token: prepare(() =>
       db
         .select()
         .from(t.tokens)
-        .where(
-          and(
-            byId(t.tokens.id),
-            sql`user_id not in (select id from users where subject is not null)`,
-          ),
-        )
+        .where(and(byId(t.tokens.id), sql`user_id not in (${vouched})`))
         .orderBy(asc(t.tokens.id))
         .limit(p('limit')),
     ),
     entity: prepare(() =>
       db
-        .select()
+        .select({
+          id: t.entities.id,
+          ownerId: t.entities.ownerId,
+          name: t.entities.name,
+          description: t.entities.description,
+          defaultPrivate: t.entities.defaultPrivate,
+          quota: t.entities.quota,
+          createdAt: t.entities.createdAt,
+          updatedAt: t.entities.updatedAt,
+        })
         .from(t.entities)
         .where(byId(t.entities.id))
         .orderBy(asc(t.entities.id))
@@ -63,6 +150,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
           fullDescription: t.containers.fullDescription,
           private: t.containers.private,
           downloads: t.containers.downloads,
+          frozen: t.containers.frozen,
           createdAt: t.containers.createdAt,
           updatedAt: t.containers.updatedAt,
         })
@@ -106,7 +194,9 @@ export function sqliteExports(handle: Handle): ExportsBook {
         .select({
           fingerprint: t.keys.fingerprint,
           armor: t.keys.armor,
-          ownerId: t.keys.ownerId,
+          ownerId: sql<string | null>`case when owner_id not in (${vouched}) then owner_id end`.as(
+            'ownerId',
+          ),
           addedBy: t.keys.addedBy,
           addedAt: t.keys.addedAt,
           updatedAt: t.keys.updatedAt,
@@ -134,6 +224,8 @@ export function sqliteExports(handle: Handle): ExportsBook {
     limit: number,
   ): Promise<{ rows: MovedRow[]; last: string }> {
     const at = { after, limit }
+    const [first = '', second = ''] = after.split('/')
+    const pair = { first, second, limit }
     switch (kind) {
       case 'token': {
         const [rows] = await handle.read(q.token(at))
@@ -169,6 +261,38 @@ export function sqliteExports(handle: Handle): ExportsBook {
         const [rows] = await handle.read(q.user(at))
         return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
       }
+      case 'team': {
+        const [rows] = await handle.read(q.team(at))
+        return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
+      }
+      case 'member': {
+        const [rows] = await handle.read(q.member(pair))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.teamId}/${last.userId}`,
+        }
+      }
+      case 'grant': {
+        const [rows] = await handle.read(q.grant(at))
+        return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
+      }
+      case 'star': {
+        const [rows] = await handle.read(q.star(pair))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.containerId}/${last.userId}`,
+        }
+      }
+      case 'pulls': {
+        const [rows] = await handle.read(q.pulls(pair))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.containerId}/${last.week}`,
+        }
+      }
       case 'entity': {
         const [rows] = await handle.read(q.entity(at))
         return { rows: rows.map((row) => ({ type: kind, ...row })), last: rows.at(-1)?.id ?? '' }
@@ -188,6 +312,9 @@ export function sqliteExports(handle: Handle): ExportsBook {
   }
 
   return {
+    async begin(exportId, by) {
+      await handle.write(q.begin({ ...writerValues(by), exportId }))
+    },
     async rows(kind, after, limit) {
       const { rows, last } = await page(kind, after, limit)
       return { rows, next: rows.length < limit ? null : last }
@@ -202,7 +329,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
 /** Kind of the row that a row's parent_id names. */
 const parentKind = (row: string) =>
   sql.raw(
-    `case ${row}.kind when 'token' then 'user' when 'key' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' end`,
+    `case ${row}.kind when 'token' then 'user' when 'key' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' when 'member' then 'team' when 'grant' then 'collection' when 'star' then 'container' when 'pulls' then 'container' end`,
   )
 
 export function sqliteImports(handle: Handle): ImportsBook {
@@ -227,17 +354,28 @@ export function sqliteImports(handle: Handle): ImportsBook {
     union all
     select r.kind, r.name, 'other owner' from ${staged('entity')} and exists (select 1 from entities e where e.name = r.name and e.owner_id is not ${userHere(sql`r.parent_id`)})
     union all
+    select r.kind, r.name, 'other user' from ${staged('user')} and exists (select 1 from users u where u.name = r.name and (u.robot <> (${field('role')} = 'robot') or (u.deleted_at is null) <> (${field('deletedAt')} is null) or u.subject is not null))
+    union all
+    select r.kind, r.name, 'name taken' from ${staged('team')} and exists (select 1 from teams m where m.name = r.name)
+    union all
     select r.kind, r.name, 'id taken' from import_rows r where r.import_id = ${here} and case r.kind
       when 'user' then exists (select 1 from users u where u.id = r.id and u.name <> r.name)
       when 'entity' then exists (select 1 from entities e where e.id = r.id and e.name <> r.name)
       when 'collection' then exists (select 1 from collections c where c.id = r.id)
       when 'container' then exists (select 1 from containers n where n.id = r.id)
       when 'image' then exists (select 1 from images i where i.id = r.id)
+      when 'team' then exists (select 1 from teams m where m.id = r.id)
+      when 'grant' then exists (select 1 from grants g where g.id = r.id)
     end`
 
-  /** Rows whose parent is not in the file, or that do not fit their image or its bytes. */
+  /** The second row that some rows need: a robot its manager, a member and a star their user, a grant its holder. */
+  const needed = sql`coalesce(${field('managerId')}, ${field('userId')}, ${field('holderId')})`
+
+  /** Rows that need one which is not in the file, or that do not fit their image or its bytes. */
   const dangling = sql`
-    select 1 from import_rows r where r.import_id = ${here} and r.kind <> 'user' and not (r.kind = 'key' and r.parent_id = '') and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = ${parentKind('r')} and q.id = r.parent_id)
+    select 1 from import_rows r where r.import_id = ${here} and r.kind in ('user', 'member', 'star', 'grant') and ${needed} is not null and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = coalesce(${field('holder')}, 'user') and q.id = ${needed})
+    union all
+    select 1 from import_rows r where r.import_id = ${here} and r.kind not in ('user', 'team') and not (r.kind = 'key' and r.parent_id = '') and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = ${parentKind('r')} and q.id = r.parent_id)
     union all
     select 1 from ${staged('tag')} and exists (select 1 from import_rows q join import_blobs b on b.import_id = q.import_id and b.digest = ${field('digest', 'q')} where q.import_id = ${here} and q.kind = 'image' and q.id = r.parent_id and (${field('containerId', 'q')} <> ${field('containerId')} or coalesce(json_extract(b.facts, '$.arch'), 'unknown') not in ('unknown', ${field('arch')})))
     union all
@@ -367,9 +505,30 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .limit(p('limit')),
     ),
 
+    list: prepare(() =>
+      db
+        .select(
+          named({
+            id: t.imports.id,
+            exportId: t.imports.exportId,
+            createdAt: t.imports.createdAt,
+            expiresAt: t.imports.expiresAt,
+            rows: sql<number>`(select count(*) from import_rows r where r.import_id = imports.id)`,
+            bytes: sql<number>`(select coalesce(sum(b.size), 0) from import_blobs b where b.import_id = imports.id and b.facts is not null)`,
+          }),
+        )
+        .from(t.imports)
+        .where(eq(t.imports.state, 'open'))
+        .orderBy(asc(t.imports.createdAt), asc(t.imports.id))
+        .limit(1000),
+    ),
+
     // The flip. Rows of this import alone are looked at, and all of them or none.
     flipGuard: prepare(() =>
       db.insert(t.guard).values({
+        mayWrite: writerStands(
+          sql`${p('writerAdmin')} = 1 and wu.role = 'admin' and wt.collection_id = ''`,
+        ),
         claimed: isOpen,
         // of an import that has ended the rows are gone, which is not what is wrong with it
         found: sql`not ${isOpen} or ((select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling}))`,
@@ -381,7 +540,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.users)
         .select(
-          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 then ${field('role')} else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at, 0 as staff, null as manager_id, 0 as robot, null as subject, null as deleted_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
+          sql`select r.id as id, r.name as name, case when ${p('keepPower')} = 1 and ${field('role')} = 'admin' then 'admin' else 'user' end as role, ${field('disabled')} as disabled, ${field('createdAt')} as created_at, ${p('keepPower')} = 1 and ${field('role')} = 'staff' as staff, case when ${field('role')} = 'robot' then coalesce(${userHere(field('managerId'))}, ${field('managerId')}) end as manager_id, ${field('role')} = 'robot' as robot, null as subject, ${field('deletedAt')} as deleted_at from ${staged('user')} and not exists (select 1 from users u where u.name = r.name) order by r.seq`,
         ),
     ),
     /** An entity that waits here for its owner's images takes what was said of it there. */
@@ -391,6 +550,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .set({
           description: sql`(select ${field('description')} from ${staged('entity')} and r.name = entities.name)`,
           defaultPrivate: sql`(select ${field('defaultPrivate')} from ${staged('entity')} and r.name = entities.name)`,
+          quota: sql`coalesce(quota, (select ${field('quota')} from ${staged('entity')} and r.name = entities.name))`,
         })
         .where(sql`name in (select r.name from ${staged('entity')})`),
     ),
@@ -398,7 +558,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.entities)
         .select(
-          sql`select r.id as id, r.name as name, ${field('description')} as description, ${userHere(sql`r.parent_id`)} as owner_id, ${field('defaultPrivate')} as default_private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, null as quota, 0 as used from ${staged('entity')} and not exists (select 1 from entities e where e.name = r.name) order by r.seq`,
+          sql`select r.id as id, r.name as name, ${field('description')} as description, ${userHere(sql`r.parent_id`)} as owner_id, ${field('defaultPrivate')} as default_private, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, ${field('quota')} as quota, 0 as used from ${staged('entity')} and not exists (select 1 from entities e where e.name = r.name) order by r.seq`,
         ),
     ),
     collections: prepare(() =>
@@ -412,7 +572,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.containers)
         .select(
-          sql`select r.id as id, r.parent_id as collection_id, r.name as name, ${field('description')} as description, ${field('fullDescription')} as full_description, ${field('private')} as private, 0 as size, ${field('downloads')} as downloads, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, 0 as frozen, 0 as stars from ${staged('container')} order by r.seq`,
+          sql`select r.id as id, r.parent_id as collection_id, r.name as name, ${field('description')} as description, ${field('fullDescription')} as full_description, ${field('private')} as private, 0 as size, ${field('downloads')} as downloads, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, coalesce(${field('frozen')}, 0) as frozen, 0 as stars from ${staged('container')} order by r.seq`,
         ),
     ),
     blobs: prepare(() =>
@@ -466,9 +626,55 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.tags)
         .select(
-          sql`select ${field('containerId')} as container_id, r.name as name, ${field('arch')} as arch, r.parent_id as image_id, ${field('updatedAt')} as updated_at, 0 as frozen from ${staged('tag')} order by r.seq`,
+          sql`select ${field('containerId')} as container_id, r.name as name, ${field('arch')} as arch, r.parent_id as image_id, ${field('updatedAt')} as updated_at, coalesce(${field('frozen')}, 0) as frozen from ${staged('tag')} order by r.seq`,
         ),
     ),
+    teams: prepare(() =>
+      db
+        .insert(t.teams)
+        .select(
+          sql`select r.id as id, r.name as name, ${field('description')} as description, ${field('open')} as open, ${field('createdAt')} as created_at from ${staged('team')} order by r.seq`,
+        ),
+    ),
+    members: prepare(() =>
+      db
+        .insert(t.teamMembers)
+        .select(
+          sql`select r.parent_id as team_id, ${userHere(field('userId'))} as user_id, ${field('owner')} as owner, ${field('joinedAt')} as joined_at from ${staged('member')} order by r.seq`,
+        ),
+    ),
+    grants: prepare(() =>
+      db
+        .insert(t.grants)
+        .select(
+          sql`select r.id as id, r.parent_id as collection_id, case ${field('holder')} when 'user' then ${userHere(field('holderId'))} end as user_id, case ${field('holder')} when 'team' then ${field('holderId')} end as team_id, ${field('level')} as level, ${field('createdAt')} as created_at from ${staged('grant')} order by r.seq`,
+        ),
+    ),
+    stars: prepare(() =>
+      db
+        .insert(t.stars)
+        .select(
+          sql`select r.parent_id as container_id, ${userHere(field('userId'))} as user_id, ${field('createdAt')} as created_at from ${staged('star')} order by r.seq`,
+        ),
+    ),
+    /** Those of a container that was here before, of the same id, have stayed. */
+    pulls: prepare(() =>
+      db
+        .insert(t.counters)
+        .select(
+          sql`select 'pulls:' || r.parent_id as name, ${field('week')} as period, ${field('count')} as count from ${staged('pulls')} order by r.seq`,
+        )
+        .onConflictDoUpdate({
+          target: [t.counters.name, t.counters.period],
+          set: { count: sql`max(count, excluded.count)` },
+        }),
+    ),
+    imported: audited(db, {
+      action: 'import',
+      object: sql`'import ' || ${here}`,
+      name: sql`(select export_id from imports where id = ${here})`,
+      detail: sql`(select group_concat(kind || ' ' || n, ', ') from (select kind, count(*) as n from import_rows where import_id = ${here} group by kind order by kind))`,
+    }),
     /** Only with the issuer of the source is a token valid, and only for a user of the same id. */
     tokens: prepare(() =>
       db
@@ -545,7 +751,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .select({ name: t.importRows.name })
         .from(t.importRows)
         .where(
-          sql`import_id = ${here} and kind = 'user' and json_extract(record, '$.role') = 'admin' and exists (select 1 from users u where u.name = import_rows.name and u.role <> 'admin')`,
+          sql`import_id = ${here} and kind = 'user' and json_extract(record, '$.role') in ('admin', 'staff') and exists (select 1 from users u where u.name = import_rows.name and u.role <> 'admin' and not (u.staff = 1 and json_extract(record, '$.role') = 'staff'))`,
         )
         .orderBy(t.importRows.name)
         .limit(1000),
@@ -647,6 +853,14 @@ export function sqliteImports(handle: Handle): ImportsBook {
       const [rows] = await handle.read(q.find({ id }))
       return rows[0] === undefined ? null : toImport(rows[0])
     },
+    async list() {
+      const [rows] = await handle.read(q.list())
+      return rows.map((row) => ({
+        ...row,
+        createdAt: new Date(row.createdAt),
+        expiresAt: new Date(row.expiresAt),
+      }))
+    },
     async stageRows(importId, rows, expiresAt) {
       const values = { importId, rows: JSON.stringify(rows), expiresAt: expiresAt.getTime() }
       await guarded(
@@ -684,14 +898,14 @@ export function sqliteImports(handle: Handle): ImportsBook {
       const [rows] = await handle.read(q.conflicts({ importId, limit }))
       return rows
     },
-    async finish(importId, { sha256, rows, sameIssuer, keepPower, now }) {
+    async finish(importId, { sha256, rows, sameIssuer, keepPower, by }) {
       const values = {
+        ...writerValues(by),
         importId,
         sha256,
         rows,
         sameIssuer: sameIssuer ? 1 : 0,
         keepPower: keepPower ? 1 : 0,
-        now: now.getTime(),
       }
       const batch = handle.write(
         q.flipGuard(values),
@@ -707,6 +921,11 @@ export function sqliteImports(handle: Handle): ImportsBook {
         q.verdicts(values),
         q.issuers(values),
         q.tags(values),
+        q.teams(values),
+        q.members(values),
+        q.grants(values),
+        q.stars(values),
+        q.pulls(values),
         q.tokens(values),
         q.keys(values),
         q.unnameKeys(values),
@@ -717,6 +936,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         q.revive(values),
         q.index(values),
         q.done(values),
+        q.imported(values),
         q.dropGuard(),
       )
       const contradicts = () =>
@@ -727,6 +947,8 @@ export function sqliteImports(handle: Handle): ImportsBook {
       try {
         await guarded(batch, {
           ...reasons,
+          may_write: () =>
+            new RegistryError('denied', 'Only administrators import; you are none any more.'),
           found: contradicts,
           readable: () =>
             new RegistryError(
@@ -762,6 +984,11 @@ export function sqliteImports(handle: Handle): ImportsBook {
         container: 0,
         image: 0,
         tag: 0,
+        team: 0,
+        member: 0,
+        grant: 0,
+        star: 0,
+        pulls: 0,
         key: 0,
       }
       for (const { kind, count } of counts) rows[kind as MovedKind] = count

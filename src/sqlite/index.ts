@@ -1,6 +1,7 @@
 /** The Database port on drizzle's SQLite dialect, for every driver that can give a `Handle`. */
 import { sql } from 'drizzle-orm'
 import type { Database } from '../ports.ts'
+import { sqliteAudit } from './audit.ts'
 import { sqliteCatalog } from './catalog.ts'
 import { sqliteCounters } from './counters.ts'
 import { prepare, type Handle } from './handle.ts'
@@ -8,6 +9,11 @@ import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
 import { sqliteManifests, sqliteOciUploads } from './oci.ts'
+import { sqlitePeople } from './people.ts'
+import { sqlitePopularity } from './popularity.ts'
+import { sqliteQuotas } from './quotas.ts'
+import { sqliteShares } from './shares.ts'
+import { sqliteGrants, sqliteTeams } from './teams.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
@@ -29,12 +35,19 @@ export function sqliteDatabase(handle: Handle): Database {
     blobs: sqliteBlobs(handle),
     signatures: sqliteSignatures(handle),
     users: sqliteUsers(handle),
+    people: sqlitePeople(handle),
     tokens: sqliteTokens(handle),
     manifests: sqliteManifests(handle),
     ociUploads: sqliteOciUploads(handle),
+    teams: sqliteTeams(handle),
+    grants: sqliteGrants(handle),
     keys: sqliteKeys(handle),
     ended: sqliteEnded(handle),
+    quotas: sqliteQuotas(handle),
+    popularity: sqlitePopularity(handle),
+    shares: sqliteShares(handle),
     counters: sqliteCounters(handle),
+    audit: sqliteAudit(handle),
     settings: sqliteSettings(handle),
     exports: sqliteExports(handle),
     imports: sqliteImports(handle),

@@ -4,7 +4,15 @@ import type { KeyFacts, StoredKey } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { KeyPlace, KeysBook, KeyWriter, Seen, Viewer } from '../ports.ts'
 import { guarded } from './failure.ts'
-import { dropGuard, p, standingQuery, text, viewerValues, writerValues } from './fragments.ts'
+import {
+  audited,
+  dropGuard,
+  p,
+  standingQuery,
+  text,
+  viewerValues,
+  writerValues,
+} from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
 import { toStanding } from './rows.ts'
 import * as t from './schema.ts'
@@ -71,8 +79,8 @@ export function sqliteKeys(handle: Handle): KeysBook {
         .limit(p('limit')),
     )
   /** The writer's token stands and may change keys; nobody is asked for a token where none is needed. */
-  const mayChange = sql`(${p('writerToken')} is null or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0))`
-  const mayRemove = sql`(${p('writerToken')} is null or (${mayChange} and ((${p('writerAdmin')} = 1 and exists (select 1 from users wu where wu.id = ${p('writerId')} and wu.role = 'admin')) or exists (select 1 from keys where fingerprint = ${p('fingerprint')} and owner_id = ${p('writerId')}))))`
+  const mayChange = sql`(${p('writerToken')} = '' or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0))`
+  const mayRemove = sql`(${p('operator')} = 1 or (${mayChange} and ((${p('writerAdmin')} = 1 and exists (select 1 from users wu where wu.id = ${p('writerId')} and wu.role = 'admin')) or exists (select 1 from keys where fingerprint = ${p('fingerprint')} and owner_id = ${p('writerId')}))))`
   const q = {
     standing: standingQuery(db),
     named: page(
@@ -107,7 +115,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
           fingerprint: p('fingerprint'),
           revision: 1,
           ownerId: p('ownerId'),
-          addedBy: p('writerId'),
+          addedBy: sql`nullif(${p('writerId')}, '')`,
           addedAt: p('now'),
           updatedAt: p('now'),
           facts: p('facts'),
@@ -125,6 +133,18 @@ export function sqliteKeys(handle: Handle): KeysBook {
           },
         }),
     ),
+    putAudited: audited(db, {
+      action: sql`case when ${p('ownerId')} is not null then 'key.claim' when ${p('expected')} = 0 then 'key.add' else 'key.merge' end`,
+      object: sql`'key ' || ${p('fingerprint')}`,
+      name: p('fingerprint').getSQL(),
+      detail: sql`(select 'for ' || name from users where id = ${p('ownerId')})`,
+    }),
+    removeAudited: audited(db, {
+      action: 'key.remove',
+      object: sql`'key ' || ${p('fingerprint')}`,
+      name: p('fingerprint').getSQL(),
+      detail: sql`case when ${p('forGood')} = 1 then 'for good' else 'hidden' end`,
+    }),
     unname: unnameKeys(db, here),
     unindex: unindexKeys(db, here),
     name: nameKeys(db, here),
@@ -179,7 +199,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
       return { keys: shown.map(toKey), next }
     }
   const author = (by: KeyWriter, now: Date) => ({
-    ...(by === null ? { writerId: null, writerToken: null, writerAdmin: 0 } : writerValues(by)),
+    ...writerValues(by),
     now: now.getTime(),
   })
   const ended = () =>
@@ -233,6 +253,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
             q.unindex(values),
             q.name(values),
             q.index(values),
+            q.putAudited(values),
             q.dropGuard(),
           ),
           { claimed: () => moved, may_write: ended },
@@ -253,6 +274,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
             q.unname(values),
             q.unindex(values),
             (forGood ? q.forget : q.hide)(values),
+            q.removeAudited(values),
             q.dropGuard(),
           ),
           { found: () => absent, may_write: ended },

@@ -97,6 +97,7 @@ export const imageColumns = named({
   containerName: t.containers.name,
   containerDescription: t.containers.description,
   containerDownloads: t.containers.downloads,
+  containerStars: t.containers.stars,
   containerPrivate: t.containers.private,
   collectionId: t.containers.collectionId,
   collectionName: t.collections.name,
@@ -253,6 +254,7 @@ export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId'> & {
   containerName: string
   containerDescription: string
   containerDownloads: number
+  containerStars: number
   containerPrivate: boolean
   collectionId: string
   collectionName: string

@@ -341,8 +341,10 @@ export const guard = sqliteTable('guard', {
   note: text('note'),
   policyMet: integer('policy_met').notNull().default(1),
   thawed: integer('thawed').notNull().default(1),
+  keepsOwner: integer('keeps_owner').notNull().default(1),
   withinQuota: integer('within_quota').notNull().default(1),
   withinLimit: integer('within_limit').notNull().default(1),
+  adminLeft: integer('admin_left').notNull().default(1),
   complete: integer('complete').notNull().default(1),
 })
 
@@ -382,9 +384,8 @@ export const invitations = sqliteTable(
       .references(() => teams.id, { onDelete: 'cascade' }),
     /** SHA-256 of its secret. */
     hash: text('hash').notNull().unique(),
-    createdBy: text('created_by')
-      .notNull()
-      .references(() => users.id, { onDelete: 'cascade' }),
+    /** Null is the command line. */
+    createdBy: text('created_by').references(() => users.id, { onDelete: 'cascade' }),
     createdAt: time('created_at').notNull(),
     expiresAt: time('expires_at').notNull(),
     acceptedBy: text('accepted_by').references(() => users.id, { onDelete: 'set null' }),
@@ -497,10 +498,10 @@ export const audit = sqliteTable(
   },
   (t) => [
     index('audit_at').on(t.at),
-    index('audit_actor').on(t.actor, t.seq),
+    index('audit_actor').on(t.actor, t.at),
     uniqueIndex('audit_denials')
-      .on(t.at, t.address, t.action)
-      .where(sql`outcome = 'denied' AND actor_id = ''`),
+      .on(t.at, t.address, t.action, t.actorId)
+      .where(sql`outcome = 'denied'`),
   ],
 )
 

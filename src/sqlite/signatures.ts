@@ -6,11 +6,13 @@ import type { SignaturesBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   acceptedBy,
+  audited,
   dropGuard,
   inCollection,
   isLive,
   keysThatFit,
   mayWrite,
+  nameOfCollection,
   p,
   text,
   writerValues,
@@ -194,10 +196,17 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
     ),
     policyGuard: prepare(() =>
       db.insert(t.guard).values({
-        mayWrite: sql`${p('trusted')} = 1 or ${mayWrite(inCollection, 3)}`,
+        mayWrite: mayWrite(inCollection, 3),
         found: sql`exists (select 1 from collections where id = ${p('collectionId')})`,
       }),
     ),
+    policySet: audited(db, {
+      action: 'policy.set',
+      object: sql`'collection ' || ${p('collectionId')}`,
+      name: nameOfCollection(p('collectionId').getSQL()),
+      detail: sql`${p('policy')} || (select coalesce(' ' || group_concat(value, ' '), '') from json_each(${p('policyKeys')}))`,
+      when: sql`exists (select 1 from collections where id = ${p('collectionId')} and (policy <> ${p('policy')} or policy_keys <> ${p('policyKeys')}))`,
+    }),
     setPolicy: prepare(() =>
       db
         .update(t.collections)
@@ -281,25 +290,29 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
         accepted: row.accepted === 1,
       }
     },
-    async setPolicy({ collectionId, policy, writer, now }) {
+    async setPolicy({ collectionId, policy, by }) {
       const values = {
-        ...(writer === null
-          ? { operator: 0, writerId: '', writerToken: '', writerManages: 0 }
-          : writerValues(writer)),
-        now: now.getTime(),
-        trusted: writer === null ? 1 : 0,
+        ...writerValues(by),
         collectionId,
         policy: policy.mode,
         policyKeys: JSON.stringify(policy.fingerprints),
       }
-      await guarded(handle.write(q.policyGuard(values), q.setPolicy(values), q.dropGuard()), {
-        may_write: () =>
-          new RegistryError('denied', 'You may not set the policy of this collection any more.'),
-        found: () =>
-          new RegistryError('not_found', 'That collection does not exist.', {
-            subject: 'collection',
-          }),
-      })
+      await guarded(
+        handle.write(
+          q.policyGuard(values),
+          q.policySet(values),
+          q.setPolicy(values),
+          q.dropGuard(),
+        ),
+        {
+          may_write: () =>
+            new RegistryError('denied', 'You may not set the policy of this collection any more.'),
+          found: () =>
+            new RegistryError('not_found', 'That collection does not exist.', {
+              subject: 'collection',
+            }),
+        },
+      )
     },
   }
 }

@@ -4,6 +4,7 @@ import { RegistryError } from '../errors.ts'
 import type { EndedBook, NewUser, SettingsBook, TokensBook, UsersBook } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
+  audited,
   dropGuard,
   indexImages,
   p,
@@ -11,6 +12,7 @@ import {
   standingQuery,
   unindexImages,
   viewerValues,
+  writerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { sqliteVouch } from './identities.ts'
@@ -28,6 +30,19 @@ export function sqliteUsers(handle: Handle): UsersBook {
       }),
     ),
     dropGuard: dropGuard(db),
+    created: audited(db, {
+      action: 'user.create',
+      object: sql`'user ' || ${p('id')}`,
+      name: p('name').getSQL(),
+      detail: sql`case when ${p('staff')} then 'staff' when ${p('robot')} then 'robot' else ${p('role')} end`,
+      when: sql`exists (select 1 from users where id = ${p('id')})`,
+    }),
+    claimed: audited(db, {
+      action: 'admin.claim',
+      object: sql`'token ' || ${p('tokenId')}`,
+      name: sql`(select cu.name from tokens ct join users cu on cu.id = ct.user_id where ct.id = ${p('tokenId')})`,
+      detail: p('scopes').getSQL(),
+    }),
     insert: prepare(() =>
       db
         .insert(t.users)
@@ -60,6 +75,12 @@ export function sqliteUsers(handle: Handle): UsersBook {
         .select(userColumns)
         .from(t.users)
         .where(eq(t.users.name, text('name'))),
+    ),
+    living: prepare(() =>
+      db
+        .select(userColumns)
+        .from(t.users)
+        .where(and(eq(t.users.name, text('name')), isNull(t.users.deletedAt))),
     ),
     list: prepare(() => db.select(userColumns).from(t.users).orderBy(t.users.name)),
     claimGuard: prepare(() =>
@@ -99,21 +120,22 @@ export function sqliteUsers(handle: Handle): UsersBook {
     createdAt: user.createdAt.getTime(),
   })
   return {
-    async create(user) {
-      const values = row(user)
+    async create(user, by) {
+      const values = { ...writerValues(by), ...row(user) }
       const [, , , , rows] = await handle.write(
         q.insert(values),
         q.entity(values),
         q.unindex(values),
         q.index(values),
         q.byName(values),
+        q.created(values),
       )
       const stored = rows[0]
       if (stored === undefined) throw new RegistryError('internal', 'The user was not stored.')
       return { created: stored.id === user.id, user: toUser(stored) }
     },
-    async createFirstAdmin(user) {
-      const values = row(user)
+    async createFirstAdmin(user, by) {
+      const values = { ...writerValues(by), ...row(user) }
       const first = () => new RegistryError('conflict', 'This registry has an administrator.')
       try {
         await guarded(
@@ -123,6 +145,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
             q.entity(values),
             q.unindex(values),
             q.index(values),
+            q.created(values),
             q.dropGuard(),
           ),
           { first },
@@ -133,8 +156,9 @@ export function sqliteUsers(handle: Handle): UsersBook {
         throw error
       }
     },
-    async claimAdmin(claim, user, token) {
+    async claimAdmin(claim, user, token, by) {
       const values = {
+        ...writerValues(by),
         ...row(user),
         claim,
         tokenId: token.id,
@@ -159,6 +183,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
             q.index(values),
             q.insertToken(values),
             q.byToken(values),
+            q.claimed(values),
             q.dropGuard(),
           ),
           { first: () => spent, found: () => taken },
@@ -172,7 +197,7 @@ export function sqliteUsers(handle: Handle): UsersBook {
       }
     },
     async byName(name) {
-      const [rows] = await handle.read(q.byName({ name }))
+      const [rows] = await handle.read(q.living({ name }))
       return rows[0] === undefined ? null : toUser(rows[0])
     },
     async list() {
@@ -187,6 +212,19 @@ export function sqliteTokens(handle: Handle): TokensBook {
   const { db } = handle
   const q = {
     standing: standingQuery(db),
+    issued: audited(db, {
+      action: 'token.create',
+      object: sql`'token ' || ${p('id')}`,
+      name: sql`(select name from users where id = ${p('userId')})`,
+      detail: sql`${p('scopes')} || ', until ' || strftime('%Y-%m-%dT%H:%M:%SZ', ${p('expiresAt')} / 1000, 'unixepoch') || ', ' || ${p('name')}`,
+    }),
+    revoked: audited(db, {
+      action: 'token.revoke',
+      object: sql`'token ' || ${p('id')}`,
+      name: sql`(select ru.name from tokens rt join users ru on ru.id = rt.user_id where rt.id = ${p('id')})`,
+      detail: sql`(select name from tokens where id = ${p('id')})`,
+      when: sql`exists (select 1 from tokens where id = ${p('id')} and revoked_at is null)`,
+    }),
     insert: prepare(() =>
       db.insert(t.tokens).values({
         id: p('id'),
@@ -233,17 +271,17 @@ export function sqliteTokens(handle: Handle): TokensBook {
     ),
   }
   return {
-    async insert(token) {
-      await handle.write(
-        q.insert({
-          collectionId: '',
-          containerId: '',
-          ...token,
-          scopes: token.scopes.join(' '),
-          createdAt: token.createdAt.getTime(),
-          expiresAt: token.expiresAt.getTime(),
-        }),
-      )
+    async insert(token, by) {
+      const values = {
+        ...writerValues(by),
+        collectionId: '',
+        containerId: '',
+        ...token,
+        scopes: token.scopes.join(' '),
+        createdAt: token.createdAt.getTime(),
+        expiresAt: token.expiresAt.getTime(),
+      }
+      await handle.write(q.insert(values), q.issued(values))
     },
     async standing(viewer, now) {
       const [rows] = await handle.read(q.standing(viewerValues(viewer, now)))
@@ -253,9 +291,14 @@ export function sqliteTokens(handle: Handle): TokensBook {
       const [rows] = await handle.read(q.listFor({ userId }))
       return rows.map(toToken)
     },
-    async revoke(id, now) {
-      const values = { id, now: now.getTime() }
-      const [rows] = await handle.write(q.find(values), q.revoke(values), q.end(values))
+    async revoke(id, by) {
+      const values = { ...writerValues(by), id }
+      const [rows] = await handle.write(
+        q.find(values),
+        q.revoked(values),
+        q.revoke(values),
+        q.end(values),
+      )
       return rows.length > 0
     },
     async touch(ids, now) {

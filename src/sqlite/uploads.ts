@@ -15,11 +15,13 @@ import {
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
+import { overQuota, withinQuota } from './quotas.ts'
 import { toStanding, toUpload } from './rows.ts'
 import * as t from './schema.ts'
 
 export function sqliteUploads(handle: Handle): UploadsBook {
   const { db } = handle
+  const beyondQuota = overQuota(handle)
   const q = {
     standing: standingQuery(db),
     find: prepare(() =>
@@ -49,6 +51,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         found: sql`exists (select 1 from images where id = ${p('imageId')})`,
         fewUploads: sql`(select count(*) from uploads where state in ('open', 'finishing') and user_id = ${p('userId')}) < ${p('perUser')}`,
         spaceLeft: sql`coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('size')} <= ${p('free')}`,
+        withinQuota,
       }),
     ),
     insert: prepare(() =>
@@ -142,6 +145,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
         perUser: limits.perUser,
         // no store can say how much is left: any sum is below this
         free: limits.free ?? Number.MAX_SAFE_INTEGER,
+        defaultQuota: limits.defaultQuota ?? null,
       }
       await guarded(handle.write(q.guard(values), q.insert(values), q.dropGuard()), {
         may_write: () =>
@@ -163,6 +167,7 @@ export function sqliteUploads(handle: Handle): UploadsBook {
             `The registry's disk has no room for this image of ${upload.size} bytes beside what is being uploaded; ask its administrator to free space.`,
             { subject: 'upload' },
           ),
+        within_quota: () => beyondQuota(values),
       })
     },
     async setHandle(id, storeHandle) {

@@ -1,7 +1,7 @@
 /** What every Database must do for limits of days and weeks (R58, R28). */
 import { describe, expect } from 'vitest'
 import type { ImageSelector, PullLimits, Viewer } from '../../src/ports.ts'
-import { at, digestOf, type World } from './database.ts'
+import { at, byOperator, digestOf, type World } from './database.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 
@@ -127,7 +127,9 @@ export function describeCounters(test: Test): void {
         await pull(world, viewer, {}, { by: 'digest', digest: digestOf('none') })
       }
       const container = { entity: 'alice', collection: 'c', container: 'n' }
-      expect(await world.database.catalog.setPrivate(container, false, at(1))).toBe(true)
+      expect(await world.database.catalog.setPrivate(container, false, byOperator(at(1)))).toBe(
+        true,
+      )
       expect((await pull(world, null, {}, { ...TAGGED, tag: 'none' })).value).toEqual({
         image: null,
         counted: [],

@@ -9,6 +9,7 @@ import {
   SCOPES,
   type Container,
   type Image,
+  type Level,
   type Role,
   type Scope,
   type SifFacts,
@@ -18,11 +19,17 @@ import {
 import { isRegistryError, type ErrorCode } from '../../src/errors.ts'
 import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts'
 import { describeIdentities } from './identities.ts'
+import { describePeople } from './people.ts'
 import { describeCounters } from './counters.ts'
 import { describeManifests } from './manifests.ts'
+import { ALL, describeAudit } from './audit.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
 import { describeImports } from './moving.ts'
+import { describeQuotas } from './quotas.ts'
+import { describeShares } from './shares.ts'
+import { describeTeams } from './teams.ts'
+import { operator } from '../fixtures/operator.ts'
 
 export type Trip = { kind: 'read' | 'write'; statements: number }
 
@@ -53,6 +60,9 @@ export type DatabaseBackend = {
 export const at = (minutes = 0) => new Date(Date.UTC(2030, 0, 1) + minutes * 60_000)
 /** Later than everything that any test does. */
 const LATER = at(1_000_000)
+
+/** Whoever can write the data folder. */
+export const byOperator = (now: Date) => ({ operator: 'cli:test', now })
 
 let ids = 0
 export const newId = () => (ids += 1).toString(16).padStart(24, '0')
@@ -93,34 +103,46 @@ async function worldOf(made: MadeDatabase) {
   const touched = { images: new Set<string>(), uploads: new Set<string>(), keys: new Set<string>() }
 
   /** A token of a user, and who they are with it. */
-  async function token(user: User, scopes: readonly Scope[] = DEFAULT_SCOPES): Promise<Person> {
+  async function token(
+    user: User,
+    scopes: readonly Scope[] = DEFAULT_SCOPES,
+    binding: { collectionId?: string; containerId?: string } = {},
+  ): Promise<Person> {
     const tokenId = newId()
-    await tokens.insert({
-      id: tokenId,
-      userId: user.id,
-      name: 'laptop',
-      scopes: [...scopes],
-      createdAt: at(),
-      expiresAt: at(60 * 24),
-    })
+    await tokens.insert(
+      {
+        id: tokenId,
+        userId: user.id,
+        name: 'laptop',
+        scopes: [...scopes],
+        createdAt: at(),
+        expiresAt: at(60 * 24),
+        ...binding,
+      },
+      operator(),
+    )
     const admin = user.role === 'admin' && scopes.includes('admin')
+    const manages = admin || (user.role === 'staff' && scopes.includes('admin'))
     return {
       user,
       tokenId,
       viewer: { tokenId, userId: user.id, scopes },
-      writer: { tokenId, userId: user.id, admin, manages: admin, address: '192.0.2.7', now: at() },
+      writer: { tokenId, userId: user.id, admin, manages, address: '192.0.2.7', now: at() },
     }
   }
 
   async function person(name: string, role: Role = 'user', scopes?: Scope[]): Promise<Person> {
-    const { user } = await users.create({
-      id: newId(),
-      entityId: newId(),
-      name,
-      role,
-      disabled: false,
-      createdAt: at(),
-    })
+    const { user } = await users.create(
+      {
+        id: newId(),
+        entityId: newId(),
+        name,
+        role,
+        disabled: false,
+        createdAt: at(),
+      },
+      operator(),
+    )
     return token(user, scopes ?? (role === 'admin' ? SCOPES : DEFAULT_SCOPES))
   }
 
@@ -272,6 +294,7 @@ async function worldOf(made: MadeDatabase) {
       closed: sorted(await uploads.closed(LATER, 1000)),
       ended: (await database.ended.since(new Date(0))).toSorted(),
       needles: await search(viewer, 'needle'),
+      audit: (await database.audit.list(ALL, { after: null, limit: 1000 })).entries,
     }
   }
 
@@ -317,7 +340,7 @@ export async function expectRefused(world: World, code: ErrorCode, work: () => P
 // Guards: every way to lose the right, times every method that writes
 
 /** A user's entity with something of everything in it, ready for every guarded method. */
-async function makeLab(world: World, name: string) {
+export async function makeLab(world: World, name: string) {
   const { database, root } = world
   const owner = await world.person(`${name}-owner`)
   const donor = await world.person(`${name}-donor`)
@@ -363,11 +386,11 @@ async function makeLab(world: World, name: string) {
     dedupe,
   }
 }
-type Lab = Awaited<ReturnType<typeof makeLab>>
+export type Lab = Awaited<ReturnType<typeof makeLab>>
 
 type Act = (world: World, lab: Lab, writer: Writer) => Promise<unknown>
 
-const GUARDED: Record<string, Act> = {
+export const GUARDED: Record<string, Act> = {
   createEntity: ({ database }, { owner }, writer) =>
     database.catalog.createEntity({
       id: newId(),
@@ -432,7 +455,7 @@ const GUARDED: Record<string, Act> = {
 /** Each takes the right away and returns the writer who believes to have it still. */
 const LOSSES: Record<string, (world: World, lab: Lab) => Promise<Writer>> = {
   'the token was revoked': async ({ database }, { owner }) => {
-    await database.tokens.revoke(owner.tokenId, at())
+    await database.tokens.revoke(owner.tokenId, operator())
     return owner.writer
   },
   'there is no such token': async (_, { owner }) => ({ ...owner.writer, tokenId: newId() }),
@@ -445,7 +468,7 @@ const LOSSES: Record<string, (world: World, lab: Lab) => Promise<Writer>> = {
   'the token of the administrator was revoked': async (world) => {
     const { user, tokenId, writer } = await world.token(world.root.user, SCOPES)
     expect(user.role).toBe('admin')
-    await world.database.tokens.revoke(tokenId, at())
+    await world.database.tokens.revoke(tokenId, operator())
     return writer
   },
 }
@@ -585,7 +608,7 @@ const CONDITIONS: {
     code: 'conflict',
     lose: async ({ database }, lab) => {
       const path = { entity: lab.donor.user.name, collection: 'tools', container: 'gift' }
-      expect(await database.catalog.setPrivate(path, true, at())).toBe(true)
+      expect(await database.catalog.setPrivate(path, true, byOperator(at()))).toBe(true)
       return () => database.catalog.attach(lab.dedupe)
     },
   },
@@ -847,7 +870,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('is made once, however many ask at once', async ({ users }) => {
         const names = ['one', 'two', 'three']
-        const made = await Promise.all(names.map((name) => users.createFirstAdmin(admin(name))))
+        const made = await Promise.all(
+          names.map((name) => users.createFirstAdmin(admin(name), operator())),
+        )
         expect(made.filter(Boolean)).toHaveLength(1)
         const list = await users.list()
         expect(list.map((user) => [user.name, user.role])).toEqual([
@@ -857,7 +882,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('owns the entity of its name', async ({ users, catalog }) => {
         const first = admin('first')
-        expect(await users.createFirstAdmin(first)).toBe(true)
+        expect(await users.createFirstAdmin(first, operator())).toBe(true)
         const viewer = { tokenId: newId(), userId: first.id, scopes: [] }
         const { value } = await catalog.entityParent('first', viewer, at())
         expect(value.entity?.ownerId).toBe(first.id)
@@ -866,19 +891,19 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('is not made when there is one, and nothing changes', async ({ users, catalog }) => {
         const first = admin('first')
-        expect(await users.createFirstAdmin(first)).toBe(true)
-        expect(await users.createFirstAdmin(admin('second'))).toBe(false)
-        expect(await users.createFirstAdmin(first)).toBe(false)
+        expect(await users.createFirstAdmin(first, operator())).toBe(true)
+        expect(await users.createFirstAdmin(admin('second'), operator())).toBe(false)
+        expect(await users.createFirstAdmin(first, operator())).toBe(false)
         expect((await users.list()).map((user) => user.name)).toEqual(['first'])
         const viewer = { tokenId: newId(), userId: first.id, scopes: [] }
         expect((await catalog.entityParent('second', viewer, at())).value.entity).toBeNull()
       })
 
       bare('is never said to be made when it was not: the name is taken', async ({ users }) => {
-        await users.create({ ...admin('taken'), role: 'user' })
-        expect(await users.createFirstAdmin(admin('taken'))).toBe(false)
+        await users.create({ ...admin('taken'), role: 'user' }, operator())
+        expect(await users.createFirstAdmin(admin('taken'), operator())).toBe(false)
         expect((await users.list()).map((user) => user.role)).toEqual(['user'])
-        expect(await users.createFirstAdmin(admin('free'))).toBe(true)
+        expect(await users.createFirstAdmin(admin('free'), operator())).toBe(true)
       })
 
       const token = () => ({
@@ -897,7 +922,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             token: token(),
           }))
           const owners = await Promise.all(
-            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token)),
+            drafts.map((draft) => users.claimAdmin('claim', draft.user, draft.token, operator())),
           )
           const [won, ...more] = drafts.filter((_, index) => owners[index] !== null)
           expect(more).toEqual([])
@@ -915,25 +940,29 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       bare('a claim gives an administrator there is another token', async ({ users, tokens }) => {
         const boss = { ...admin('boss'), createdAt: new Date(at().getTime() - 1) }
-        await users.create(boss)
-        await users.create({ ...admin('root'), role: 'user' })
-        const recovered = await users.claimAdmin('a', admin('nobody'), token())
+        await users.create(boss, operator())
+        await users.create({ ...admin('root'), role: 'user' }, operator())
+        const recovered = await users.claimAdmin('a', admin('nobody'), token(), operator())
         expect(recovered?.id).toBe(boss.id)
         const named = admin('admin')
-        await users.create(named)
-        expect((await users.claimAdmin('b', admin('admin'), token()))?.id).toBe(named.id)
-        expect(await users.claimAdmin('b', admin('admin'), token())).toBeNull()
+        await users.create(named, operator())
+        expect((await users.claimAdmin('b', admin('admin'), token(), operator()))?.id).toBe(
+          named.id,
+        )
+        expect(await users.claimAdmin('b', admin('admin'), token(), operator())).toBeNull()
         expect((await users.list()).map(({ name }) => name)).toEqual(['admin', 'boss', 'root'])
         expect(await tokens.listFor(named.id)).toHaveLength(1)
       })
 
       bare('a claim is not spent by a failure: the name is taken', async ({ users, tokens }) => {
         const taken = { ...admin('admin'), role: 'user' as const }
-        await users.create(taken)
-        const made = users.claimAdmin('claim', admin('admin'), token())
+        await users.create(taken, operator())
+        const made = users.claimAdmin('claim', admin('admin'), token(), operator())
         await expect(made).rejects.toMatchObject({ code: 'conflict' })
         expect(await tokens.listFor(taken.id)).toEqual([])
-        expect((await users.claimAdmin('claim', admin('free'), token()))?.name).toBe('free')
+        expect((await users.claimAdmin('claim', admin('free'), token(), operator()))?.name).toBe(
+          'free',
+        )
       })
     })
 
@@ -1817,7 +1846,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, things } = await hidden(world)
         const bob = await world.person('bob')
         const revoked = await world.token(alice.user)
-        await database.tokens.revoke(revoked.tokenId, at())
+        await database.tokens.revoke(revoked.tokenId, operator())
         const viewers: Record<string, [NonNullable<Viewer>, Date]> = {
           revoked: [revoked.viewer, at()],
           'expired to the millisecond': [alice.viewer, at(60 * 24)],
@@ -1888,7 +1917,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await visible(alice.viewer)).toBe(true)
         expect(await visible(world.root.viewer)).toBe(true)
         const path = { entity: 'alice', collection: 'c', container: null }
-        expect(await catalog.setPrivate(path, false, at())).toBe(true)
+        expect(await catalog.setPrivate(path, false, byOperator(at()))).toBe(true)
         expect(await visible(null)).toBe(true)
       })
 
@@ -1938,13 +1967,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.setPrivate(
           { entity: 'bob', collection: 'tools', container: null },
           false,
-          at(),
+          byOperator(at()),
         )
         expect(await find(null)).toBeNull()
         await catalog.setPrivate(
           { entity: 'alice', collection: 'tools', container: null },
           true,
-          at(),
+          byOperator(at()),
         )
         expect(await find(null)).toBe(ofBob)
         expect(await find(alice.viewer)).toBeNull()
@@ -2054,7 +2083,11 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { alice, open } = await library(world)
         const { id } = await world.push(alice, open.id, 'one', { description: 'needle' })
         const flip = (container: string | null, value: boolean) =>
-          catalog.setPrivate({ entity: 'alice', collection: 'bio', container }, value, at())
+          catalog.setPrivate(
+            { entity: 'alice', collection: 'bio', container },
+            value,
+            byOperator(at()),
+          )
         for (const level of ['Samtools', null]) {
           expect(await world.search(null, 'needle')).toEqual([id])
           expect(await flip(level, true)).toBe(true)
@@ -2156,7 +2189,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
               collection: place.collectionName,
               container: level === 'collection' ? null : place.name,
             }
-            await catalog.setPrivate(path, true, at())
+            await catalog.setPrivate(path, true, byOperator(at()))
             const cut = async (viewer: Viewer) => {
               const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
               return (await catalog.search(query, viewer, at())).value
@@ -2185,10 +2218,10 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
 
       it('for any users, owners and privacy', { timeout: 120_000 }, async () => {
         await fc.assert(
-          fc.asyncProperty(worlds, async (drawn) => {
+          fc.asyncProperty(worlds, sharing, async (drawn, shared) => {
             const made = await backend.make()
             try {
-              await compareVisibility(await worldOf(made), drawn)
+              await compareVisibility(await worldOf(made), drawn, shared)
             } finally {
               await made.dispose()
             }
@@ -2197,31 +2230,102 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         )
       })
 
+      /** Who is granted what in which collection: people or teams, whose members are drawn too. */
+      const sharing = fc.record({
+        grants: fc.array(
+          fc.record({
+            place: fc.nat(8),
+            user: fc.nat(2),
+            team: fc.option(fc.nat(1)),
+            level: fc.constantFrom(0, 1, 2, 3) as fc.Arbitrary<Level>,
+          }),
+          { maxLength: 5 },
+        ),
+        members: fc.array(fc.record({ team: fc.nat(1), user: fc.nat(2), leaves: fc.boolean() }), {
+          maxLength: 4,
+        }),
+      })
+
+      type Shared = typeof sharing extends fc.Arbitrary<infer T> ? T : never
       type Drawn = typeof worlds extends fc.Arbitrary<infer T> ? T : never
 
-      async function compareVisibility(world: World, drawn: Drawn): Promise<void> {
+      async function share(world: World, shared: Shared, people: Person[], ids: string[]) {
+        const { teams, grants } = world.database
+        const by = byOperator(at())
+        const teamIds = [newId(), newId()]
+        for (const [n, id] of teamIds.entries())
+          await teams.create({
+            id,
+            name: `team${n}`,
+            description: '',
+            open: false,
+            owner: 'root',
+            anybody: true,
+            by,
+          })
+        const named = (index: number) => people[index % people.length]?.user.name ?? 'root'
+        for (const { team, user, leaves } of shared.members) {
+          const change = { teamId: teamIds[team] ?? '', user: named(user), by }
+          await teams.setMember({ ...change, owner: false })
+          if (leaves) await teams.removeMember(change)
+        }
+        if (ids.length === 0) return
+        for (const { place, user, team, level } of shared.grants)
+          await grants.set({
+            id: newId(),
+            collectionId: ids[place % ids.length] ?? '',
+            to: team === null ? { user: named(user) } : { teamId: teamIds[team] ?? '' },
+            level,
+            by,
+          })
+      }
+
+      async function compareVisibility(world: World, drawn: Drawn, shared: Shared): Promise<void> {
         const { catalog } = world.database
         const people: Person[] = []
-        for (const [u, { late, places }] of drawn.entries()) {
+        const places: { id: string; collectionId: string }[] = []
+        for (const [u, { late, places: drawnPlaces }] of drawn.entries()) {
           const name = `user${u}`
           const early = late ? world.root : await world.person(name)
-          for (const [c, { made, set }] of places.entries()) {
+          for (const [c, { made, set }] of drawnPlaces.entries()) {
             for (const n of [0, 1]) {
               const place = await world.container(early, `${name}/col${c}/con${n}`, {
                 collectionPrivate: made.collection,
                 private: n === 1 && made.container,
               })
+              places.push(place)
               await world.push(early, place.id, place.id, { description: 'needle', size: 1 })
             }
             if (set === null) continue
             const path = { entity: name, collection: `col${c}`, container: null }
-            await catalog.setPrivate(path, set.collection, at())
-            await catalog.setPrivate({ ...path, container: 'con1' }, set.container, at())
+            await catalog.setPrivate(path, set.collection, byOperator(at()))
+            await catalog.setPrivate(
+              { ...path, container: 'con1' },
+              set.container,
+              byOperator(at()),
+            )
           }
           people.push(late ? await world.person(name) : early)
         }
+        const helper = await world.person('helper', 'staff', [...SCOPES])
+        const collections = [...new Set(places.map(({ collectionId }) => collectionId))]
+        await share(world, shared, people, collections)
+        /** Of each person, one token for a collection and one for a container. */
+        const bound: Viewer[] = []
+        for (const { user } of people)
+          for (const [n, { id, collectionId }] of places.slice(0, 3).entries()) {
+            const containerId = n === 1 ? id : ''
+            const { viewer } = await world.token(user, DEFAULT_SCOPES, {
+              collectionId,
+              containerId,
+            })
+            bound.push(viewer)
+          }
         const viewers: Viewer[] = [
           null,
+          helper.viewer,
+          (await world.token(helper.user, DEFAULT_SCOPES)).viewer,
+          ...bound,
           world.root.viewer,
           (await world.token(world.root.user, DEFAULT_SCOPES)).viewer,
           (await world.person('stranger')).viewer,
@@ -2290,12 +2394,12 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         await catalog.deleteImage(image, { ...alice.writer, now: at(1) })
         expect(await since(0)).toEqual([deleted.id])
         const path = { entity: 'alice', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(2))
+        await catalog.setPrivate(path, true, byOperator(at(2)))
         expect(await since(1)).toEqual([`public:${hidden.id}`])
-        await catalog.setPrivate({ ...path, container: null }, true, at(3))
+        await catalog.setPrivate({ ...path, container: null }, true, byOperator(at(3)))
         const both = [`public:${hidden.id}`, `public:${inCollection.id}`].toSorted()
         expect(await since(2)).toEqual(both)
-        await tokens.revoke(alice.tokenId, at(4))
+        await tokens.revoke(alice.tokenId, operator(at(4)))
         expect(await since(3)).toEqual([alice.tokenId])
 
         await ended.prune(at(3))
@@ -2309,15 +2413,15 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n', { private: true })
         await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, false, at())
+        await catalog.setPrivate(path, false, byOperator(at()))
         expect(await ended.since(new Date(0))).toEqual([])
         // and takes back what becoming private ended, but not while the collection is private
         const above = { ...path, container: null }
-        await catalog.setPrivate(above, true, at(1))
+        await catalog.setPrivate(above, true, byOperator(at(1)))
         const [id = ''] = await ended.since(new Date(0))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, false, byOperator(at(2)))
         expect(await ended.since(new Date(0))).toEqual([id])
-        await catalog.setPrivate(above, false, at(3))
+        await catalog.setPrivate(above, false, byOperator(at(3)))
         expect(await ended.since(new Date(0))).toEqual([])
       })
 
@@ -2326,8 +2430,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const place = await world.container(world.root, 'root/c/n')
         const { id } = await world.push(world.root, place.id, 'image')
         const path = { entity: 'root', collection: 'c', container: 'n' }
-        await catalog.setPrivate(path, true, at(1))
-        await catalog.setPrivate(path, false, at(2))
+        await catalog.setPrivate(path, true, byOperator(at(1)))
+        await catalog.setPrivate(path, false, byOperator(at(2)))
         const image = { imageId: id, containerId: place.id }
         await catalog.deleteImage(image, { ...world.root.writer, now: at(100) })
         expect(await ended.since(at(50))).toEqual([id])
@@ -2345,10 +2449,13 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           disabled: false,
           createdAt: at(),
         })
-        const answers = await Promise.all([users.create(draft()), users.create(draft())])
+        const answers = await Promise.all([
+          users.create(draft(), operator()),
+          users.create(draft(), operator()),
+        ])
         expect(answers.map(({ created }) => String(created)).toSorted()).toEqual(['false', 'true'])
         expect(answers[0].user).toEqual(answers[1].user)
-        const third = await users.create({ ...draft(), role: 'admin' })
+        const third = await users.create({ ...draft(), role: 'admin' }, operator())
         expect(third).toEqual({ created: false, user: answers[0].user })
         expect(await users.byName('alice')).toEqual(answers[0].user)
         expect(await users.byName('bob')).toBeNull()
@@ -2376,7 +2483,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const { catalog, users } = world.database
         const alice = await world.person('alice')
         const impostor = { ...alice.user, id: newId(), entityId: newId() }
-        expect((await users.create(impostor)).created).toBe(false)
+        expect((await users.create(impostor, operator())).created).toBe(false)
         const { value } = await catalog.entityParent('alice', alice.viewer, at())
         expect(value.entity?.ownerId).toBe(alice.user.id)
       })
@@ -2404,9 +2511,9 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             containerId: '',
           })),
         )
-        expect(await tokens.revoke(other.tokenId, at(1))).toBe(true)
-        expect(await tokens.revoke(other.tokenId, at(2))).toBe(true)
-        expect(await tokens.revoke(newId(), at())).toBe(false)
+        expect(await tokens.revoke(other.tokenId, operator(at(1)))).toBe(true)
+        expect(await tokens.revoke(other.tokenId, operator(at(2)))).toBe(true)
+        expect(await tokens.revoke(newId(), operator())).toBe(false)
         await tokens.touch([alice.tokenId], at(3))
         const after = await list()
         expect(after.map(({ revokedAt, lastUsedAt }) => [revokedAt, lastUsedAt])).toEqual([
@@ -2460,14 +2567,17 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
           await world.container(world.root, 'root/c/one'),
           await world.container(world.root, 'root/c/two'),
         ]
-        await catalog.countDownloads([])
+        await catalog.countDownloads([], at())
         await Promise.all(
           [1, 2, 3].map((count) =>
-            catalog.countDownloads([
-              { containerId: one.id, count },
-              { containerId: newId(), count },
-              { containerId: two.id, count: 10 },
-            ]),
+            catalog.countDownloads(
+              [
+                { containerId: one.id, count },
+                { containerId: newId(), count },
+                { containerId: two.id, count: 10 },
+              ],
+              at(),
+            ),
           ),
         )
         const downloads = async (id: string) =>
@@ -2521,11 +2631,16 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     })
 
     describeIdentities(test)
+    describePeople(test)
+    describeTeams(test)
     describeKeys(test)
+    describeAudit(test)
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)
     describeManifests(test)
+    describeQuotas(test)
+    describeShares(test)
 
     it('skips no test that is not there', () => {
       expect([...skip.keys()]).toEqual([])

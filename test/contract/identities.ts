@@ -1,6 +1,7 @@
 /** What every Database must do with identities that other issuers vouch for (R35). */
 import { expect } from 'vitest'
 import type { UsersBook } from '../../src/ports.ts'
+import { operator } from '../fixtures/operator.ts'
 import { at, newId, type World } from './database.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
@@ -172,7 +173,7 @@ export function describeIdentities(test: Test): void {
     const { users, tokens } = world.database
     const identity = identityOf()
     await users.vouch(identity)
-    await tokens.revoke(identity.token.id, at(1))
+    await tokens.revoke(identity.token.id, operator(at(1)))
     expect(await users.vouch(identity)).toBe('ok')
     const viewer = { tokenId: identity.token.id, userId: identity.userId, scopes: [] }
     expect(await tokens.standing(viewer, at(2))).toBeNull()

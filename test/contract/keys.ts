@@ -1,8 +1,9 @@
 /** What every Database must do with public keys: what they are found by, whose they are (R46). */
 import { describe, expect } from 'vitest'
 import type { KeyFacts, StoredKey } from '../../src/core/model.ts'
-import type { Database, KeyPlace } from '../../src/ports.ts'
+import type { Actor, Database, KeyPlace } from '../../src/ports.ts'
 import { at, newId, outcome, type World } from './database.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 
@@ -57,7 +58,7 @@ type Put = Parameters<Database['keys']['put']>[0]
 
 export function describeKeys(test: Test): void {
   const put = ({ database }: World, facts: KeyFacts, change: Partial<Put> = {}) =>
-    database.keys.put({ facts, expected: 0, show: false, by: null, now: at(), ...change })
+    database.keys.put({ facts, expected: 0, show: false, by: operator(), now: at(), ...change })
   const fingerprints = (keys: StoredKey[]) => keys.map(({ facts }) => facts.fingerprint)
   const named = async ({ database }: World, ...names: string[]) =>
     fingerprints((await database.keys.named(names, FIRST, null, at())).value.keys)
@@ -225,7 +226,7 @@ export function describeKeys(test: Test): void {
       const facts = factsOfKey(['Gone <gone@example.org>'], { revoked: true })
       const { fingerprint } = facts
       await put(world, facts, { ownerId: alice.user.id, by: alice.writer })
-      const remove = (by: Put['by'], forGood: boolean) =>
+      const remove = (by: Actor, forGood: boolean) =>
         keys.remove(fingerprint, { forGood, by, now: at(2) })
       expect(await remove(alice.writer, false)).toBe(true)
       expect(await remove(alice.writer, false)).toBe(false)
@@ -257,12 +258,12 @@ export function describeKeys(test: Test): void {
       const { fingerprint } = facts
       await put(world, facts, { ownerId: alice.user.id, by: alice.writer })
       const before = await found(world, fingerprint)
-      const remove = (by: Put['by'], forGood = false) =>
+      const remove = (by: Actor, forGood = false) =>
         outcome(keys.remove(fingerprint, { forGood, by, now: at(2) }))
       expect(await remove(mallory.writer)).toBe('denied')
       expect(await remove({ ...mallory.writer, admin: true }, true)).toBe('denied')
       const ended = await world.token(alice.user)
-      await tokens.revoke(ended.tokenId, at())
+      await tokens.revoke(ended.tokenId, operator())
       expect(await remove(ended.writer)).toBe('denied')
       expect(await outcome(put(world, facts, { expected: 1, by: ended.writer }))).toBe('denied')
       const unknown = { ...alice.writer, tokenId: newId() }
@@ -279,7 +280,7 @@ export function describeKeys(test: Test): void {
       expect(seen.standing).toMatchObject({ userId: alice.user.id })
       await keys.find('X', null, at())
       expect(world.trips().length).toBe(before + 2)
-      await tokens.revoke(alice.tokenId, at())
+      await tokens.revoke(alice.tokenId, operator())
       expect((await keys.find('X', alice.viewer, at())).standing).toBeNull()
     })
   })

@@ -250,7 +250,7 @@ export function describeManifests(test: Test): void {
       })
       expect(await manifests.mount(change(bob))).toBe(false)
       expect(await outcome(manifests.mount(change(alice)))).toBe('denied')
-      await catalog.setPrivate(PATH, false, at(1))
+      await catalog.setPrivate(PATH, false, alice.writer)
       expect((await readable(bob, null))?.id).toBe(stored.id)
       expect(await manifests.mount({ ...change(bob), digest: named('two') })).toBe(false)
       expect(await manifests.mount(change(bob))).toBe(true)

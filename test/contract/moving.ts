@@ -5,6 +5,7 @@ import { stagedRow } from '../../src/core/moved-rows.ts'
 import type { Database, StagedRow } from '../../src/ports.ts'
 import { at, digestOf, expectRefused, factsOf, newId, outcome, type World } from './database.ts'
 import { factsOfKey } from './keys.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 
@@ -17,6 +18,11 @@ const KINDS: MovedKind[] = [
   'container',
   'image',
   'tag',
+  'team',
+  'member',
+  'grant',
+  'star',
+  'pulls',
 ]
 // no `at` yet: database.ts imports this file before it has one
 const START = Date.UTC(2030, 0, 1)
@@ -25,7 +31,7 @@ const FINISH = {
   sha256: 'f'.repeat(64),
   sameIssuer: false,
   keepPower: false,
-  now: new Date(START + 300_000),
+  by: { operator: 'cli:test', now: new Date(START + 300_000) },
 }
 
 async function everything(database: Database, kind: MovedKind, limit: number) {
@@ -116,6 +122,85 @@ function fileOf(change: Partial<Record<MovedKind, object>> = {}) {
   return { name, digest, rows, ids }
 }
 
+/** What the people of a file share: team, grants, stars, counted pulls; staff, a robot, somebody gone. */
+function sharedOf(
+  { name, ids }: ReturnType<typeof fileOf>,
+  change: Partial<Record<MovedKind, object>> = {},
+) {
+  const [staff, robot, gone, team, toTeam, toRobot] = Array.from({ length: 6 }, newId)
+  const person = (id: string | undefined, word: string, more: object) => ({
+    type: 'user',
+    id,
+    name: `${name}-${word}`,
+    role: 'user',
+    disabled: false,
+    createdAt: START,
+    managerId: null,
+    deletedAt: null,
+    ...more,
+  })
+  const rows = [
+    // before its manager's row, and after it by id
+    person(robot, 'robot', {
+      role: 'robot',
+      managerId: staff,
+    }),
+    person(staff, 'staff', { role: 'staff' }),
+    person(gone, 'gone', { disabled: true, deletedAt: START + 5 }),
+    {
+      type: 'team',
+      id: team,
+      name: `${name}-team`,
+      description: 't',
+      open: true,
+      createdAt: START + 1,
+    },
+    { type: 'member', teamId: team, userId: staff, owner: true, joinedAt: START + 2 },
+    {
+      type: 'grant',
+      id: toTeam,
+      collectionId: ids.collection,
+      holder: 'team',
+      holderId: team,
+      level: 2,
+      createdAt: START + 3,
+    },
+    {
+      type: 'grant',
+      id: toRobot,
+      collectionId: ids.collection,
+      holder: 'user',
+      holderId: robot,
+      level: 1,
+      createdAt: START + 4,
+    },
+    { type: 'star', containerId: ids.container, userId: robot, createdAt: START + 5 },
+    { type: 'star', containerId: ids.container, userId: staff, createdAt: START + 6 },
+    ...[0, 9].map((count, n) => ({
+      type: 'pulls',
+      containerId: ids.container,
+      week: START + n * 7 * 86_400_000,
+      count: count + 1,
+    })),
+  ].map((row) => {
+    const kind = row.type as MovedKind
+    return (kind === 'user' ? row : { ...row, ...change[kind] }) as MovedRow
+  })
+  return {
+    rows,
+    staff: `${name}-staff`,
+    robot: `${name}-robot`,
+    gone: `${name}-gone`,
+    team: team ?? '',
+  }
+}
+
+/** The same rows whatever the order, for `toEqual`. */
+const sorted = (rows: MovedRow[]) =>
+  rows
+    .map((row) => JSON.stringify(Object.entries(row).toSorted(([a], [b]) => (a < b ? -1 : 1))))
+    .toSorted()
+
 /** An import with everything staged that its file needs. */
 async function staged(
   world: World,
@@ -153,15 +238,22 @@ export function describeImports(test: Test): void {
       await world.record(alice, one.id, 'never sent')
       const lost = await world.push(alice, one.id, 'lost', { tag: 'gone' })
       await database.catalog.markLost(lost.upload.blobKey)
-      await database.tokens.revoke(alice.tokenId, at(3))
+      await database.tokens.revoke(alice.tokenId, operator(at(3)))
       const keys = [1, 2, 3, 4].map((n) => factsOfKey([`Key ${n} <k${n}@example.org>`]))
       for (const facts of keys) {
         const ownerId = alice.user.id
-        await database.keys.put({ facts, expected: 0, show: true, ownerId, by: null, now: at(4) })
+        await database.keys.put({
+          facts,
+          expected: 0,
+          show: true,
+          ownerId,
+          by: operator(),
+          now: at(4),
+        })
       }
       const [first] = keys
       if (first === undefined) throw new Error('four keys')
-      const gone = { forGood: false, by: null, now: at(5) }
+      const gone = { forGood: false, by: operator(), now: at(5) }
       await database.keys.remove(first.fingerprint, gone)
 
       for (const kind of KINDS) {
@@ -309,6 +401,196 @@ export function describeImports(test: Test): void {
       expect((await users.byName(kept.name))?.role).toBe('admin')
     })
 
+    test('roles, teams, grants, quotas, what is frozen, stars and pulls go in and out the same', async (world) => {
+      const { database } = world
+      const file = fileOf({
+        user: { managerId: null, deletedAt: null },
+        token: { collectionId: newId(), containerId: newId() },
+        // less than its images take: an import is not held to it
+        entity: { quota: 1 },
+        collection: { policy: 'off', policyKeys: [] },
+        container: { frozen: true },
+        tag: { frozen: true },
+      })
+      const shared = sharedOf(file)
+      const rows = [...file.rows, ...shared.rows]
+      const { id, finish } = await staged(world, { ...file, rows })
+      await finish({ sameIssuer: true, keepPower: true })
+      for (const limit of [1, 2, 1000]) {
+        const out: MovedRow[] = []
+        for (const kind of KINDS) out.push(...(await everything(database, kind, limit)))
+        const { root } = world
+        const ours = [root.user.id, root.tokenId]
+        const moved = out.filter(
+          (row) =>
+            !('id' in row && ours.includes(row.id)) &&
+            !(row.type === 'entity' && row.ownerId === root.user.id),
+        )
+        expect([limit, sorted(moved)]).toEqual([limit, sorted(rows)])
+      }
+      const path = { entity: file.name, collection: 'c', container: 'n' }
+      for (const [name, level] of [
+        [file.name, 3],
+        [shared.staff, 2],
+        [shared.robot, 1],
+      ] as const) {
+        const user = await database.users.byName(name)
+        const { viewer } = await world.token(user ?? world.root.user)
+        const found = (await database.catalog.findContainer(path, viewer, at())).value
+        expect([name, found?.container]).toEqual([
+          name,
+          expect.objectContaining({ level, stars: 2, frozen: true, downloads: 7 }),
+        ])
+        expect(await world.search(viewer, 'needle')).toEqual([file.ids.image])
+      }
+      const entity = await database.catalog.findEntity(file.name, world.root.viewer, at())
+      expect(entity.value?.entity).toMatchObject({ quota: 1, used: 100 })
+      expect(await database.imports.report(id, { now: at() })).toMatchObject({
+        rows: { user: 4, team: 1, member: 1, grant: 2, star: 2, pulls: 2 },
+        demoted: [],
+      })
+    })
+
+    test('staff are users here, robots stay robots with their managers, disabled stays (R42)', async (world) => {
+      const { database } = world
+      const file = fileOf({ user: { disabled: true } })
+      const shared = sharedOf(file)
+      const rows = [...file.rows, ...shared.rows]
+      const { id, finish } = await staged(world, { ...file, rows })
+      await finish()
+      const staff = await database.users.byName(shared.staff)
+      expect(staff).toMatchObject({ role: 'user', disabled: false })
+      expect(await database.users.byName(shared.robot)).toMatchObject({
+        role: 'robot',
+        managerId: staff?.id,
+      })
+      expect(await database.users.byName(file.name)).toMatchObject({ role: 'user', disabled: true })
+      expect((await database.imports.report(id, { now: at() })).demoted).toEqual([
+        file.name,
+        shared.staff,
+      ])
+    })
+
+    test('grants, memberships, stars and robots are of the users of the same names', async (world) => {
+      const { database } = world
+      const file = fileOf()
+      const shared = sharedOf(file)
+      const here = await world.person(shared.staff)
+      const rows = [...file.rows, ...shared.rows]
+      await (await staged(world, { ...file, rows })).finish()
+      const path = { entity: file.name, collection: 'c', container: 'n' }
+      const found = await database.catalog.findContainer(path, here.viewer, at())
+      expect(found.value?.container).toMatchObject({ level: 2, stars: 2 })
+      expect((await database.users.byName(shared.robot))?.managerId).toBe(here.user.id)
+      const members = await everything(database, 'member', 9)
+      expect(members).toMatchObject([{ teamId: shared.team, userId: here.user.id, owner: true }])
+    })
+
+    test(
+      'a quota that stands here stays; one of the file comes where there is none',
+      async (world) => {
+        const quotaOf = async (name: string) =>
+          (await world.database.catalog.findEntity(name, world.root.viewer, at())).value?.entity
+            .quota
+        for (const [before, after] of [
+          ['null', 7],
+          ['5', 5],
+          ['0', 0],
+        ] as const) {
+          const file = fileOf({ entity: { quota: 7 } })
+          await world.person(file.name)
+          await world.raw?.(`UPDATE entities SET quota = ${before} WHERE name = '${file.name}'`)
+          await (await staged(world, file)).finish()
+          expect(await quotaOf(file.name)).toBe(after)
+        }
+      },
+      true,
+    )
+
+    test('a name that means another kind of user, or another team, stands in the way (R38)', async (world) => {
+      const { imports } = world.database
+      const why = async (file: ReturnType<typeof fileOf>, rows = file.rows) => {
+        const { id, finish } = await staged(world, { ...file, rows })
+        const found = await imports.conflicts(id, 10)
+        if (found.length > 0) expect(await outcome(finish({ rows: rows.length }))).toBe('conflict')
+        return found.map((conflict) => `${conflict.kind} ${conflict.why}`)
+      }
+      const gone = fileOf({ user: { deletedAt: START } })
+      await world.person(gone.name)
+      expect(await why(gone)).toEqual(['user other user'])
+      const robot = fileOf({ user: { role: 'robot' } })
+      await world.person(robot.name)
+      expect(await why(robot)).toContain('user other user')
+      const first = fileOf()
+      const shared = sharedOf(first)
+      const rows = [...first.rows, ...shared.rows]
+      await (await staged(world, { ...first, rows })).finish({ rows: rows.length })
+      const second = fileOf()
+      const teams = sharedOf(second, { team: { name: `${first.name}-team` } }).rows
+      expect(await why(second, [...second.rows, ...teams])).toEqual(['team name taken'])
+      // the same people as here are no obstacle
+      const people = shared.rows.filter(({ type }) => type === 'user')
+      const again = fileOf()
+      expect(await why(again, [...again.rows, ...people])).toEqual([])
+    })
+
+    test(
+      'the audit log tells of exports and imports, in the same batch (R57)',
+      async (world) => {
+        const file = fileOf()
+        const { id, finish } = await staged(world, file)
+        const exportId = newId()
+        const rows = () =>
+          world.raw?.(
+            `SELECT actor, action, object, outcome FROM audit WHERE object IN ('import ${id}', 'export ${exportId}') ORDER BY seq`,
+          )
+        expect(await outcome(finish({ rows: 1 }))).toBe('invalid')
+        expect(await rows()).toEqual([])
+        await finish()
+        await world.database.exports.begin(exportId, world.root.writer)
+        expect(await rows()).toEqual([
+          { actor: 'cli:test', action: 'import', object: `import ${id}`, outcome: 'done' },
+          { actor: 'root', action: 'export', object: `export ${exportId}`, outcome: 'done' },
+        ])
+      },
+      true,
+    )
+
+    test('only an administrator whose token stands makes an import visible (R6)', async (world) => {
+      const { database, root } = world
+      const file = fileOf()
+      const { finish } = await staged(world, file)
+      const alice = await world.person('alice')
+      const lesser = await world.token(root.user)
+      for (const { writer } of [alice, { writer: { ...alice.writer, admin: true } }, lesser])
+        expect(await outcome(finish({ by: writer as never }))).toBe('denied')
+      await database.tokens.revoke(lesser.tokenId, operator())
+      const by = { ...lesser.writer, admin: true }
+      expect(await outcome(finish({ by: by as never }))).toBe('denied')
+      expect(await outcome(finish({ by: root.writer as never }))).toBe('ok')
+    })
+
+    test('imports that are open are listed with what has arrived of them', async (world) => {
+      const { imports } = world.database
+      const file = fileOf()
+      const { id, finish } = await staged(world, file)
+      const other = await staged(world, fileOf())
+      await imports.stageBlob(
+        other.id,
+        { digest: digestOf('on its way'), size: 9, blobId: newId(), key: newId() },
+        at(60),
+      )
+      const [one, two, ...more] = await imports.list()
+      expect([one, two].toSorted((a) => (a?.id === id ? -1 : 1))).toMatchObject([
+        { id, createdAt: at(), expiresAt: at(60), rows: 7, bytes: 100 },
+        { id: other.id, rows: 7, bytes: 100 },
+      ])
+      expect(more).toEqual([])
+      await finish()
+      await imports.abort(other.id, at())
+      expect(await imports.list()).toEqual([])
+    })
+
     test('a token that was revoked on either side is revoked', async (world) => {
       const file = fileOf({ token: { revokedAt: at(2).getTime() } })
       await (await staged(world, file)).finish({ sameIssuer: true })
@@ -369,10 +651,16 @@ export function describeImports(test: Test): void {
       {
         code: 'conflict' | 'invalid' | 'unavailable'
         file?: Partial<Record<MovedKind, object>>
+        /** Changes of the rows of `sharedOf`, which come with the file when there are any. */
+        more?: Partial<Record<MovedKind, object>>
         make?: (world: World, file: ReturnType<typeof fileOf>, id: string) => Promise<unknown>
         finish?: Partial<typeof FINISH & { rows: number }>
       }
     > = {
+      'a robot has no such manager': {
+        code: 'invalid',
+        file: { user: { role: 'robot', managerId: newId() } },
+      },
       'the import was aborted': {
         code: 'conflict',
         make: ({ database }, _, id) => database.imports.abort(id, at(1)),
@@ -380,6 +668,25 @@ export function describeImports(test: Test): void {
       'the import has expired': {
         code: 'conflict',
         make: ({ database }) => database.imports.expire(at(1000)),
+      },
+      ...Object.fromEntries(
+        ['member', 'star', 'grant'].map((kind) => [
+          `the user of a ${kind} is gone`,
+          { code: 'invalid', more: { [kind]: { userId: newId(), holderId: newId() } } } as const,
+        ]),
+      ),
+      'the team of a member is gone': { code: 'invalid', more: { member: { teamId: newId() } } },
+      'the team of a grant is gone': {
+        code: 'invalid',
+        more: { grant: { holder: 'team', holderId: newId() } },
+      },
+      'the collection of a grant is gone': {
+        code: 'invalid',
+        more: { grant: { collectionId: newId() } },
+      },
+      'the container of counted pulls is gone': {
+        code: 'invalid',
+        more: { pulls: { containerId: newId() } },
       },
       'rows are missing': { code: 'invalid', finish: { rows: 8 } },
       'a row has no parent': { code: 'invalid', file: { collection: { entityId: newId() } } },
@@ -435,9 +742,10 @@ export function describeImports(test: Test): void {
         },
       },
     }
-    for (const [what, { code, file: change, make, finish: options }] of Object.entries(FALSE))
+    for (const [what, { code, file: change, more, make, finish: options }] of Object.entries(FALSE))
       test(`nothing changes when ${what}`, async (world) => {
         const file = fileOf(change)
+        if (more !== undefined) file.rows.push(...sharedOf(file, more).rows)
         const { id, finish } = await staged(world, file)
         world.touched.images.add(file.ids.image)
         await make?.(world, file, id)
@@ -550,7 +858,14 @@ export function describeImports(test: Test): void {
       const alice = await world.person('alice')
       const old = factsOfKey(['Merged <old@example.org>'])
       const put = (expected: number) =>
-        keys.put({ facts: old, expected, show: true, ownerId: alice.user.id, by: null, now: at() })
+        keys.put({
+          facts: old,
+          expected,
+          show: true,
+          ownerId: alice.user.id,
+          by: operator(),
+          now: at(),
+        })
       await put(0)
       const merged = { ...factsOfKey(['Merged <new@example.org>'], old), armor: 'merged' }
       merged.userIds = factsOfKey(['Merged <new@example.org>']).userIds

@@ -4,9 +4,10 @@
  */
 import { describe, expect } from 'vitest'
 import type { Judged, KeyFacts, Policy, SignatureFacts } from '../../src/core/model.ts'
-import type { KeyWriter } from '../../src/ports.ts'
+import type { Actor, KeyWriter } from '../../src/ports.ts'
 import { at, digestOf, expectRefused, outcome, type World } from './database.ts'
 import { factsOfKey } from './keys.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 type Person = Awaited<ReturnType<World['person']>>
@@ -40,7 +41,7 @@ export function describeSignatures(test: Test): void {
       facts: KeyFacts
     }> = {},
   ) {
-    const by: KeyWriter = null
+    const by: KeyWriter = operator()
     const change = { facts, expected, show: true, by, now: at() }
     const given = owner === null ? {} : { ownerId: owner.user.id }
     expect(await database.keys.put({ ...change, ...given })).toBe(true)
@@ -88,8 +89,7 @@ export function describeSignatures(test: Test): void {
     await world.database.signatures.setPolicy({
       collectionId: place.collectionId,
       policy: { mode, fingerprints: list },
-      writer: who.writer,
-      now: at(),
+      by: who.writer,
     })
     return place
   }
@@ -226,13 +226,13 @@ export function describeSignatures(test: Test): void {
         await addKey(world, { owner: alice, facts, expected: 0 })
         const word = `gone ${forGood}`
         const { attachment } = await received(world, alice, word, signedBy(facts.fingerprint))
-        await database.keys.remove(facts.fingerprint, { forGood, by: null, now: at() })
+        await database.keys.remove(facts.fingerprint, { forGood, by: operator(), now: at() })
         await expectRefused(world, 'denied', () => database.catalog.attach(attachment))
-        await database.keys.remove(facts.fingerprint, { forGood: true, by: null, now: at() })
+        await database.keys.remove(facts.fingerprint, { forGood: true, by: operator(), now: at() })
         // of the same revision as before
         await addKey(world, { owner: alice, facts, expected: 0 })
         await expectRefused(world, 'denied', () => database.catalog.attach(attachment))
-        await database.keys.remove(facts.fingerprint, { forGood: true, by: null, now: at() })
+        await database.keys.remove(facts.fingerprint, { forGood: true, by: operator(), now: at() })
       }
     })
 
@@ -281,26 +281,25 @@ export function describeSignatures(test: Test): void {
       const bob = await world.person('bob')
       const { collectionId } = await world.container(alice, 'alice/c/box')
       const policy: Policy = { mode: 'require', fingerprints: [] }
-      const change = { collectionId, policy, now: at() }
-      const set = (writer: Parameters<typeof signatures.setPolicy>[0]['writer']) =>
-        signatures.setPolicy({ ...change, writer })
+      const change = { collectionId, policy }
+      const set = (by: Actor) => signatures.setPolicy({ ...change, by })
       await expectRefused(world, 'denied', () => set(bob.writer))
       const second = await world.token(alice.user)
-      await tokens.revoke(second.tokenId, at())
+      await tokens.revoke(second.tokenId, operator())
       await expectRefused(world, 'denied', () => set(second.writer))
       const mode = async () =>
         (await catalog.collectionById(collectionId, null, at())).value?.policy.mode
-      for (const writer of [alice.writer, world.root.writer, null]) {
-        await set(writer)
+      for (const by of [alice.writer, world.root.writer, operator()]) {
+        await set(by)
         expect(await mode()).toBe('require')
         await signatures.setPolicy({
           ...change,
           policy: { mode: 'off', fingerprints: [] },
-          writer: null,
+          by: operator(),
         })
         expect(await mode()).toBe('off')
       }
-      const nowhere = { ...change, collectionId: 'none', writer: null }
+      const nowhere = { ...change, collectionId: 'none', by: operator() }
       expect(await outcome(signatures.setPolicy(nowhere))).toBe('not_found')
     })
 
@@ -333,12 +332,12 @@ export function describeSignatures(test: Test): void {
       expect(await stale(second.fingerprint)).toEqual([digest])
       await settle()
       for (const forGood of [false, true]) {
-        await keys.remove(first.fingerprint, { forGood, by: null, now: at() })
+        await keys.remove(first.fingerprint, { forGood, by: operator(), now: at() })
         expect(await stale(first.fingerprint)).toEqual(forGood ? [] : [digest])
         await settle()
       }
       expect((await world.image(image.id))?.judgement.signers).toEqual([second.fingerprint])
-      await keys.remove(second.fingerprint, { forGood: true, by: null, now: at() })
+      await keys.remove(second.fingerprint, { forGood: true, by: operator(), now: at() })
       expect(await stale(second.fingerprint)).toEqual([digest])
       await settle()
       expect((await world.image(image.id))?.judgement.verdict).toBe('unknown key')

@@ -12,6 +12,7 @@ import {
   type OpenOptions,
 } from '../../adapters/databases/sync.ts'
 import { describeDatabase, type Trip } from './database.ts'
+import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
 
@@ -131,12 +132,12 @@ export function describeSqliteFile(
       const cli = await openDatabase(made.file, { mode: 'cli', migrations: MIGRATIONS })
       try {
         const before = made.opened.version()
-        await cli.database.users.create(user('alice'))
+        await cli.database.users.create(user('alice'), operator())
         const after = made.opened.version()
         expect(after).not.toBe(before)
         expect((await made.database.users.byName('alice'))?.name).toBe('alice')
         expect(made.opened.version()).toBe(after)
-        await made.database.users.create(user('bob'))
+        await made.database.users.create(user('bob'), operator())
         expect(made.opened.version()).not.toBe(after)
         expect((await cli.database.users.byName('bob'))?.name).toBe('bob')
       } finally {
@@ -166,20 +167,20 @@ export function describeSqliteFile(
   describe(`${name}: a batch`, () => {
     withDatabase('that fails in a later statement leaves nothing', async ({ database, raw }) => {
       const alice = user('alice')
-      await database.users.create(alice)
+      await database.users.create(alice, operator())
       const bob = { ...user('bob'), entityId: alice.entityId }
       // the user goes in, then the entity's id is taken
-      await expect(database.users.create(bob)).rejects.toThrow(/UNIQUE/)
+      await expect(database.users.create(bob, operator())).rejects.toThrow(/UNIQUE/)
       expect(await database.users.byName('bob')).toBeNull()
       expect(await raw('SELECT * FROM users')).toHaveLength(1)
-      expect((await database.users.create(user('bob'))).created).toBe(true)
+      expect((await database.users.create(user('bob'), operator())).created).toBe(true)
     })
 
     withDatabase('leaves no guard behind, refused or not', async ({ database, raw }) => {
       const admin = { ...user('admin'), role: 'admin' as const }
-      expect(await database.users.createFirstAdmin(admin)).toBe(true)
+      expect(await database.users.createFirstAdmin(admin, operator())).toBe(true)
       expect(await raw('SELECT * FROM guard')).toEqual([])
-      expect(await database.users.createFirstAdmin(admin)).toBe(false)
+      expect(await database.users.createFirstAdmin(admin, operator())).toBe(false)
       expect(await raw('SELECT * FROM guard')).toEqual([])
     })
 
@@ -246,7 +247,7 @@ export function describeSqliteFile(
         setTimeout(lock.release, 1000)
         try {
           // reads go on meanwhile, as WAL lets them
-          const written = database.users.create(user('alice'))
+          const written = database.users.create(user('alice'), operator())
           expect(await database.users.byName('alice')).toBeNull()
           expect(performance.now() - start).toBeLessThan(500)
           expect((await written).created).toBe(true)
@@ -264,7 +265,9 @@ export function describeSqliteFile(
       const lock = holdLock(made.file)
       const start = performance.now()
       try {
-        const error = await made.database.users.create(user('alice')).catch((e: unknown) => e)
+        const error = await made.database.users
+          .create(user('alice'), operator())
+          .catch((e: unknown) => e)
         const waited = performance.now() - start
         expect(error).toMatchObject({ code: 'unavailable', retryAfter: expect.any(Number) })
         expect(waited).toBeGreaterThan(4500)
@@ -273,7 +276,7 @@ export function describeSqliteFile(
         lock.release()
       }
       expect(await made.database.users.byName('alice')).toBeNull()
-      expect((await made.database.users.create(user('alice'))).created).toBe(true)
+      expect((await made.database.users.create(user('alice'), operator())).created).toBe(true)
     })
 
     withDatabase(
@@ -283,7 +286,9 @@ export function describeSqliteFile(
         const lock = holdLock(made.file)
         const start = performance.now()
         try {
-          const error = await cli.database.users.create(user('alice')).catch((e: unknown) => e)
+          const error = await cli.database.users
+            .create(user('alice'), operator())
+            .catch((e: unknown) => e)
           expect(error).toMatchObject({ code: 'unavailable' })
           expect(performance.now() - start).toBeGreaterThan(4500)
           expect(performance.now() - start).toBeLessThan(7000)
@@ -307,7 +312,7 @@ export function describeSqliteFile(
             expect((await users.list()).map((each) => each.name)).toEqual(names)
             for (const each of names) expect(await settings.get(each)).toBe(`of ${each}`)
             names.push(`user${turn}`)
-            await users.create(user(`user${turn}`))
+            await users.create(user(`user${turn}`), operator())
             await settings.set(`user${turn}`, `of user${turn}`)
           } finally {
             opened.close()

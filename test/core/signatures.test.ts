@@ -13,6 +13,7 @@ import { coreWith, heldClock } from '../faults/inside.ts'
 import { deffile, partition } from '../fixtures/sif.ts'
 import { makeSigner, objectsOf, signedSif, type Signer } from '../fixtures/signed-sif.ts'
 import { sha256 } from '../protocol/client.ts'
+import { operator } from '../fixtures/operator.ts'
 
 type Core = Awaited<ReturnType<typeof coreWith>>
 type User = Awaited<ReturnType<Core['user']>>
@@ -57,7 +58,7 @@ async function addKey(armor = signer.armor): Promise<void> {
   for (const facts of await readKeys(armor, new Date())) {
     const { value } = await core.database.keys.find(facts.fingerprint, null, now)
     const expected = value?.revision ?? 0
-    await core.database.keys.put({ facts, expected, show: true, by: null, now })
+    await core.database.keys.put({ facts, expected, show: true, by: operator(), now })
   }
 }
 
@@ -211,7 +212,7 @@ describe('the sweep', () => {
     await database.signatures.window('', 100)
     await database.keys.remove(signer.fingerprint, {
       forGood: true,
-      by: null,
+      by: operator(),
       now: core.clock.now(),
     })
     const { outdated } = await database.signatures.window('', 100)

@@ -13,6 +13,7 @@ import type { Claims } from '../../src/core/model.ts'
 import { createUploads } from '../../src/core/uploads.ts'
 import { isRegistryError } from '../../src/errors.ts'
 import { sampleSif } from '../fixtures/sif.ts'
+import { operator } from '../fixtures/operator.ts'
 
 const SIF = sampleSif()
 const START = Date.UTC(2026, 0, 1)
@@ -29,25 +30,31 @@ beforeEach(async () => {
   const { database } = opened
   const userId = randomIds.next()
   const createdAt = clock.now()
-  await database.users.create({
-    id: userId,
-    entityId: randomIds.next(),
-    name: 'alice',
-    role: 'user',
-    disabled: false,
-    createdAt,
-  })
+  await database.users.create(
+    {
+      id: userId,
+      entityId: randomIds.next(),
+      name: 'alice',
+      role: 'user',
+      disabled: false,
+      createdAt,
+    },
+    operator(),
+  )
   const expiresAt = new Date(START + 30 * 86_400_000)
   const tokenId = randomIds.next()
   const scopes = ['push'] as const
-  await database.tokens.insert({
-    id: tokenId,
-    userId,
-    name: 'test',
-    scopes: [...scopes],
-    createdAt,
-    expiresAt,
-  })
+  await database.tokens.insert(
+    {
+      id: tokenId,
+      userId,
+      name: 'test',
+      scopes: [...scopes],
+      createdAt,
+      expiresAt,
+    },
+    operator(),
+  )
   claims = { tokenId, userId, scopes, expiresAt }
 })
 

@@ -8,6 +8,7 @@ import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { d1Database, type D1Binding } from '../../adapters/databases/d1.ts'
 import { migrationNames } from '../../adapters/databases/migrate.ts'
 import type { Database } from '../../src/ports.ts'
+import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
 
@@ -64,7 +65,7 @@ it('what D1 wrote opens under Node, and what Node wrote opens under D1', async (
       for (const statement of text.split('--> statement-breakpoint')) await run(statement)
       await run(`INSERT INTO d1_migrations (name) VALUES ('${name}')`)
     }
-    await d1Database(binding, { migrations }).users.create(user('alice'))
+    await d1Database(binding, { migrations }).users.create(user('alice'), operator())
   })
 
   const file = await fileOfD1()
@@ -75,7 +76,7 @@ it('what D1 wrote opens under Node, and what Node wrote opens under D1', async (
   for (const mode of ['server', 'cli'] as const) {
     const opened = await openDatabase(ours, { mode, migrations: MIGRATIONS })
     expect(await names(opened.database)).toContain('alice')
-    await opened.database.users.create(user(mode))
+    await opened.database.users.create(user(mode), operator())
     opened.close()
   }
 
@@ -84,6 +85,6 @@ it('what D1 wrote opens under Node, and what Node wrote opens under D1', async (
   await withD1(async (binding) => {
     const database = d1Database(binding, { migrations })
     expect(await names(database)).toEqual(['alice', 'cli', 'server'])
-    expect((await database.users.create(user('bob'))).created).toBe(true)
+    expect((await database.users.create(user('bob'), operator())).created).toBe(true)
   })
 })

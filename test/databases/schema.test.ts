@@ -4,7 +4,9 @@ import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteSyncDialect, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { afterAll, describe, expect, it } from 'vitest'
 import { migrate } from '../../adapters/databases/migrate.ts'
+import type { Upload } from '../../src/core/model.ts'
 import type { Database, Viewer, Writer } from '../../src/ports.ts'
+import { ALL } from '../contract/audit.ts'
 import { factsOfKey } from '../contract/keys.ts'
 import {
   builder,
@@ -174,6 +176,9 @@ describe('query plans', () => {
     now,
   }
   const path = { entity: 'e', collection: 'c', container: 'n' }
+  const last = { after: '1.1', limit: 10 }
+  const who = { actorId: '', tokenId: '', address: '' }
+  const denial = { ...who, at: now, action: '', detail: '', count: 1 }
   const tagged = { by: 'tag', tag: 't', arch: 'amd64' } as const
   const digest = { by: 'digest', digest: 'd' } as const
   const place = { after: null, limit: 10, armor: true }
@@ -193,6 +198,24 @@ describe('query plans', () => {
       truncated: [],
     },
     writer,
+  }
+
+  const upload: Upload = {
+    id: 'upload',
+    imageId: 'image',
+    userId: 'user',
+    tokenId: 'token',
+    blobKey: 'key',
+    handle: null,
+    size: 1,
+    partSize: 1,
+    digest: 'digest',
+    state: 'open',
+    claim: null,
+    leaseUntil: null,
+    createdAt: now,
+    expiresAt: now,
+    closedAt: null,
   }
 
   /** What every pull and push asks. Writes are refused here, for nothing is there. */
@@ -223,8 +246,17 @@ describe('query plans', () => {
     'blobs.dying': ({ blobs }) => blobs.dying(now, 10),
     'blobs.markDying': ({ blobs }) => blobs.markDying(now, '', 10),
     'blobs.known': ({ blobs }) => blobs.known(['a', 'b']),
-    countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }]),
-    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, now),
+    countDownloads: ({ catalog }) => catalog.countDownloads([{ containerId: 'n', count: 1 }], now),
+    'uploads.open': ({ uploads }) => uploads.open(upload, writer, { perUser: 1, free: null }),
+    'popularity.weeks': ({ popularity }) => popularity.weeks('n', now),
+    'popularity.forgetWeeks': ({ popularity }) => popularity.forgetWeeks(now),
+    'popularity.setStar': ({ popularity }) =>
+      popularity.setStar({ containerId: 'n', given: true, by: writer }),
+    'popularity.starred': ({ popularity }) => popularity.starred(viewer, now),
+    'shares.take': ({ shares }) => shares.take('hash', now),
+    'shares.look': ({ shares }) => shares.look('hash', now),
+    'shares.revoke': ({ shares }) => shares.revoke('id', writer),
+    setPrivate: ({ catalog }) => catalog.setPrivate(path, true, writer),
     createCollection: ({ catalog }) => catalog.createCollection({ ...draft, entityId: 'e' }),
     createContainer: ({ catalog }) => catalog.createContainer({ ...draft, collectionId: 'c' }),
     createImage: ({ catalog }) =>
@@ -320,6 +352,21 @@ describe('query plans', () => {
     'ociUploads.expire': ({ ociUploads }) => ociUploads.expire(now, 10),
     'ociUploads.leftovers': ({ ociUploads }) => ociUploads.leftovers(now, 10),
     'ociUploads.forgetKeys': ({ ociUploads }) => ociUploads.forgetKeys(['k'], now),
+    setFrozen: ({ catalog }) =>
+      catalog.setFrozen({ containerId: 'n', tag: 't', arch: null, frozen: true, by: writer }),
+    deleteContainer: ({ catalog }) => catalog.deleteContainer('n', writer),
+    deleteCollection: ({ catalog }) => catalog.deleteCollection('c', writer),
+    'teams.find': ({ teams }) => teams.find('t', viewer, now),
+    'teams.setMember': ({ teams }) =>
+      teams.setMember({ teamId: 't', user: 'u', owner: false, by: writer }),
+    'teams.removeMember': ({ teams }) => teams.removeMember({ teamId: 't', user: 'u', by: writer }),
+    'teams.accept': ({ teams }) => teams.accept('hash', writer),
+    'teams.delete': ({ teams }) => teams.delete('t', writer),
+    'grants.list': ({ grants }) => grants.list('c'),
+    'grants.set of a user': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { user: 'u' }, level: 1, by: writer }),
+    'grants.set of a team': ({ grants }) =>
+      grants.set({ id: 'g', collectionId: 'c', to: { teamId: 't' }, level: 1, by: writer }),
     'keys.named': ({ keys }) => keys.named(['A'], place, viewer, now),
     'keys.containing': ({ keys }) =>
       keys.containing({ text: 'abc', whole: false }, place, viewer, now),
@@ -330,14 +377,26 @@ describe('query plans', () => {
     'keys.list of an owner': ({ keys }) => keys.list('user', place, viewer, now),
     'keys.put': ({ keys }) =>
       keys.put({ facts: factsOfKey(), expected: 0, show: false, by: writer, now }),
+    'audit.list': ({ audit }) => audit.list(ALL, { after: null, limit: 10 }),
+    'audit.list of an actor': ({ audit }) =>
+      audit.list({ ...ALL, actor: 'a', action: 'b', ref: 'c', outcome: 'done' }, last),
+    'audit.denied': ({ audit }) => audit.denied([denial]),
+    'audit.prune': ({ audit }) => audit.prune(now, 10, 10),
+    'tokens.insert': ({ tokens }) =>
+      tokens.insert(
+        { id: 't', userId: 'u', name: '', scopes: [], createdAt: now, expiresAt: now },
+        writer,
+      ),
+    'tokens.revoke': ({ tokens }) => tokens.revoke('t', writer),
     'keys.remove': ({ keys }) => keys.remove('A', { forGood: true, by: writer, now }),
   }
 
   /**
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
    * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
-   * run (R50), what a subquery has found by an index, the tag names of one image (x), the parts of one key (n, s, u) and one window of
-   * blobs (b).
+   * run (R50), what a subquery has found by an index, the tag names of one image (x), the parts of
+   * one key (n, s, u) and one window of blobs (b), and the people and collections of one change of
+   * rights (pu, pc), which are looked up.
    */
   const walks = (sql: string, values: number) =>
     sqlite
@@ -347,7 +406,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard|x|b|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed)|(oci_uploads|ou) USING (COVERING )?INDEX oci_uploads_open|\(subquery-\d+\)$)/.test(
+          !/^SCAN (CONSTANT ROW|guard|x|b|pu|pc|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:=|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed)|(oci_uploads|ou) USING (COVERING )?INDEX oci_uploads_open|\(subquery-\d+\)$)/.test(
             detail,
           ),
       )

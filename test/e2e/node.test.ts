@@ -9,6 +9,8 @@ import { nodeTarget } from '../runtimes/target.ts'
 import { makeClient, removeFolder } from './apptainer.ts'
 import { describeKeystoreClients } from './keystore.ts'
 import { startProxy } from './proxy.ts'
+import { describeQuotaClient } from './quotas.ts'
+import { describeRoles } from './roles.ts'
 import { startServer } from './server.ts'
 import { describeSigning } from './signing.ts'
 import {
@@ -23,6 +25,8 @@ describeKeystoreClients('Node', nodeTarget)
 describeRangeFailures('Node', () => nodeTarget())
 describeOneTag('Node', () => nodeTarget())
 describeSigning('Node', () => nodeTarget())
+describeQuotaClient('Node', () => nodeTarget())
+describeRoles('Node', nodeTarget)
 
 describeWithClient('Node', () => {
   test('a server killed during a pull makes it fail (R5)', async () => {

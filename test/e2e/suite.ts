@@ -56,12 +56,12 @@ function testUnless({ skip = {} }: SuiteOptions) {
 }
 
 /** Fails with what stood on the terminal, not with a bare number. */
-function expectSuccess({ code, terminal }: Outcome): void {
+export function expectSuccess({ code, terminal }: Outcome): void {
   expect(code, terminal).toBe(0)
 }
 
 /** The client refused, and said this. */
-function expectRefusal({ code, terminal }: Outcome, sentence: string): void {
+export function expectRefusal({ code, terminal }: Outcome, sentence: string): void {
   expect(code, terminal).not.toBe(0)
   expect(terminal).toContain(sentence)
 }

@@ -1,6 +1,7 @@
 /** The core put together in this process, with a clock the test holds and stores it may slow down. */
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
-import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
+import { connect } from '../../adapters/databases/better-sqlite3.ts'
+import { openWith, type Connection } from '../../adapters/databases/sync.ts'
 import { migrations } from '../../adapters/node/main.ts'
 import { randomIds } from '../../adapters/system.ts'
 import { createCatalog } from '../../src/core/catalog.ts'
@@ -9,6 +10,7 @@ import { createSweep, type SweepBudget } from '../../src/core/sweep.ts'
 import { createUploads } from '../../src/core/uploads.ts'
 import type { BlobStore, Bytes, Database, LogFields } from '../../src/ports.ts'
 import { sha256 } from '../protocol/client.ts'
+import { operator } from '../fixtures/operator.ts'
 
 export const HOUR_MS = 3_600_000
 export const DAY_MS = 24 * HOUR_MS
@@ -37,9 +39,15 @@ export async function coreWith(options: {
   graceSeconds: number
   intervalSeconds?: number
   around?: <T extends object>(port: T) => T
+  /** Bytes that an entity may take. */
+  defaultQuota?: number
 }) {
-  const { clock = heldClock(), around = (port) => port } = options
-  const opened = await openDatabase(':memory:', { mode: 'server', migrations: migrations() })
+  const { clock = heldClock(), around = (port) => port, defaultQuota = null } = options
+  let connection: Connection | undefined
+  const opened = await openWith((file, how) => (connection = connect(file, how)), ':memory:', {
+    mode: 'server',
+    migrations: migrations(),
+  })
   const database: Database = around(opened.database)
   const blobs = around(options.blobs)
   if ((await options.blobs.readId()) === null) await options.blobs.writeId(REGISTRY)
@@ -48,7 +56,7 @@ export async function coreWith(options: {
     event: (_: string, name: string, fields: LogFields = {}) => void events.push({ name, fields }),
   }
   const access = createAccess(DEFAULT_RULES)
-  const shared = { database, blobs, clock, ids: randomIds, log, minFree: 0, access }
+  const shared = { database, blobs, clock, ids: randomIds, log, minFree: 0, access, defaultQuota }
   const catalog = createCatalog(shared)
   const uploads = createUploads(shared)
   /** A sweep as a fresh start of the server has it; a persistent one asks the database for the time. */
@@ -69,31 +77,45 @@ export async function coreWith(options: {
     clock,
     catalog,
     uploads,
+    /** For what takes the same as these two. */
+    shared: { ...shared, shortRefs: 'default' as const },
     events,
+    /** The database behind the books' back: rows of a query, statements without. */
+    rows: (sql: string) => connection?.all(sql) ?? [],
+    exec: (sql: string) => connection?.exec(sql),
     startSweep,
     close: () => opened.close(),
 
     /** A user with a token, and a container `NAME/c/n` of theirs. */
-    async user(name: string, options: { private?: boolean } = {}) {
+    async user(
+      name: string,
+      options: { private?: boolean; role?: 'admin' | 'user'; powerful?: boolean } = {},
+    ) {
       const [userId, tokenId] = [randomIds.next(), randomIds.next()]
       const createdAt = clock.now()
-      await opened.database.users.create({
-        id: userId,
-        entityId: randomIds.next(),
-        name,
-        role: 'user',
-        disabled: false,
-        createdAt,
-      })
-      const scopes = SCOPES.filter((scope) => scope !== 'admin')
-      await opened.database.tokens.insert({
-        id: tokenId,
-        userId,
-        name: 'test',
-        scopes,
-        createdAt,
-        expiresAt: FOREVER,
-      })
+      await opened.database.users.create(
+        {
+          id: userId,
+          entityId: randomIds.next(),
+          name,
+          role: options.role ?? 'user',
+          disabled: false,
+          createdAt,
+        },
+        operator(),
+      )
+      const scopes = SCOPES.filter((scope) => scope !== 'admin' || options.powerful)
+      await opened.database.tokens.insert(
+        {
+          id: tokenId,
+          userId,
+          name: 'test',
+          scopes,
+          createdAt,
+          expiresAt: FOREVER,
+        },
+        operator(),
+      )
       const claims: Claims = { tokenId, userId, scopes, expiresAt: FOREVER }
       const { entity } = await catalog.entity(name, claims)
       const draft = { description: '', private: options.private ?? false }

@@ -3,21 +3,27 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import BetterSqlite3 from 'better-sqlite3'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runCommand } from '../../adapters/host/cli.ts'
-import { moving, openAdmin } from '../../adapters/node/main.ts'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { runCommand, type MovingServices } from '../../adapters/host/cli.ts'
+import { movingServices } from '../../adapters/host/program.ts'
+import { moving, openAdmin, platform } from '../../adapters/node/main.ts'
 import { systemClock } from '../../adapters/system.ts'
+import { readArchive } from '../../src/admin.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { diskStore, nodeTarget, type Target } from '../runtimes/target.ts'
-import { fill, seen } from './world.ts'
+import { fill, seen, shared } from './world.ts'
 
-type Ended = { code: number; out: Uint8Array; err: string }
+type Ended = { code: number; out: Uint8Array; err: string; printed: string }
 
 /** Runs a command in this process; `input` is standard input. */
-async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
+async function sreg(
+  args: string[],
+  input?: Uint8Array,
+  services: MovingServices = moving,
+): Promise<Ended> {
   const out: Uint8Array[] = []
-  let err = ''
+  let [err, printed] = ['', '']
   const code = await runCommand(args, {
     version: '0.0.0',
     env: { PATH: '' },
@@ -27,7 +33,7 @@ async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
     clock: systemClock,
     openAdmin,
     moving: {
-      ...moving,
+      ...services,
       async *bytesIn() {
         yield input ?? new Uint8Array()
       },
@@ -36,10 +42,10 @@ async function sreg(args: string[], input?: Uint8Array): Promise<Ended> {
     },
     serve: () => Promise.reject(new Error('not in this process')),
     readStandardInput: () => Promise.resolve(''),
-    print: () => {},
+    print: (text) => (printed += text),
     say: (line) => (err += `${line}\n`),
   })
-  return { code, out: Buffer.concat(out), err }
+  return { code, out: Buffer.concat(out), err, printed }
 }
 
 /** Every row of every table of a data folder, and the names of its blobs. */
@@ -68,6 +74,8 @@ const target = async (data?: string) => {
 }
 
 beforeAll(async () => {
+  // what the commands log goes to the runner's stderr else
+  process.env['SREG_LOG'] = 'off'
   base = await mkdtemp(join(tmpdir(), 'sreg-move-'))
   source = await target()
   world = await fill(source, 50)
@@ -115,7 +123,11 @@ describe('a registry moves by one file', () => {
     const adas = world.refs.filter((ref) => ref.startsWith('ada/'))
     const own = world.tokens.find(({ user, revoked }) => user === 'ada' && !revoked)?.jwt ?? ''
     expect(await seen(copy.url, ada.jwt, adas)).toEqual(await seen(source.url, own, adas))
-    await libraryClient(copy.url, ada.jwt).push('ada/c1/n9', sampleSif({ content: 'later' }))
+    // an import is not held to quotas, and what comes after it is
+    const later = (jwt: string, ref: string) =>
+      libraryClient(copy.url, jwt).push(ref, sampleSif({ content: 'later' }))
+    await expect(later(ada.jwt, 'ada/c1/n9')).rejects.toThrow('of the 1 bytes it may use')
+    await later((await copy.mint('bob')).jwt, 'bob/c1/n9')
 
     // and once more changes nothing
     const still = await dump(copy.data)
@@ -132,6 +144,18 @@ describe('a registry moves by one file', () => {
     expect([code, err]).toEqual([0, expect.stringContaining('Imported 50 images')])
     expect(err).not.toContain('Make new ones')
     const restored = await target(data)
+    const roles = async (of: string) => {
+      const { admin: books, close } = await openAdmin(of)
+      const users = await books.listUsers()
+      close()
+      // whom another issuer vouches for comes back by itself
+      return users
+        .filter(({ name }) => !name.startsWith('oidc:'))
+        .map(({ name, role, managerId }) => [name, role, managerId])
+        .toSorted()
+    }
+    expect(await roles(data)).toEqual(await roles(source.data))
+    expect(await roles(data)).toContainEqual(['sven', 'staff', null])
     for (const { user, jwt, revoked } of world.tokens) {
       const client = libraryClient(restored.url, jwt)
       expect((await client.call('GET', `/v1/entities/${user}`)).status).toBe(revoked ? 401 : 200)
@@ -267,6 +291,87 @@ describe('what stands in the way', () => {
       ['admin', 'admin'],
       ['chief', 'user'],
     ])
+  })
+})
+
+describe('what the logs tell, and what was left behind', () => {
+  it('an export and an import leave a row in the audit log and a line in the log', async () => {
+    const copy = await target()
+    const lines: string[] = []
+    const write = process.stderr.write.bind(process.stderr)
+    process.stderr.write = (text: string | Uint8Array) => lines.push(String(text)) > 0
+    vi.stubEnv('SREG_LOG', 'json')
+    try {
+      const told = movingServices(platform)
+      const path = join(base, 'told.sreg')
+      await sreg(['export', path, '--data', source.data], undefined, told)
+      await sreg(['import', path, '--data', copy.data], undefined, told)
+      for (const event of ['export', 'import'])
+        await vi.waitFor(() =>
+          expect(lines.join('')).toMatch(new RegExp(`"event":"${event}".*"by":"cli:`)),
+        )
+    } finally {
+      process.stderr.write = write
+      vi.unstubAllEnvs()
+    }
+    const rows = [source.data, copy.data].flatMap((data) => {
+      const sqlite = new BetterSqlite3(join(data, 'sreg.sqlite3'), { readonly: true })
+      const found = sqlite.prepare('SELECT actor, action, name FROM audit ORDER BY seq DESC').all()
+      sqlite.close()
+      return found.slice(0, 1) as { actor: string; action: string; name: string }[]
+    })
+    expect(rows).toMatchObject([{ action: 'export' }, { action: 'import' }])
+    expect(rows[0]?.actor).toMatch(/^cli:./)
+    expect(rows[1]?.name).toBe(rows[0]?.name)
+  })
+
+  it('an open import is listed, and aborted with its bytes', async () => {
+    const other = await target()
+    const before = await other.store.names()
+    const bytes = await readFile(file)
+    const cut = bytes.indexOf('{"type":"blob"', bytes.length / 2)
+    const broken = (async function* () {
+      yield new Uint8Array(bytes.subarray(0, cut))
+      throw new Error('the connection ended')
+    })()
+    const into = await moving.open(other.data)
+    await expect(readArchive(broken, into.sink)).rejects.toThrow('the connection ended')
+    into.close()
+    expect((await other.store.names()).length).toBeGreaterThan(before.length)
+    const list = async () =>
+      JSON.parse((await sreg(['imports', 'list', '--json', '--data', other.data])).printed) as {
+        id: string
+        bytes: number
+      }[]
+    const [open, ...more] = await list()
+    expect(more).toEqual([])
+    expect(open?.bytes).toBeGreaterThan(0)
+    const words = (await sreg(['imports', 'list', '--data', other.data])).printed
+    expect(words).toContain(open?.id)
+    const abort = () => sreg(['imports', 'abort', open?.id ?? '', '--data', other.data])
+    expect(await abort()).toMatchObject({ code: 0, err: expect.stringContaining('Aborted import') })
+    expect(await list()).toEqual([])
+    expect(await other.store.names()).toEqual(before)
+    expect(await abort()).toMatchObject({ code: 1, err: expect.stringContaining('no open import') })
+    expect((await sreg(['imports', 'abort', 'x', '--data', other.data])).code).toBe(1)
+  })
+})
+
+describe('a file of an older version', () => {
+  it('comes without what it does not know: roles, quotas, frozen names', async () => {
+    const other = await target()
+    const old = join(import.meta.dirname, '../fixtures/export-0.1.sreg')
+    const { code, err } = await sreg(['import', old, '--data', other.data])
+    expect([code, err]).toEqual([0, expect.stringContaining('Imported 1 images')])
+    const boss = await other.mint('boss', { admin: true, scopes: ['pull', 'admin'] })
+    const { facts } = await shared(other, boss.jwt, [])
+    expect(facts).toContainEqual(expect.stringMatching(/"name":"latest".*"frozen":false/))
+    const got = await fetch(`${other.url}/v1/imagefile/olga/c/n:latest?arch=amd64`)
+    expect(sha256(new Uint8Array(await got.arrayBuffer()))).toBe(
+      sha256(sampleSif({ content: 'old' })),
+    )
+    const olga = await other.mint('olga')
+    await libraryClient(other.url, olga.jwt).push('olga/c/m', sampleSif({ content: 'new' }))
   })
 })
 

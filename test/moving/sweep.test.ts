@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { consoleLog, randomIds } from '../../adapters/system.ts'
 import { createExports, createImports, readArchive, writeArchive } from '../../src/admin.ts'
+import type { MovedRow } from '../../src/core/model.ts'
 import { parseRef } from '../../src/core/ref.ts'
 import type { Bytes } from '../../src/ports.ts'
 import {
@@ -116,7 +117,7 @@ test('tags, images and whole images that come and go while rows are read leave a
     const victim = moment === 'tags read' ? bytesOfImage(0) : bytesOfImage(1)
     const bytes = await gathered(
       writeArchive({
-        head: () => head('test'),
+        head: () => head({ operator: 'test', now: here.clock.now() }),
         async page(cursor) {
           const read = await page(cursor)
           const kind = read.rows[0]?.type
@@ -143,6 +144,49 @@ test('tags, images and whole images that come and go while rows are read leave a
     ])
     expect(report?.rows.tag).toBeGreaterThanOrEqual(5 - (moment === 'tags read' ? 0 : 1))
   }
+})
+
+test('what was made in a place after that place was read is left out', async () => {
+  const row = (type: string, id: string, parent: object) => ({ type, id, ...parent })
+  const known = [
+    row('entity', 'e', {}),
+    row('collection', 'c', { entityId: 'e' }),
+    row('container', 'n', { collectionId: 'c' }),
+    row('team', 't', {}),
+    row('grant', 'g', { collectionId: 'c', holder: 'team', holderId: 't' }),
+    row('member', '', { teamId: 't', userId: 'u' }),
+    row('star', '', { containerId: 'n', userId: 'u' }),
+    row('pulls', '', { containerId: 'n' }),
+    row('user', 'u', {}),
+  ]
+  const late = [
+    row('collection', 'late', { entityId: 'late' }),
+    row('container', 'late', { collectionId: 'late' }),
+    row('image', 'late', { containerId: 'late', digest: 'd', size: 1 }),
+    row('tag', '', { imageId: 'late' }),
+    row('grant', 'late', { collectionId: 'late', holder: 'user', holderId: 'u' }),
+    row('grant', 'late', { collectionId: 'c', holder: 'team', holderId: 'late' }),
+    row('member', '', { teamId: 'late', userId: 'u' }),
+    row('star', '', { containerId: 'late', userId: 'u' }),
+    row('pulls', '', { containerId: 'late' }),
+  ]
+  const written = async (rows: object[]) => {
+    const bytes = await gathered(
+      writeArchive({
+        head: () => here.exports.head({ operator: 'test', now: here.clock.now() }),
+        page: async () => ({ rows: rows as MovedRow[], cursor: null }),
+        blob: () => {
+          throw new Error('no image is left')
+        },
+      }),
+    )
+    const lines = new TextDecoder().decode(bytes).trimEnd().split('\n')
+    return lines.slice(2, -1).map((line): unknown => JSON.parse(line))
+  }
+  expect(await written([...known, ...late])).toEqual(known)
+  // servers of older versions send places last: nothing is left out of what they send
+  const older = known.filter(({ type }) => ['entity', 'collection', 'container'].includes(type))
+  expect(await written(older.toReversed())).toEqual(older.toReversed())
 })
 
 test('what an import broke off has brought is swept after its time, and nothing else', async () => {

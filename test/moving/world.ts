@@ -1,5 +1,8 @@
 /** A registry with something of everything in it, pushed by the library client; and what it shows. */
 import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import BetterSqlite3 from 'better-sqlite3'
+import type { MovedRow } from '../../src/core/model.ts'
 import { buildSif, deffile, inspectMetadata, partition, signature } from '../fixtures/sif.ts'
 import { clearSign, makeKey } from '../fixtures/make-key.ts'
 import { libraryClient } from '../protocol/client.ts'
@@ -48,7 +51,112 @@ export async function fill(target: Target, count: number) {
   }
   await target.setPrivate('ada/c0/n0', true)
   await fillKeystore(target, tokens[0]?.jwt ?? '')
+  share(target)
   return { tokens, refs: [...refs].toSorted() }
+}
+
+/**
+ * What people share, written into the database of a target on a host: staff, a robot and an account
+ * that is gone, a team, grants, quotas, what is frozen, stars and counted pulls.
+ */
+function share({ data }: Target): void {
+  const sqlite = new BetterSqlite3(join(data, 'sreg.sqlite3'))
+  let made = 0
+  const id = () => `57a9ed${String((made += 1)).padStart(18, '0')}`
+  const [team, staff, robot, vouched] = [id(), id(), id(), id()]
+  const user = (name: string) => `(SELECT id FROM users WHERE name = '${name}')`
+  const entity = (name: string) => `(SELECT id FROM entities WHERE name = '${name}')`
+  const collection = (owner: string) =>
+    `(SELECT id FROM collections WHERE name = 'c1' AND entity_id = ${entity(owner)})`
+  const container = `(SELECT id FROM containers WHERE name = 'n1' AND collection_id = ${collection('ada')})`
+  try {
+    sqlite.exec(`
+      INSERT INTO users (id, name, role, staff, created_at) VALUES ('${staff}', 'sven', 'user', 1, 11);
+      INSERT INTO users (id, name, role, robot, manager_id, created_at) VALUES ('${robot}', 'rob', 'user', 1, ${user('ada')}, 12);
+      INSERT INTO users (id, name, role, disabled, deleted_at, created_at) VALUES ('${id()}', 'gone', 'user', 1, 14, 13);
+      INSERT INTO users (id, name, role, robot, subject, created_at) VALUES ('${vouched}', 'oidc:0123456789ab', 'user', 1, 'https://ci.example|7', 13);
+      INSERT INTO grants VALUES ('${id()}', ${collection('ada')}, '${vouched}', NULL, 2, 18);
+      INSERT INTO teams VALUES ('${team}', 'lab', 'the lab', 0, 15);
+      INSERT INTO team_members VALUES ('${team}', ${user('bob')}, 1, 16), ('${team}', ${user('cleo')}, 0, 17);
+      INSERT INTO grants VALUES ('${id()}', ${collection('ada')}, NULL, '${team}', 2, 18), ('${id()}', ${collection('ada')}, ${user('dora')}, NULL, 3, 19), ('${id()}', ${collection('bob')}, '${robot}', NULL, 1, 20);
+      UPDATE entities SET quota = 1 WHERE name = 'ada';
+      UPDATE entities SET quota = 0 WHERE name = 'bob';
+      UPDATE containers SET frozen = 1, downloads = 5 WHERE id = ${container};
+      UPDATE tags SET frozen = 1 WHERE container_id = ${container};
+      INSERT INTO stars VALUES (${container}, ${user('bob')}, 21), (${container}, '${robot}', 22);
+      INSERT INTO counters VALUES ('pulls:' || ${container}, 604800000, 4), ('pulls:' || ${container}, 1209600000, 1), ('limit.week.container.' || ${container}, 1209600000, 9);
+    `)
+  } finally {
+    sqlite.close()
+  }
+}
+
+const SHARING = [...PEOPLE, 'sven', 'rob', 'gone']
+
+/**
+ * What the people of the world share, as an administrator's export tells it (names for ids of users,
+ * what each may do in each collection), and which of the collections' containers each can see.
+ */
+export async function shared(target: Target, admin: string, refs: readonly string[]) {
+  const client = libraryClient(target.url, admin)
+  const rows: MovedRow[] = []
+  for (let cursor: string | null = ''; cursor !== null;) {
+    const query: string = cursor === '' ? '' : `?cursor=${encodeURIComponent(cursor)}`
+    const { json } = await client.call('GET', `/v1/exports/rows${query}`)
+    rows.push(...(json.data.rows as MovedRow[]))
+    cursor = json.data.cursor
+  }
+  const of = <K extends MovedRow['type']>(kind: K) =>
+    rows.filter((row): row is Extract<MovedRow, { type: K }> => row.type === kind)
+  const names = new Map(of('user').map(({ id, name }) => [id, name]))
+  const name = (id: string | null | undefined) => names.get(id ?? '') ?? null
+  const [members, grants, entities] = [of('member'), of('grant'), of('entity')]
+  const level = (userId: string, collection: { id: string; entityId: string }) =>
+    Math.max(
+      0,
+      ...entities
+        .filter(({ id, ownerId }) => id === collection.entityId && ownerId === userId)
+        .map(() => 3),
+      ...grants
+        .filter(({ collectionId }) => collectionId === collection.id)
+        .filter(
+          ({ holderId }) =>
+            holderId === userId ||
+            members.some((member) => member.teamId === holderId && member.userId === userId),
+        )
+        .map((grant) => grant.level),
+    )
+  const users = of('user').filter((user) => SHARING.includes(user.name))
+  const facts = [
+    // an import makes nobody administrator or staff (R42)
+    ...users.map(({ id: _id, managerId, role, ...user }) => ({
+      ...user,
+      manager: name(managerId),
+      role: role === 'robot' ? role : 'user',
+    })),
+    ...users.flatMap((user) =>
+      of('collection').map((collection) => [user.name, collection.id, level(user.id, collection)]),
+    ),
+    ...of('team'),
+    ...members.map(({ userId, ...member }) => ({ ...member, user: name(userId) })),
+    ...grants.map(({ holderId, ...grant }) => ({ ...grant, to: name(holderId) ?? holderId })),
+    ...of('star').map(({ userId, ...star }) => ({ ...star, user: name(userId) })),
+    ...of('pulls'),
+    ...of('tag'),
+    ...of('container').map(({ id, frozen, downloads }) => ({ id, frozen, downloads })),
+    ...entities
+      .filter((entity) => PEOPLE.includes(entity.name as (typeof PEOPLE)[number]))
+      .map((entity) => [entity.name, entity.quota, name(entity.ownerId)]),
+  ]
+  const reach: unknown[] = []
+  for (const who of [...PEOPLE, 'rob']) {
+    const one = libraryClient(target.url, (await target.mint(who)).jwt)
+    for (const ref of refs) {
+      const { status, json } = await one.call('GET', `/v1/containers/${ref}`)
+      reach.push([who, ref, status, json.data?.size, json.data?.starCount])
+    }
+  }
+  return { facts: facts.map((fact) => JSON.stringify(fact)).toSorted(), reach }
 }
 
 /** Three keys: one that the user owns, one that they removed, and one that is nobody's. */

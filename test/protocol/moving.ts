@@ -12,7 +12,7 @@ import { systemClock } from '../../adapters/system.ts'
 import { writeArchive } from '../../src/admin.ts'
 import type { MovedRow } from '../../src/core/model.ts'
 import { buildSif, deffile, partition, sampleSif } from '../fixtures/sif.ts'
-import { fill, seen } from '../moving/world.ts'
+import { fill, seen, shared } from '../moving/world.ts'
 import { nodeTarget, type Target } from '../runtimes/target.ts'
 import { expectRefusal } from './answers.ts'
 import { libraryClient, sha256, type LibraryClient } from './client.ts'
@@ -32,6 +32,7 @@ export function describeMoving(
     let source: Target
     let world: Awaited<ReturnType<typeof fill>>
     let file: string
+    let sharing: Awaited<ReturnType<typeof shared>>
 
     async function target(make = makeTarget): Promise<Target> {
       const made = await make()
@@ -83,6 +84,7 @@ export function describeMoving(
         code: 0,
         err: expect.stringMatching(/^Exported \d+ rows and \d+ blobs of \d+ MiB to /),
       })
+      sharing = await shared(source, await boss(source), world.refs)
     }, 180_000)
     afterAll(async () => {
       for (const made of targets) await made.stop()
@@ -97,16 +99,22 @@ export function describeMoving(
       expect(err).toContain('ada: test')
       const there = await boss(source)
       const here = await boss(copy)
+      // before anything is pulled, which counts
+      expect(sharing.facts.filter((fact) => fact.includes('"frozen":true'))).not.toHaveLength(0)
+      expect(sharing.facts).toContainEqual(expect.stringMatching(/^\["cleo","\w+",2\]$/))
+      expect(sharing.reach).toContainEqual(expect.arrayContaining(['rob', 'bob/c1/n1', 200]))
+      expect(await shared(copy, here, world.refs)).toEqual(sharing)
+      const back = join(base, 'back.sreg')
+      expect((await sreg('export', back, copy)).code).toBe(0)
       expect(await seen(copy.url, here, world.refs)).toEqual(
         await seen(source.url, there, world.refs),
       )
       expect(await seen(copy.url, null, world.refs)).toEqual(
         await seen(source.url, null, world.refs),
       )
-      const back = join(base, 'back.sreg')
-      expect((await sreg('export', back, copy)).code).toBe(0)
       const home = await target(nodeTarget)
       expect((await sreg('import', back, home)).err).toContain(`Imported ${images + 1} images`)
+      expect(await shared(home, await boss(home), world.refs)).toEqual(sharing)
       expect(await seen(home.url, await boss(home), world.refs)).toEqual(
         await seen(source.url, there, world.refs),
       )
@@ -133,6 +141,7 @@ export function describeMoving(
         id = (await call.call('POST', '/v1/imports', head)).json.data.id
       })
       const { rows, bytes, digest } = small()
+      await counted('list', () => call.call('GET', '/v1/imports'))
       await counted('stage', () => call.call('POST', `/v1/imports/${id}/rows`, { rows }))
       const path = `/v1/imports/${id}/blobs/${digest}`
       await counted('want', () => call.call('POST', path, { size: bytes.length }))
@@ -206,11 +215,15 @@ export function describeMoving(
         expect(again).toEqual({ id, exportId: head.exportId, state: 'open', sha256: null })
         const asked = await admin.call('POST', path, { size: bytes.length })
         expect(asked.json.data.wanted).toBe(false)
+        expect((await admin.call('GET', '/v1/imports')).json.data).toMatchObject([
+          { id, exportId: head.exportId, rows: 0, bytes: bytes.length },
+        ])
         // rows are sent again: those of the former run are forgotten
         expectRefusal(await finish(id, head, rows.length), 400, /do not fit together/)
         await stage(id, rows)
         const done = await finish(id, head, rows.length)
         expect(done.json.data.rows).toMatchObject({ user: 1, container: 1, image: 1, tag: 1 })
+        expect((await admin.call('GET', '/v1/imports')).json.data).toEqual([])
         const got = await fetch(`${copy.url}/v1/imagefile/${ref}:latest`)
         expect(sha256(new Uint8Array(await got.arrayBuffer()))).toBe(digest)
         // once more is success, and changes nothing
@@ -244,6 +257,9 @@ export function describeMoving(
           [edited('entity', { name: 'v1' }), /reserved/],
           [edited('tag', { name: 'sha256.0' }), /hash/],
           [edited('image', { digest: 'none' }), /digest/],
+          [edited('user', { role: 'owner' }), /role/],
+          [edited('entity', { quota: -1 }), /quota/],
+          [edited('tag', { frozen: 1 }), /frozen/],
           [edited('image', { id: '../x' }), /id/],
           [edited('container', { private: 'no' }), /private/],
           [[{ type: 'manifest' }], /does not know/],

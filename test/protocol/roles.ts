@@ -66,6 +66,19 @@ const CODES: Record<number, string> = {
 }
 const ALL: Scope[] = ['pull', 'push', 'delete', 'keys', 'admin']
 
+/** Where the calls of the other matrix name people of its own. */
+const OWN_CALLS: Record<string, (place: Place, caller: LibraryClient, of: Situation) => Call> = {
+  'PUT /v1/privacy': ({ names }, _, of) => ({
+    path: '/v1/privacy',
+    body: { ref: names.replace(/\/[^/]*$/, ''), private: of === 'private' },
+  }),
+  'PUT /v1/grants': ({ names }) => ({
+    path: '/v1/grants',
+    body: { ref: names.replace(/\/[^/]*$/, ''), user: 'boss', level: 'reader' },
+  }),
+  'POST /v1/teams': () => ({ path: '/v1/teams', body: { name: unique('team') } }),
+}
+
 type Row = { route: string; method: string; cells: Record<Situation, string> }
 
 /** `=` is what stands in the column `public`, `-` a situation in which the route is not asked. */
@@ -143,7 +156,10 @@ export function describeRoles(
       await target.revoke(revoked.id)
       clients.revoked = libraryClient(target.url, revoked.jwt)
       clients.expired = await of(owner, { expires: new Date(Date.now() - 3_600_000) })
-      clients.job = libraryClient(target.url, await platform.job({ repository_id: word }))
+      clients.job = libraryClient(
+        target.url,
+        await platform.job({ repository_id: word }, { seconds: 3600 }),
+      )
 
       await call(lead, 'POST', '/v1/robots', { name: named('robot') })
       if (there) {
@@ -170,13 +186,20 @@ export function describeRoles(
     }
 
     /** A container with an image of the situation; a name and ids of nothing where it is absent. */
-    async function makePlace(situation: Situation): Promise<Place> {
-      const { collection, clients, owner } = scenes[situation]
+    async function makePlace(
+      situation: Situation,
+      { apart = false, keyed = false } = {},
+    ): Promise<Place> {
+      const { clients, owner } = scenes[situation]
+      const collection = apart ? `${owner}/${unique('apart')}` : scenes[situation].collection
       const names = `${collection}/${unique('box')}`
       const entity = unique('nobody')
       if (situation !== 'absent') {
-        const place = await pushPlace(clients.owner, names)
-        return { ...place, ticket: tickets[situation], key: await claimedKey(clients.owner) }
+        const place = await pushPlace(clients.owner, names, {
+          privateCollection: situation === 'private',
+        })
+        const key = keyed ? await claimedKey(clients.owner) : noKey
+        return { ...place, ticket: tickets[situation], key }
       }
       return {
         owner: clients.owner,
@@ -199,9 +222,11 @@ export function describeRoles(
       for (const [column, caller] of CALLERS.entries()) {
         const changes = method === 'DELETE' || route === 'POST /v1/entities'
         const used = changes && expected[situation][column] === '2'
-        const place = used ? await makePlace(situation) : shared[situation]
-        const make = CALLS[route] ?? ((): Call => ({ path }))
-        calls.push(await make(place, scenes[situation].clients[caller]))
+        const apart = route === 'DELETE /v1/collections/*'
+        const keyed = route.includes('/v1/keys/')
+        const place = used ? await makePlace(situation, { apart, keyed }) : shared[situation]
+        const make = OWN_CALLS[route] ?? CALLS[route] ?? ((): Call => ({ path }))
+        calls.push(await make(place, scenes[situation].clients[caller], situation))
       }
       return calls
     }
@@ -263,7 +288,7 @@ export function describeRoles(
           const large = await clients.owner.call('GET', `/v1/imagefile/${collection}/large:latest`)
           tickets[situation] = large.headers.get('location') ?? ''
         }
-        shared[situation] = await makePlace(situation)
+        shared[situation] = await makePlace(situation, { keyed: true })
       }
       for (const situation of SITUATIONS) {
         asked[situation] = new Map()

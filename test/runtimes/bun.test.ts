@@ -1,17 +1,27 @@
 /** The protocol suites on Bun over TCP. */
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
 describeKeystore('Bun', (options) => hostTarget('bun', options))
+describePeople('Bun', (options) => hostTarget('bun', options))
+describeTeams('Bun', (options) => hostTarget('bun', options))
 describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
 describeOci('Bun', (options) => hostTarget('bun', options))
+describeQuotas('Bun', (options) => hostTarget('bun', options))
+describeShares('Bun', (options) => hostTarget('bun', options))
+describeAuditLog('Bun', (options) => hostTarget('bun', options))
 
 let first: HostTarget | null = null
 describeBadInput(

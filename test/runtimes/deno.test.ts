@@ -1,17 +1,27 @@
 /** The protocol suites on Deno over TCP. */
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Deno', (options) => hostTarget('deno', options))
 describeKeystore('Deno', (options) => hostTarget('deno', options))
+describePeople('Deno', (options) => hostTarget('deno', options))
+describeTeams('Deno', (options) => hostTarget('deno', options))
 describeMoving('Deno', () => hostTarget('deno'))
 describePolicy('Deno', (options) => hostTarget('deno', options))
 describeOci('Deno', (options) => hostTarget('deno', options))
+describeQuotas('Deno', (options) => hostTarget('deno', options))
+describeShares('Deno', (options) => hostTarget('deno', options))
+describeAuditLog('Deno', (options) => hostTarget('deno', options))
 
 let first: HostTarget | null = null
 describeBadInput(

@@ -9,6 +9,7 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeDirect } from '../protocol/library-direct.ts'
 import { describeUploads } from '../protocol/library-uploads.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
 import { directTarget, s3Target } from './s3.ts'
 import { nodeTarget } from './target.ts'
 
@@ -18,6 +19,7 @@ describeWithRadosgw('Node and S3', () => {
   describeKeystore('Node and S3', through)
   describePolicy('Node and S3', through)
   describePolicy('Node and S3, redirect on', s3Target({ redirect: true }))
+  describeQuotas('Node and S3, redirect on', s3Target({ redirect: true }))
   describeBadInput('Node and S3', through, () => process.memoryUsage().rss)
   describeUploads('Node and S3, redirect on', s3Target({ redirect: true }), { direct: true })
   describeDirect('Node and S3, redirect on', directTarget)

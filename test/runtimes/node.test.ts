@@ -1,17 +1,27 @@
 /** The protocol suites on Node over TCP. */
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
 describeManage('Node', nodeTarget)
+describePeople('Node', nodeTarget)
 describeKeystore('Node', nodeTarget)
+describeTeams('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
+describeQuotas('Node', nodeTarget)
+describeShares('Node', nodeTarget)
+describeAuditLog('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

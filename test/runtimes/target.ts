@@ -99,7 +99,14 @@ export function booksOf(data: string): Pick<Target, 'mint' | 'revoke' | 'setPriv
         })
       }),
     revoke: (id) => withAdmin((admin) => admin.revokeToken(id)),
-    setPrivate: (ref, value) => withAdmin((admin) => admin.setPrivate(ref, value)),
+    async setPrivate(ref, value) {
+      const { api, close } = await openAdmin(data)
+      try {
+        await api.call('PUT', '/v1/privacy', { ref, private: value })
+      } finally {
+        close()
+      }
+    },
   }
 }
 

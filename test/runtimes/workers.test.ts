@@ -1,11 +1,16 @@
 /** The protocol suites in workerd over TCP, with D1 and R2. */
 import { beforeEach, describe } from 'vitest'
+import { describeAuditLog } from '../protocol/audit.ts'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
+import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
+import { describeQuotas } from '../protocol/quotas.ts'
+import { describeShares } from '../protocol/shares.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -35,9 +40,15 @@ describe('Workers', () => {
   })
   describeLibrary('Workers', workersTarget)
   describeKeystore('Workers', workersTarget)
+  describePeople('Workers', workersTarget)
+  describeTeams('Workers', workersTarget, 'tickets outlive the right to read in workerd (R25)')
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
+  describeQuotas('Workers', workersTarget)
+  describeShares('Workers', workersTarget)
+  // the edge of Cloudflare names the client, workerd on its own does not
+  describeAuditLog('Workers', workersTarget, /^$/)
 
   describeBadInput(
     'Workers',

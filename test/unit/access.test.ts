@@ -83,6 +83,9 @@ public  create     401       403      403    yes     yes   yes     403  yes  403
 public  push       401       403      403    yes     yes   yes     403  yes  403    403  yes   yes   403  yes   yes     403    403
 public  delete     401       403      403    403     yes   yes     403  403  yes    403  yes   yes   403  yes   yes     403    403
 public  manage     401       403      403    403     403   yes     403  403  403    403  yes   yes   yes  403   403     403    403
+public  oversee    401       403      403    403     yes   yes     yes  403  403    403  yes   yes   403  yes   yes     403    403
+public  star       401       yes      yes    yes     yes   yes     yes  403  403    403  yes   yes   403  yes   yes     yes    yes
+public  share      401       403      403    yes     yes   yes     403  yes  403    403  yes   yes   403  yes   yes     403    403
 public  administer 401       403      403    403     403   403     403  403  403    403  403   yes   yes  403   403     403    403
 private see        404       404      yes    yes     yes   yes     yes  yes  yes    yes  yes   yes   yes  yes   yes     404    404
 private download   404       404      yes    yes     yes   yes     yes  403  403    403  yes   yes   403  yes   yes     404    404
@@ -90,12 +93,16 @@ private create     401       404      403    yes     yes   yes     403  yes  403
 private push       401       404      403    yes     yes   yes     403  yes  403    403  yes   yes   403  yes   yes     404    404
 private delete     401       404      403    403     yes   yes     403  403  yes    403  yes   yes   403  yes   yes     404    404
 private manage     401       404      403    403     403   yes     403  403  403    403  yes   yes   yes  403   403     404    404
+private oversee    401       404      403    403     yes   yes     yes  403  403    403  yes   yes   403  yes   yes     404    404
+private star       401       404      yes    yes     yes   yes     yes  403  403    403  yes   yes   403  yes   yes     404    404
+private share      401       404      403    yes     yes   yes     403  yes  403    403  yes   yes   403  yes   yes     404    404
 private administer 401       404      403    403     403   403     403  403  403    403  403   yes   yes  403   403     404    404
 coll    see        404       404      yes    yes     yes   yes     yes  yes  yes    yes  yes   yes   yes  yes   yes     404    yes
 coll    create     401       404      403    yes     yes   yes     403  yes  403    403  yes   yes   403  yes   403     404    403
 coll    manage     401       404      403    403     403   yes     403  403  403    403  yes   yes   yes  403   403     404    403
 entity  see        yes       yes      yes    yes     yes   yes     yes  yes  yes    yes  yes   yes   yes  yes   yes     yes    yes
 entity  found      401       403      403    403     yes   yes     403  yes  403    403  yes   yes   403  403   403     403    403
+entity  oversee    401       403      403    403     yes   yes     yes  403  403    403  yes   yes   403  403   403     403    403
 absent  see        404       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
 absent  download   404       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
 absent  found      401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
@@ -103,6 +110,9 @@ absent  create     401       404      404    404     404   404     404  404  404
 absent  push       401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
 absent  delete     401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
 absent  manage     401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
+absent  oversee    401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
+absent  star       401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
+absent  share      401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
 absent  administer 401       404      404    404     404   404     404  404  404    404  404   404   404  404   404     404    404
 `
 
@@ -264,7 +274,7 @@ describe('what the operator says of everything', () => {
 
   it('read-only: nobody changes anything, and reads go on', () => {
     const { decide: decideNow } = under({ readOnly: true })
-    for (const action of ['found', 'create', 'push', 'delete'] as const) {
+    for (const action of ['found', 'create', 'push', 'delete', 'star', 'share'] as const) {
       expect(decideNow(owner, action, at(FACTS.public!, level))).toBe('deny')
       expect(decideNow(admin, action, at(FACTS.private!, 0))).toBe('deny')
       // what is hidden stays so

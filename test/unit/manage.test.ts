@@ -13,7 +13,14 @@ import {
   tokenIssuer,
 } from '../../src/admin.ts'
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
+import { createPeople } from '../../src/core/people.ts'
+import { createAudit } from '../../src/core/audit.ts'
 import { createPolicies } from '../../src/core/policies.ts'
+import { createPopularity } from '../../src/core/popularity.ts'
+import { createQuotas } from '../../src/core/quotas.ts'
+import { createShares } from '../../src/core/shares.ts'
+import { createSharing } from '../../src/core/sharing.ts'
+import { createTeams } from '../../src/core/teams.ts'
 import { newEntry } from '../../src/http/context.ts'
 import { webTransfer } from '../../src/http/transfer.ts'
 import { manageRoutes } from '../../src/manage/routes.ts'
@@ -39,10 +46,26 @@ test('why a setup secret is refused stands in the log line alone', async () => {
     keyIds: ['test'],
     minFree: 0,
   }
+  const deps = { database, clock: systemClock, access }
   const shared = {
     admin,
     access,
-    policies: createPolicies({ database, clock: systemClock, access }),
+    people: createPeople({
+      database,
+      access,
+      issuer,
+      clock: systemClock,
+      ids: randomIds,
+      tokenMaxAge: Infinity,
+    }),
+    audit: createAudit({ database, clock: systemClock, access }),
+    policies: createPolicies(deps),
+    quotas: createQuotas(deps),
+    popularity: createPopularity(deps),
+    shares: createShares({ ...deps, ids: randomIds, shortRefs: 'default' }),
+    config: { publicUrl: null, trustedProxies: [] },
+    teams: createTeams({ database, clock: systemClock, ids: randomIds, access }),
+    sharing: createSharing({ database, clock: systemClock, ids: randomIds, access }),
     database,
     clock: systemClock,
     transfer: webTransfer,

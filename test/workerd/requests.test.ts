@@ -133,6 +133,7 @@ it('no request asks D1 or R2 more than 50 times', async () => {
     at = page.cursor
   }
   expect(rows.length).toBeGreaterThan(10)
+  await ask('GET', '/v1/imports')
   const digest = sha256(bytes)
   const exported = await fetch(`${URL}/v1/exports/blobs/${digest}`, {
     headers: { authorization: `Bearer ${admin.token}` },
