@@ -173,8 +173,11 @@ export function createSweep(deps: {
       if (closed.length < budget.aborts) break
     }
     if (isTurn('repositories')) report.expired += await sweepOciUploads(now, closedBefore)
-    await database.imports.expire(now)
-    await clearImports(deps, closedBefore, budget)
+    // a small run that tidies up after repositories leaves imports to the next one
+    if (!deps.persistent || turn !== 'repositories') {
+      await database.imports.expire(now)
+      await clearImports(deps, closedBefore, budget)
+    }
     if (await isHeld(database, now)) {
       report.held = 'an export is running'
       return report
