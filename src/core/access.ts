@@ -368,7 +368,7 @@ export function authoriseToken(
 const VERB: Record<Action, string> = {
   see: 'see',
   download: 'download',
-  found: 'make a collection in',
+  found: 'create anything in',
   create: 'create anything in',
   push: 'push to',
   delete: 'delete from',

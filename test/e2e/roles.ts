@@ -104,7 +104,7 @@ export function describeRoles(
       await expectPull(alice, 'alice/lab/of-bob', 'a new container')
       expectRefusal(
         await push(bob, 'alice/bobs/app', 'elsewhere'),
-        'You may not make a collection in the entity alice',
+        'You may not create anything in the entity alice',
       )
       await grant({ user: 'bob' }, 'none')
       await expectStranger(bob)
@@ -228,8 +228,8 @@ export function describeRoles(
       await api.push('alice/open/hidden', image('in the open'), { privateContainer: true })
       for (const [place, sentence] of [
         [['*/c/app', 'dora', 'zelda'], 'You may not create anything in the entity dora'],
-        [['alice/*/app', 'lab', 'unheard'], 'You may not make a collection in the entity alice'],
-        [['alice/lab/*', 'app', 'unheard'], 'You may not make a collection in the entity alice'],
+        [['alice/*/app', 'lab', 'unheard'], 'You may not create anything in the entity alice'],
+        [['alice/lab/*', 'app', 'unheard'], 'You may not create anything in the entity alice'],
         [['alice/open/*', 'hidden', 'unheard'], 'create anything in the collection alice/open'],
       ] as const) {
         await expectAlike((ref) => pull(stranger, ref), place, ABSENT)
