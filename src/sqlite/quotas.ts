@@ -162,7 +162,9 @@ export function sqliteQuotas(handle: Handle): QuotasBook {
         handle.write(q.guard(values), q.set(values), q.audit(values), q.dropGuard(values)),
         {
           may_write: () =>
-            new RegistryError('denied', 'You may not set quotas any more.', { subject: 'entity' }),
+            new RegistryError('denied', 'Your right to set quotas has ended.', {
+              subject: 'entity',
+            }),
           found: () =>
             new RegistryError('not_found', 'That entity does not exist.', { subject: 'entity' }),
         },
