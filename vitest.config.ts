@@ -5,6 +5,9 @@ import { defineConfig } from 'vitest/config'
 /** Patterns that scripts/test.mjs leaves out. */
 const without = (process.env.SREG_TEST_WITHOUT ?? '').split(' ').filter((word) => word !== '')
 
+/** Files that compare times with each other: nothing else may run meanwhile. */
+const ALONE = ['test/faults/guessers.test.ts']
+
 export default defineConfig({
   test: {
     // Servers and clients started by tests need the other half of a small machine.
@@ -14,13 +17,26 @@ export default defineConfig({
         test: {
           name: 'node',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/workerd/**', 'test/bun/**', 'test/deno/**', ...without],
+          exclude: ['test/workerd/**', 'test/bun/**', 'test/deno/**', ...ALONE, ...without],
           globalSetup: ['test/fixtures/radosgw-setup.ts'],
           // Processes, not threads: tests count descriptors and memory, and change the umask.
           pool: 'forks',
           testTimeout: 30_000,
           hookTimeout: 60_000,
           // Nothing but a test's own clock may decide what a test sees.
+          env: { TZ: 'UTC' },
+        },
+      },
+      {
+        test: {
+          name: 'alone',
+          include: ALONE,
+          exclude: without,
+          // After the others, which share group 0.
+          sequence: { groupOrder: 1 },
+          pool: 'forks',
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
           env: { TZ: 'UTC' },
         },
       },

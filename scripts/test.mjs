@@ -40,7 +40,7 @@ async function run(start, ...settings) {
         // some arguments name files of one runtime only; no test at all is noticed below
         '--passWithNoTests',
         '--reporter=default',
-        `--reporter=${join(root, 'scripts/skipped.mjs')}`,
+        `--reporter=${join(root, 'scripts/verdicts.mjs')}`,
         '--reporter=json',
         `--outputFile.json=${report}`,
         ...args,
@@ -69,14 +69,16 @@ async function run(start, ...settings) {
       // A file that did not load, or whose hook failed, has no failed case to show for it.
       if (file.status === 'failed' && !cases.some((test) => test.status === 'failed')) {
         failed += 1
-        console.log(`did not run: ${relative(root, file.name)}: ${file.message.split('\n')[0]}`)
+        console.log(
+          `failed: did not run: ${relative(root, file.name)}: ${file.message.split('\n')[0]}`,
+        )
       }
     }
   }
   if (code !== 0 && failed === failedBefore) {
     failed += 1
     const end = error?.message ?? signal ?? `code ${code}`
-    console.log(`vitest under ${program} ended with ${end} and named no failed test`)
+    console.log(`failed: vitest under ${program} ended with ${end} and named no failed test`)
   }
 }
 

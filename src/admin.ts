@@ -9,7 +9,6 @@ import {
   DEFAULT_SCOPES,
   type Policy,
   type Scope,
-  type Token,
   type User,
 } from './core/model.ts'
 import { checkName, isId } from './core/names.ts'
@@ -126,10 +125,6 @@ export function createAdmin(deps: {
     },
 
     listUsers: () => database.users.list(),
-
-    async listTokens(name: string): Promise<Token[]> {
-      return database.tokens.listFor((await userNamed(name)).id)
-    },
 
     /** Ends a token at once, its running downloads included (R25). Twice is success. */
     async revokeToken(id: string, by: Actor = nobody()): Promise<void> {

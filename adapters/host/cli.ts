@@ -5,7 +5,7 @@
 import { Argument, Command, CommanderError, Option } from 'commander'
 import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
 import type { Progress } from '../../src/admin.ts'
-import type { ImportReport, Policy, Scope, Token, User } from '../../src/core/model.ts'
+import type { ImportReport, Policy, Scope, User } from '../../src/core/model.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/ports.ts'
 import type { Api } from './api.ts'
@@ -55,7 +55,6 @@ export type Admin = {
     expires: Date | null
     scopes: Scope[] | null
   }): Promise<{ id: string; jwt: string; expiresAt: Date }>
-  listTokens(user: string): Promise<Token[]>
   revokeToken(id: string): Promise<void>
   /** `ref` is entity/collection. */
   policy(ref: string): Promise<Policy>

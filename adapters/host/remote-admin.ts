@@ -1,5 +1,5 @@
 /** The use cases of administrators, asked of a server over HTTP (src/manage) instead of a data folder. */
-import type { Policy, Token, User } from '../../src/core/model.ts'
+import type { Policy, User } from '../../src/core/model.ts'
 import type { Admin } from './cli.ts'
 import { httpApi, request } from './api.ts'
 
@@ -26,10 +26,6 @@ export function remoteAdmin(url: string, token: string): Admin {
       const expiresAt = expires?.toISOString()
       const body = { user, name, expiresAt, scopes: scopes ?? undefined }
       return toMade(await call<Made>('POST', '/v1/tokens', body))
-    },
-    async listTokens(user) {
-      const path = `/v1/users/${encodeURIComponent(user)}/tokens`
-      return (await call<Wire<Token>[]>('GET', path)).map(toToken)
     },
     async revokeToken(id) {
       await call('DELETE', `/v1/tokens/${encodeURIComponent(id)}`)
@@ -73,14 +69,3 @@ const toMade = ({ id, token, expiresAt }: Made) => ({
   jwt: token,
   expiresAt: new Date(expiresAt),
 })
-
-function toToken(row: Wire<Token>): Token {
-  const time = (text: string | null) => (text === null ? null : new Date(text))
-  return {
-    ...row,
-    createdAt: new Date(row.createdAt),
-    expiresAt: new Date(row.expiresAt),
-    revokedAt: time(row.revokedAt),
-    lastUsedAt: time(row.lastUsedAt),
-  }
-}

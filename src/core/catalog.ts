@@ -73,7 +73,8 @@ export const entityFacts = (identity: Identity, entity: Entity, visible: boolean
   private: !visible,
 })
 
-const factsOfContainer = (container: Container) =>
+/** The facts about a container that was found as one. */
+export const factsOfContainer = (container: Container) =>
   containerFacts('container', {
     ...container,
     containerPrivate: container.private,

@@ -2,7 +2,7 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database } from '../ports.ts'
 import { absent, identify, type Access } from './access.ts'
-import { containerFacts, writerOf } from './catalog.ts'
+import { factsOfContainer, writerOf } from './catalog.ts'
 import type { Claims } from './model.ts'
 import { parsePath } from './ref.ts'
 import { WEEK_MS, windowOf } from './tallies.ts'
@@ -23,14 +23,7 @@ export function createPopularity(deps: { database: Database; clock: Clock; acces
     const found = await database.catalog.findContainer(path, claims, clock.now())
     const identity = identify(claims, found.standing)
     const container = found.value?.container ?? null
-    const facts =
-      container === null
-        ? null
-        : containerFacts('container', {
-            ...container,
-            containerPrivate: container.private,
-            containerId: container.id,
-          })
+    const facts = container === null ? null : factsOfContainer(container)
     authorise(identity, action, facts, `${entity}/${collection}/${name}`, 'container')
     if (container === null) throw absent('container')
     return { container, identity }

@@ -5,7 +5,7 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, Ids } from '../ports.ts'
 import { absent, identify, type Access } from './access.ts'
-import { actorOf, containerFacts, DEFAULT_ARCH } from './catalog.ts'
+import { actorOf, containerFacts, factsOfContainer, DEFAULT_ARCH } from './catalog.ts'
 import { randomHex, sha256Hex } from './digest.ts'
 import type { Claims, Identity, Share, SharedImage } from './model.ts'
 import { isId } from './names.ts'
@@ -114,14 +114,7 @@ export function createShares(deps: {
       const { standing, value } = await database.catalog.findContainer(path, claims, now)
       const identity = identify(claims, standing)
       const container = value?.container ?? null
-      const facts =
-        container === null
-          ? null
-          : containerFacts('container', {
-              ...container,
-              containerPrivate: container.private,
-              containerId: container.id,
-            })
+      const facts = container === null ? null : factsOfContainer(container)
       authorise(identity, 'see', facts, ref, 'container')
       const creatorId = maker(identity)
       if (container === null) throw absent('container')

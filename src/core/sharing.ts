@@ -2,7 +2,7 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, Ids } from '../ports.ts'
 import { absent, identify, type Access } from './access.ts'
-import { actorOf, collectionFacts, containerFacts } from './catalog.ts'
+import { actorOf, collectionFacts, factsOfContainer } from './catalog.ts'
 import { LEVELS, type Claims, type Grant, type Level } from './model.ts'
 import { checkName } from './names.ts'
 import { parsePath, parseRef } from './ref.ts'
@@ -37,14 +37,7 @@ export function createSharing(deps: {
     const found = await database.catalog.findContainer(path, claims, clock.now())
     const identity = identify(claims, found.standing)
     const container = found.value?.container ?? null
-    const facts =
-      container === null
-        ? null
-        : containerFacts('container', {
-            ...container,
-            containerPrivate: container.private,
-            containerId: container.id,
-          })
+    const facts = container === null ? null : factsOfContainer(container)
     authorise(identity, 'manage', facts, `the container ${ref}`, 'container')
     if (container === null) throw absent('container')
     return { container, path, by: actorOf(identity, clock) }

@@ -114,11 +114,11 @@ function auditRows(): number {
 const REQUESTS = 10_000
 const PER_SECOND = 2000
 /** A machine that does other things beside gets no further, and is asked less. */
-const BUDGET_MS = 10_000
+const BUDGET_MS = 20_000
 /** Bytes a second that a line of 1 Gbit/s carries. */
 const LINE = 125_000_000
 
-test('10,000 requests of a stranger slow no pull', { timeout: 90_000 }, async () => {
+test('10,000 requests of a stranger slow no pull', { timeout: 150_000 }, async () => {
   const bytes = Buffer.concat([sampleSif({ content: 'large' }), randomBytes(32 * MIB)])
   await alice.push('alice/c/large', bytes, { privateCollection: true })
   const asks = [

@@ -3,10 +3,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { runCommand } from '../../adapters/host/cli.ts'
-import { moving, openAdmin } from '../../adapters/node/main.ts'
-import { systemClock } from '../../adapters/system.ts'
 import { nodeTarget, type Target } from '../runtimes/target.ts'
+import { command } from './command.ts'
 
 let base: string
 let target: Target
@@ -21,24 +19,7 @@ afterAll(async () => {
   await rm(base, { recursive: true, force: true })
 })
 
-async function sreg(...args: string[]) {
-  const ended = { code: 0, out: '', err: '' }
-  ended.code = await runCommand(args, {
-    version: '0.0.0',
-    env: { PATH: '' },
-    home: base,
-    osUser: 'someone',
-    hostname: 'here',
-    clock: systemClock,
-    openAdmin,
-    moving,
-    serve: () => Promise.reject(new Error('not in this process')),
-    readStandardInput: () => Promise.resolve(''),
-    print: (text) => (ended.out += text),
-    say: (line) => (ended.err += `${line}\n`),
-  })
-  return ended
-}
+const sreg = (...args: string[]) => command(base, args)
 const local = (...args: string[]) => sreg(...args, '--data', target.data)
 const remote = (...args: string[]) =>
   sreg(...args, '--server', target.url, '--token-file', join(base, 'token'))

@@ -3,11 +3,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runCommand } from '../../adapters/host/cli.ts'
-import { moving, openAdmin } from '../../adapters/node/main.ts'
-import { systemClock } from '../../adapters/system.ts'
 import { clearSign, makeKey, revoked } from '../fixtures/make-key.ts'
 import { nodeTarget, type Target } from '../runtimes/target.ts'
+import { command } from './command.ts'
 
 let base: string
 let target: Target
@@ -28,24 +26,7 @@ const file = async (name: string, text: string) => {
 }
 const tokenFile = (user: string, jwt: string) => file(`token-${user}`, jwt)
 
-async function sreg(args: string[], stdin = '') {
-  const ended = { code: 0, out: '', err: '' }
-  ended.code = await runCommand(args, {
-    version: '0.0.0',
-    env: { PATH: '' },
-    home: base,
-    osUser: 'someone',
-    hostname: 'here',
-    clock: systemClock,
-    openAdmin,
-    moving,
-    serve: () => Promise.reject(new Error('not in this process')),
-    readStandardInput: () => Promise.resolve(stdin),
-    print: (text) => (ended.out += text),
-    say: (line) => (ended.err += `${line}\n`),
-  })
-  return ended
-}
+const sreg = (args: string[], stdin = '') => command(base, args, stdin)
 /** On the data folder, beside the running server. */
 const local = (args: string[], stdin = '') => sreg([...args, '--data', target.data], stdin)
 const as = (user: string, args: string[], stdin = '') =>

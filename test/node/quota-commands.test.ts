@@ -3,14 +3,12 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { runCommand } from '../../adapters/host/cli.ts'
 import { parseSize } from '../../adapters/host/commands/quotas.ts'
 import { SERVER_URL_FILE } from '../../adapters/host/data-folder.ts'
-import { moving, openAdmin } from '../../adapters/node/main.ts'
-import { systemClock } from '../../adapters/system.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
 import { nodeTarget, type Target } from '../runtimes/target.ts'
+import { command } from './command.ts'
 
 const IMAGE = sampleSif({ content: 'commanded' })
 let base: string
@@ -30,24 +28,7 @@ afterAll(async () => {
   await rm(base, { recursive: true, force: true })
 })
 
-async function sreg(args: string[]) {
-  const ended = { code: 0, out: '', err: '' }
-  ended.code = await runCommand(args, {
-    version: '0.0.0',
-    env: { PATH: '' },
-    home: base,
-    osUser: 'someone',
-    hostname: 'here',
-    clock: systemClock,
-    openAdmin,
-    moving,
-    serve: () => Promise.reject(new Error('not in this process')),
-    readStandardInput: () => Promise.resolve(''),
-    print: (text) => (ended.out += text),
-    say: (line) => (ended.err += `${line}\n`),
-  })
-  return ended
-}
+const sreg = (args: string[]) => command(base, args)
 /** On the data folder, beside the running server. */
 const local = (...args: string[]) => sreg([...args, '--data', target.data])
 const as = (user: string, ...args: string[]) =>
