@@ -6,12 +6,15 @@ import { createAccess, operatorClaims } from './core/access.ts'
 import { createAudit } from './core/audit.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
+import { createManifests } from './core/manifests.ts'
 import { createExports, createImports } from './core/moving.ts'
 import type { Claims } from './core/model.ts'
+import { createOciUploads } from './core/oci-uploads.ts'
 import { createPeople } from './core/people.ts'
 import { createPolicies } from './core/policies.ts'
 import { createPopularity } from './core/popularity.ts'
 import { createQuotas } from './core/quotas.ts'
+import { createRepositories } from './core/repositories.ts'
 import { createShares } from './core/shares.ts'
 import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
@@ -31,6 +34,8 @@ import { ticketBox } from './http/ticket.ts'
 import type { Transfer } from './http/transfer.ts'
 import { libraryRoutes } from './library/routes.ts'
 import { manageRoutes } from './manage/routes.ts'
+import { authenticate as authenticateOci } from './oci/authenticate.ts'
+import { ociRoutes } from './oci/routes.ts'
 import type {
   Assets,
   BlobStore,
@@ -132,17 +137,20 @@ export function createApp(deps: Deps): App {
     )
     if (done !== undefined) c.env.waitUntil?.(done)
   }
+  const identified =
+    (by: typeof authenticate) =>
+    async (c: Ctx, options?: { expired?: boolean }): Promise<Claims | null> => {
+      if (deps.operator !== undefined) return operatorClaims(deps.operator)
+      const claims = await by(c, deps.verifier, options)
+      if (claims === null) return null
+      defer(c, tallies.tokenUse(claims.tokenId))
+      return { ...claims, address: c.env.entry.address }
+    }
   const common = {
     ...deps,
     limits: createLimits({ ...deps, tallies, defer }),
     access,
-    async authenticate(c: Ctx, options?: { expired?: boolean }): Promise<Claims | null> {
-      if (deps.operator !== undefined) return operatorClaims(deps.operator)
-      const claims = await authenticate(c, deps.verifier, options)
-      if (claims === null) return null
-      defer(c, tallies.tokenUse(claims.tokenId))
-      return { ...claims, address: c.env.entry.address }
-    },
+    authenticate: identified(authenticate),
   }
   const tickets = ticketBox({
     secret: deps.secret,
@@ -174,6 +182,8 @@ export function createApp(deps: Deps): App {
 
   const root = new Hono<Env>({ strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
+  const catalog = createCatalog(shared)
+  const repositories = createRepositories({ ...shared, catalog })
   const protocols = [
     manageRoutes({
       ...common,
@@ -193,7 +203,7 @@ export function createApp(deps: Deps): App {
     libraryRoutes({
       ...common,
       tickets,
-      catalog: createCatalog(shared),
+      catalog,
       uploads: createUploads(shared),
       shares,
       tallies,
@@ -201,13 +211,25 @@ export function createApp(deps: Deps): App {
     }),
     hkpRoutes({ ...common, keyring, policy: config.keys }),
   ]
+  const oci = ociRoutes({
+    ...common,
+    authenticate: identified(authenticateOci),
+    manifests: createManifests({ ...shared, repositories }),
+    uploads: createOciUploads({ ...shared, repositories }),
+    tickets,
+    tallies,
+    defer,
+  })
   const { version } = deps
   const document = () => {
-    const tables = [...protocols, web].map(({ table }) => table)
+    const tables = [...protocols, oci, web].map(({ table }) => table)
     return openApi(tables, { version, publicUrl: config.publicUrl })
   }
   const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
-  for (const protocol of [...protocols, web]) root.route('/', protocol)
+  for (const protocol of protocols) root.route('/', protocol)
+  // Called and not mounted: names with slashes would make the router of all the others a slower one.
+  root.all('/v2/*', (c) => oci.fetch(c.req.raw, c.env))
+  root.route('/', web)
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

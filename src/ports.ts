@@ -21,7 +21,10 @@ import type {
   KeyFacts,
   Level,
   MovedKind,
+  Manifest,
+  ManifestRef,
   MovedRow,
+  OciUpload,
   OpenImport,
   Policy,
   PolicyStanding,
@@ -110,9 +113,10 @@ export type BlobStore = {
   ): Promise<{ blobs: { key: string; modifiedAt: Date }[]; cursor: string | null }>
   /**
    * Opens an upload in parts of `partSize` bytes (the last one shorter) and returns the store's
-   * handle, a short string. The caller has committed the key before (R21).
+   * handle, a short string. The caller has committed the key before (R21). `size` null: nobody
+   * knows yet how many there will be; the last one is known by `finishParts`.
    */
-  startParts(key: string, size: number, partSize: number): Promise<string>
+  startParts(key: string, size: number | null, partSize: number): Promise<string>
   /**
    * Writes part `number` (from 1) of exactly `size` bytes. Repeating a number replaces it and ends
    * a writer of the same part that is still at work. With `sha256`, a body of another digest is
@@ -523,6 +527,193 @@ export type BlobsBook = {
   /** Which of these keys the database knows: as a blob in any state or as an upload's key. */
   known(keys: string[]): Promise<Set<string>>
   liveCount(): Promise<number>
+}
+
+/** Where an OCI repository lies: names of its entity, collection and container. */
+export type RepositoryPath = { entity: string; collection: string; container: string }
+
+export type StoredBlob = { id: string; key: string; size: number }
+
+/** How a caller names a manifest of a repository. */
+export type ManifestSelector = { by: 'tag'; tag: string } | { by: 'digest'; digest: string }
+
+/** Manifests, tags and the blobs that repositories have (R31). Digests are OCI's, with algorithm. */
+export type ManifestsBook = {
+  repository(path: RepositoryPath, viewer: Viewer, now: Date): Promise<Seen<Container | null>>
+  /** A blob that the repository has, as long as its bytes are there. */
+  member(
+    path: RepositoryPath,
+    digest: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ container: Container; blob: StoredBlob | null } | null>>
+  /** A blob of a repository that the viewer can see: of `from`, or for null of any. */
+  readableMember(
+    digest: string,
+    from: RepositoryPath | null,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<StoredBlob | null>
+  /**
+   * Makes a stored blob one of the repository's too: false when it has gone, or the writer may not
+   * read it (any more). `denied` when they may not write, `quota_exceeded` without room.
+   */
+  mount(change: {
+    containerId: string
+    digest: string
+    blobId: string
+    defaultQuota: number | null
+    writer: Writer
+  }): Promise<boolean>
+  /** Takes a blob from the repository; false when it has none, `conflict` while a manifest names it. */
+  removeMember(containerId: string, digest: string, writer: Writer): Promise<boolean>
+  /** The container, and a manifest of it; `text` null where it was not asked for. */
+  manifest(
+    path: RepositoryPath,
+    selector: ManifestSelector,
+    viewer: Viewer,
+    now: Date,
+    options: { text: boolean },
+  ): Promise<
+    Seen<{ container: Container; manifest: (Manifest & { text: string | null }) | null } | null>
+  >
+  /** Which of these the repository has not, or has in another size (then that). */
+  lacking(
+    containerId: string,
+    refs: readonly ManifestRef[],
+  ): Promise<{ kind: ManifestRef['kind']; digest: string; size: number | null }[]>
+  /**
+   * Stores a manifest, and points tags at it. `invalid` when something that it names is not there in
+   * that size (any more), `denied` when the writer lost the right or a tag is frozen; of which the
+   * subjects are `blob` and `tag`.
+   */
+  put(change: {
+    containerId: string
+    manifest: Manifest & { text: string; annotations: string | null }
+    refs: readonly ManifestRef[]
+    tags: readonly string[]
+    writer: Writer
+  }): Promise<void>
+  /** Deletes a tag, or a manifest with its tags; false when absent, `denied` when frozen. */
+  remove(containerId: string, selector: ManifestSelector, writer: Writer): Promise<boolean>
+  /** Tags in the order of their bytes, after `after`. */
+  tags(
+    path: RepositoryPath,
+    page: { after: string; limit: number },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ container: Container; tags: string[] } | null>>
+  /**
+   * Manifests with that subject, by digest after `after`: as many as `limit`, and no more than fit
+   * into an answer; `annotations` is JSON.
+   */
+  referrers(
+    path: RepositoryPath,
+    subject: string,
+    page: { after: string; artifactType: string | null; limit: number },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<
+    Seen<{
+      container: Container
+      manifests: (Manifest & { annotations: string | null })[]
+      more: boolean
+    } | null>
+  >
+  /** Names of repositories with manifests that the viewer can see, in order after `after`. */
+  repositories(
+    page: { after: string; limit: number },
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<string[]>>
+  /**
+   * Looks at `limit` memberships after `after` and takes away those from before `before` that no
+   * manifest names (R31). `last` is null when there were no more.
+   */
+  sweepMembers(before: Date, after: number, limit: number): Promise<{ last: number | null }>
+}
+
+/** Uploads of OCI (R47). Every key is committed before its first byte (R21). */
+export type OciUploadsBook = {
+  /** At most `perUser` open uploads of a user, those of the library included (`rate_limited`). */
+  open(
+    upload: Pick<OciUpload, 'id' | 'key' | 'createdAt' | 'expiresAt'> & { containerId: string },
+    writer: Writer,
+    limits: { perUser: number },
+  ): Promise<void>
+  /** The upload with its repository; `container` null when that has gone. */
+  find(
+    id: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<{ upload: OciUpload; container: Container | null } | null>>
+  /**
+   * Takes the upload at the offset `at` for oneself until the lease ends, before a byte is read;
+   * reserves `coming` bytes more and commits `tailKey`. `range_unsatisfiable` when it stands
+   * elsewhere or somebody else has it, `insufficient_storage` or `quota_exceeded` without room.
+   */
+  claim(
+    id: string,
+    claim: {
+      claim: string
+      at: number
+      coming: number
+      /** Hex digits of what all of it will be, where that is known: what the entity has costs nothing. */
+      sha256: string | null
+      tailKey: string
+      now: Date
+      leaseUntil: Date
+      expiresAt: Date
+      free: number | null
+      defaultQuota: number | null
+    },
+  ): Promise<void>
+  setHandle(id: string, handle: string): Promise<void>
+  /** Notes what has been stored, and renews the lease; `conflict` when the claim has gone. */
+  advance(
+    id: string,
+    claim: string,
+    to: Pick<OciUpload, 'received' | 'tail' | 'sha256' | 'sha512'> & {
+      part: BlobPart | null
+      leaseUntil: Date
+    },
+  ): Promise<void>
+  renew(id: string, claim: string, leaseUntil: Date): Promise<boolean>
+  release(id: string, claim: string): Promise<void>
+  parts(id: string): Promise<BlobPart[]>
+  /**
+   * The only way an upload becomes a blob of its repository: the blob becomes live, or the live one of
+   * the same SHA-256 is used. `conflict` when the claim has gone, `denied` with the right to write,
+   * `quota_exceeded` without room. Repeating it is success. Returns the key of the blob that is used.
+   */
+  finish(
+    id: string,
+    claim: string,
+    done: {
+      containerId: string
+      digest: string
+      sha256: string
+      size: number
+      blobId: string
+      key: string
+      defaultQuota: number | null
+      writer: Writer
+    },
+  ): Promise<{ key: string }>
+  /** open → ended; false when it was not open. */
+  end(id: string, now: Date): Promise<boolean>
+  /** Ends uploads past their deadline or without a repository, the oldest `limit`; not while a lease holds. */
+  expire(now: Date, limit: number): Promise<number>
+  /**
+   * Keys of uploads closed before `before`, at most `limit`. `parts` says that it is the key of the
+   * parts, `handle` then what the store called them; `kept` that the key became a blob.
+   */
+  leftovers(
+    before: Date,
+    limit: number,
+  ): Promise<{ key: string; parts: boolean; handle: string | null; kept: boolean }[]>
+  /** Forgets these keys, and closed uploads that have none left. */
+  forgetKeys(keys: string[], before: Date): Promise<void>
 }
 
 /** A user on their way in, with the id that their entity will have (robots have none). */
@@ -1032,6 +1223,8 @@ export type Database = {
   users: UsersBook
   people: PeopleBook
   tokens: TokensBook
+  manifests: ManifestsBook
+  ociUploads: OciUploadsBook
   teams: TeamsBook
   grants: GrantsBook
   keys: KeysBook

@@ -45,6 +45,7 @@ import {
   partWriters,
   randomName,
   receive,
+  sizeOfParts,
 } from './rules.ts'
 import type { PartWriters, Plan, ReceiveOptions } from './rules.ts'
 
@@ -60,8 +61,8 @@ const JOURNAL = '.journal'
 
 type Upload = Plan & {
   state: 'open' | 'finishing' | 'ended'
-  /** Etags of the parts received. Their sizes are the plan's: no other is admitted. */
-  parts: Map<number, string>
+  /** Etags and sizes of the parts received. */
+  parts: Map<number, { etag: string; size: number }>
   writers: PartWriters
   /** Runs finishes and aborts one after the other. */
   alone<T>(work: () => Promise<T>): Promise<T>
@@ -280,8 +281,8 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
           // know parts whose bytes are lost, so an upload that outlived its process is read
           // back and hashed by the caller before anybody trusts it (R3).
           const etag = `"${randomName()}"`
-          await note(path + JOURNAL, { number, etag })
-          upload.parts.set(number, etag)
+          await note(path + JOURNAL, { number, etag, size })
+          upload.parts.set(number, { etag, size })
           return { etag }
         }),
       )
@@ -297,8 +298,13 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
           if (upload.state === 'ended') return finished(key)
           upload.state = 'finishing'
           await upload.writers.end(beingFinished())
+          let size = 0
           try {
-            checkParts(upload, (number) => upload.parts.get(number), parts)
+            checkParts(upload, (number) => upload.parts.get(number)?.etag, parts)
+            size = sizeOfParts(
+              upload,
+              parts.map(({ number }) => upload.parts.get(number)?.size ?? 0),
+            )
           } catch (error) {
             upload.state = 'open'
             throw error
@@ -307,8 +313,10 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
           // knows what the disk holds, and asking it again would be answered "fine".
           try {
             await withFile(path, O_WRONLY, async (file) => {
+              // a longer last part may have been replaced by a shorter one
+              if (upload.size === null) await file.truncate(size)
               const found = await file.stat()
-              if (found.size !== upload.size) throw new Error('An upload changed its size on disk')
+              if (found.size !== size) throw new Error('An upload changed its size on disk')
               await file.sync()
               await file.chmod(0o400)
             })
@@ -319,7 +327,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
             await removeUpload(path)
             loaded.delete(path)
           }
-          return { size: upload.size, etag: etagOf(key) }
+          return { size, etag: etagOf(key) }
         })
       })
     },
@@ -472,7 +480,10 @@ async function* readRange(
  * Appends one record in one write. The newline comes first, so that a line torn by a full disk or
  * a crash never runs into the next one. Never makes the file: it is gone when the upload is (R22).
  */
-async function note(path: string, record: { number: number; etag: string | null }): Promise<void> {
+async function note(
+  path: string,
+  record: { number: number; etag: string | null; size?: number },
+): Promise<void> {
   await withFile(path, O_WRONLY | O_APPEND, async (file) => {
     await file.writeFile('\n' + JSON.stringify(record))
   })
@@ -482,17 +493,23 @@ async function note(path: string, record: { number: number; etag: string | null 
 async function readJournal(path: string): Promise<Upload | null> {
   const text = await unlessCode('ENOENT', readFile(path, 'utf8'))
   const [plan, ...records] = (text ?? '').split('\n').map(parseLine)
-  if (typeof plan?.size !== 'number' || typeof plan.partSize !== 'number') return null
-  const parts = new Map<number, string>()
+  if (plan === undefined || plan === null || typeof plan.partSize !== 'number') return null
+  if (typeof plan.size !== 'number' && plan.size !== null) return null
+  const { size: whole, partSize } = plan
+  const parts = new Map<number, { etag: string; size: number }>()
   for (const record of records) {
     if (typeof record?.number !== 'number') continue
-    if (typeof record.etag === 'string') parts.set(record.number, record.etag)
-    else parts.delete(record.number)
+    const { number, etag } = record
+    // lines of older versions name no size: it is the plan's
+    const planned = Math.min(partSize, (whole ?? 0) - (number - 1) * partSize)
+    const size = typeof record.size === 'number' ? record.size : planned
+    if (typeof etag === 'string') parts.set(number, { etag, size })
+    else parts.delete(number)
   }
   let last: Promise<unknown> = Promise.resolve()
   return {
-    size: plan.size,
-    partSize: plan.partSize,
+    size: whole,
+    partSize,
     state: 'open',
     parts,
     writers: partWriters(),

@@ -17,6 +17,7 @@ import {
   partWriters,
   randomName,
   receive,
+  sizeOfParts,
   type PartWriters,
   type Plan,
   type ReceiveOptions,
@@ -185,11 +186,16 @@ export function memoryBlobs({
         await drop(id, upload)
         throw keyTaken()
       }
-      const bytes = Buffer.concat(parts.map((part) => upload.parts.get(part.number)!.bytes))
+      const pieces = parts.map((part) => upload.parts.get(part.number)!.bytes)
+      const size = sizeOfParts(
+        upload,
+        pieces.map((piece) => piece.length),
+      )
+      const bytes = Buffer.concat(pieces)
       used += bytes.length
       blobs.set(key, { bytes, modifiedAt: clock.now() })
       await drop(id, upload)
-      return { size: upload.size, etag: etagOf(key) }
+      return { size, etag: etagOf(key) }
     },
 
     async abortParts(key, handle) {

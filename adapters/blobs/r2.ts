@@ -65,12 +65,12 @@ export function r2Blobs(bucket: R2Bucket): BlobStore {
     return object === null ? null : infoOf(key, object)
   }
 
-  async function finished(key: string, plan: Plan): Promise<BlobInfo | null> {
+  async function finished(key: string, { size }: Plan, parts: number): Promise<BlobInfo | null> {
     const object = await bucket.head(PREFIX + key)
     if (object === null) return null
     // R2 marks objects made of parts by their number; anything else got its bytes otherwise (R1).
-    const ours = object.size === plan.size && object.etag.endsWith(`-${partsOf(plan)}`)
-    if (!ours) throw keyTaken()
+    const planned = size === null || object.size === size
+    if (!planned || !object.etag.endsWith(`-${parts}`)) throw keyTaken()
     return infoOf(key, object)
   }
 
@@ -134,7 +134,7 @@ export function r2Blobs(bucket: R2Bucket): BlobStore {
       checkPlan({ size, partSize })
       if ((await head(key)) !== null) throw keyTaken()
       const { uploadId } = await bucket.createMultipartUpload(PREFIX + key)
-      return `${key}.${size}.${partSize}.${uploadId}`
+      return `${key}.${size ?? '-'}.${partSize}.${uploadId}`
     },
 
     async putPart(key, handle, number, body, size, options = {}) {
@@ -164,7 +164,8 @@ export function r2Blobs(bucket: R2Bucket): BlobStore {
     async finishParts(key, handle, parts) {
       checkKeys(key)
       const { uploadId, ...plan } = openHandle(key, handle)
-      const before = await finished(key, plan)
+      const expected = partsOf(plan) ?? parts.length
+      const before = await finished(key, plan, expected)
       if (before !== null) return before
       // which etags were recorded is known to R2 alone
       checkParts(plan, (number) => parts[number - 1]?.etag, parts)
@@ -187,7 +188,7 @@ export function r2Blobs(bucket: R2Bucket): BlobStore {
             { subject: 'upload', cause: error },
           )
         // the answer to an earlier try may have been lost (R40)
-        const after = await finished(key, plan)
+        const after = await finished(key, plan, expected)
         if (after !== null) return after
         throw code === NO_SUCH_UPLOAD ? noSuchUpload() : error
       }
@@ -352,13 +353,14 @@ function codeOf(error: unknown): number | null {
   return digits === undefined ? null : Number(digits)
 }
 
-const partsOf = ({ size, partSize }: Plan) => Math.ceil(size / partSize)
+/** Parts that an upload must have; null where its size is not known. */
+const partsOf = ({ size, partSize }: Plan) => (size === null ? null : Math.ceil(size / partSize))
 
 function readHandle(key: string, handle: string): (Plan & { uploadId: string }) | null {
   const [, owner, size, partSize, uploadId] =
-    /^([0-9a-f]{24})\.(\d+)\.(\d+)\.([^/\s]+)$/.exec(handle) ?? []
+    /^([0-9a-f]{24})\.(\d+|-)\.(\d+)\.([^/\s]+)$/.exec(handle) ?? []
   if (owner !== key || uploadId === undefined) return null
-  return { size: Number(size), partSize: Number(partSize), uploadId }
+  return { size: size === '-' ? null : Number(size), partSize: Number(partSize), uploadId }
 }
 
 /** Throws `not_found` for a handle that no `startParts` of this key gave. */

@@ -141,11 +141,11 @@ export function checkSize(size: number): void {
   }
 }
 
-/** How an upload is cut: parts of `partSize` bytes, the last one shorter. */
-export type Plan = { size: number; partSize: number }
+/** How an upload is cut: parts of `partSize` bytes, the last one shorter; `size` null: of any number. */
+export type Plan = { size: number | null; partSize: number }
 
 export function checkPlan(plan: Plan): void {
-  checkSize(plan.size)
+  checkSize(plan.size ?? 0)
   checkSize(plan.partSize)
   if (plan.partSize === 0) {
     throw new RegistryError('invalid', 'Parts have at least one byte.', { subject: 'upload' })
@@ -155,8 +155,9 @@ export function checkPlan(plan: Plan): void {
 /** Throws `invalid` unless part `number` exists in the plan and has exactly `size` bytes. */
 export function checkPart(plan: Plan, number: number, size: number): void {
   const start = (number - 1) * plan.partSize
-  const exact = Math.min(plan.partSize, plan.size - start)
-  if (!Number.isSafeInteger(number) || number < 1 || exact <= 0 || size !== exact) {
+  const exact = plan.size === null ? null : Math.min(plan.partSize, plan.size - start)
+  const fits = exact === null ? size > 0 && size <= plan.partSize : exact > 0 && size === exact
+  if (!Number.isSafeInteger(number) || number < 1 || !fits) {
     throw new RegistryError('invalid', `Part ${number} of ${size} bytes is not in this upload.`, {
       subject: 'upload',
     })
@@ -169,7 +170,8 @@ export function checkParts(
   etagOfPart: (number: number) => string | undefined,
   parts: BlobPart[],
 ): void {
-  const complete = parts.length === Math.ceil(plan.size / plan.partSize)
+  const complete =
+    plan.size === null ? parts.length > 0 : parts.length === Math.ceil(plan.size / plan.partSize)
   const wrong = parts.findIndex(
     (part, index) => part.number !== index + 1 || part.etag !== etagOfPart(part.number),
   )
@@ -179,6 +181,19 @@ export function checkParts(
       ? 'The list of parts is not complete.'
       : `Part ${wrong + 1} is missing or is not the one that was received last.`
   throw new RegistryError('invalid', sentence, { subject: 'upload' })
+}
+
+/**
+ * Bytes of an upload whose parts have these sizes, in order: `invalid` when one that is not the last
+ * is short, which a plan without a size cannot know before.
+ */
+export function sizeOfParts(plan: Plan, sizes: readonly number[]): number {
+  if (plan.size !== null) return plan.size
+  if (sizes.slice(0, -1).some((size) => size !== plan.partSize))
+    throw new RegistryError('invalid', 'A part that is not the last one is too short.', {
+      subject: 'upload',
+    })
+  return sizes.reduce((sum, size) => sum + size, 0)
 }
 
 /** The running writers of one upload. */

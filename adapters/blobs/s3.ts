@@ -37,6 +37,7 @@ import {
   noSuchUpload,
   otherRegistry,
   partWriters,
+  sizeOfParts,
 } from './rules.ts'
 import type { PartWriters, Plan } from './rules.ts'
 import { checkBucket } from './s3-check.ts'
@@ -203,7 +204,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
   /** The blob that a finish left whose answer was lost, or that was finished before (R40). */
   async function finished(key: string, plan: Plan): Promise<BlobInfo> {
     const info = await head(key)
-    if (info?.size !== plan.size) throw noSuchUpload()
+    if (info === null || !holds(plan, info.size)) throw noSuchUpload()
     return info
   }
 
@@ -336,7 +337,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
       // Not repeated: an upload whose answer was lost would stay open beside the second one. It is
       // found by its key when the intent that was committed before is swept (R21).
       const made = await request(({ signal }) => client.send(command, { abortSignal: signal }), 1)
-      return `${size}.${partSize}.${made.UploadId ?? ''}`
+      return `${size ?? '-'}.${partSize}.${made.UploadId ?? ''}`
     },
 
     async putPart(key, handle, number, body, size, { sha256, onChunk } = {}) {
@@ -380,13 +381,17 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
         const present = await head(key)
         if (present !== null) {
           // The key belongs to this upload alone: it is finished, and the store still tidies up.
-          if (present.size !== plan.size) throw keyTaken()
+          if (!holds(plan, present.size)) throw keyTaken()
           return present
         }
         const etags = new Map(stored.map(({ number, etag }) => [number, etag]))
         const given = parts.map(({ number, etag }) => ({ number, etag: quoted(etag) }))
         checkParts(plan, (number) => etags.get(number), given)
         for (const { number, size } of stored) checkPart(plan, number, size)
+        sizeOfParts(
+          plan,
+          stored.map(({ size }) => size),
+        )
         const command = new CompleteMultipartUploadCommand({
           ...at(key),
           UploadId: uploadId,
@@ -398,7 +403,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
           await request(({ signal }) => client.send(command, { abortSignal: signal }))
         } catch (error) {
           const info = await head(key).catch(() => null)
-          if (info?.size === plan.size) return info
+          if (info !== null && holds(plan, info.size)) return info
           const cause: unknown = error instanceof Error ? error.cause : null
           if (isNoUpload(cause)) throw noSuchUpload()
           if (/^(InvalidPart|InvalidPartOrder|EntityTooSmall)$/.test(nameOf(cause)))
@@ -417,7 +422,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
       let ids: string[]
       if (handle === null) ids = await uploadsOf(key)
       else {
-        const known = /^\d+\.\d+\.(.+)$/.exec(handle)?.[1]
+        const known = /^(?:\d+|-)\.\d+\.(.+)$/.exec(handle)?.[1]
         ids = known === undefined ? [] : [known]
       }
       for (const id of ids)
@@ -561,10 +566,16 @@ function withHash<C extends PutObjectCommand | UploadPartCommand>(command: C, sh
 
 /** `SIZE.PARTSIZE.ID`: the plan travels with the store's own name of an upload. */
 function parseHandle(handle: string): { plan: Plan; uploadId: string } {
-  const [, size, partSize, uploadId] = /^(\d+)\.(\d+)\.(.+)$/.exec(handle) ?? []
+  const [, size, partSize, uploadId] = /^(\d+|-)\.(\d+)\.(.+)$/.exec(handle) ?? []
   if (uploadId === undefined) throw noSuchUpload()
-  return { plan: { size: Number(size), partSize: Number(partSize) }, uploadId }
+  return {
+    plan: { size: size === '-' ? null : Number(size), partSize: Number(partSize) },
+    uploadId,
+  }
 }
+
+/** What is stored under the key of an upload has the size that was planned, if one was. */
+const holds = ({ size }: Plan, found: number) => size === null || size === found
 
 /** Ceph says NoSuchKey where Amazon says NoSuchUpload. */
 const isNoUpload = (error: unknown) => statusOf(error) === 404 && nameOf(error) !== 'NoSuchBucket'

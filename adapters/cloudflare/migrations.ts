@@ -8,4 +8,5 @@ export const MIGRATIONS = [
   '0003_keys.sql',
   '0004_signatures.sql',
   '0005_access.sql',
+  '0006_oci.sql',
 ] as const

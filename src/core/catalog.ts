@@ -16,7 +16,7 @@ import type {
 } from '../ports.ts'
 import { absent, identify, manages, type Access } from './access.ts'
 import type { Claims, Collection, Container, Entity, Identity, Image, Level, Tag } from './model.ts'
-import { checkName } from './names.ts'
+import { checkName, type NameKind } from './names.ts'
 import { parseHash, type Ref } from './ref.ts'
 import { createVerdicts, isPending } from './verdicts.ts'
 
@@ -36,6 +36,9 @@ type Deps = {
   /** Bytes that entities without a quota of their own may take; null or absent is no limit. */
   defaultQuota?: number | null
 }
+
+/** Returns a name, or throws `invalid`: OCI has a grammar of its own. */
+export type CheckName = (kind: NameKind, name: string) => string
 
 export type Catalog = ReturnType<typeof createCatalog>
 
@@ -81,7 +84,7 @@ export const factsOfContainer = (container: Container) =>
     containerId: container.id,
   })
 
-const nameOf = (image: Image | Container): string =>
+export const nameOf = (image: Image | Container): string =>
   'containerName' in image
     ? `${image.entityName}/${image.collectionName}/${image.containerName}`
     : `${image.entityName}/${image.collectionName}/${image.name}`
@@ -262,8 +265,9 @@ export function createCatalog(deps: Deps) {
     async createCollection(
       body: { name: string; description: string; entity: string; private: boolean },
       claims: Claims | null,
+      check: CheckName = checkName,
     ): Promise<Collection> {
-      const name = checkName('collection', body.name)
+      const name = check('collection', body.name)
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.entityById(body.entity, viewer, now),
       )
@@ -292,8 +296,9 @@ export function createCatalog(deps: Deps) {
     async createContainer(
       body: { name: string; description: string; collection: string; private: boolean },
       claims: Claims | null,
+      check: CheckName = checkName,
     ): Promise<Container> {
-      const name = checkName('container', body.name)
+      const name = check('container', body.name)
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.collectionById(body.collection, viewer, now),
       )

@@ -451,6 +451,43 @@ export type Upload = {
   closedAt: Date | null
 }
 
+/** A manifest of a repository. Digests are OCI's: `sha256:` or `sha512:` and hex digits. */
+export type Manifest = {
+  digest: string
+  mediaType: string
+  /** Bytes of the exact text. */
+  size: number
+  /** Digest of what it refers to, there or not; null for nothing. */
+  subject: string | null
+  /** Its own, or the config's media type; empty for an index without one. */
+  artifactType: string
+}
+
+/** What a manifest names in its repository. */
+export type ManifestRef = { kind: 'blob' | 'manifest'; digest: string; size: number }
+
+/** An upload of OCI: bytes in order, of a number that nobody knows before its end (R47). */
+export type OciUpload = {
+  id: string
+  /** Null when the repository was deleted meanwhile. */
+  containerId: string | null
+  userId: string
+  /** Blob key of the parts, and the store's handle of them once there is one. */
+  key: string
+  handle: string | null
+  /** Bytes received and stored: in parts, and what is less than a part under the key `tail`. */
+  received: number
+  tail: { key: string; size: number } | null
+  /** Hex digits of all that was received; null where more than one request brought it. */
+  sha256: string | null
+  sha512: string | null
+  /** What a done upload was asked for. */
+  digest: string | null
+  state: 'open' | 'done' | 'ended'
+  createdAt: Date
+  expiresAt: Date
+}
+
 /**
  * What moves from one registry to another (decision 0013), as it stands in an export: ids are those
  * of the source, times are milliseconds since 1970, digests 64 hex digits.

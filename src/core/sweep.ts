@@ -22,6 +22,8 @@ const WEEKS_MS = 366 * 24 * HOUR_MS
 const SHARES_MS = 30 * 24 * HOUR_MS
 /** Windows of limits are a week long at most. */
 const COUNTED_MS = 8 * 24 * HOUR_MS
+/** A blob of a repository that no manifest names stays for this long: its push is under way (R31). */
+const MEMBER_MS = 24 * HOUR_MS
 /** Closed uploads answer "done" again for this long (R20). */
 const CLOSED_MS = HOUR_MS
 
@@ -50,20 +52,24 @@ export type SweepBudget = {
   images: number
 }
 
+const TURNS = ['judge', 'examine', 'repositories'] as const
+
 /** What a run leaves to the next one. */
 type Progress = {
   /** When it ran, ms since 1970. */
   lastRun: number | null
   /** Last blob it looked at for marking; empty when it looked at all. */
   marked: string
+  /** Last membership that it looked at; 0 at the start. */
+  members: number
   /** Where the walk through the store goes on, null at its start, and the orphans it met. */
   cursor: string | null
   orphans: string[]
   /** Last digest whose verdict, and whose missing verdict, it looked at; empty at the start. */
   judged: string
   examined: string
-  /** Which of the two the next small run does: one of them is all that its queries suffice for. */
-  turn: 'judge' | 'examine'
+  /** Which of them the next small run does: one is all that its queries suffice for. */
+  turn: (typeof TURNS)[number]
 }
 
 const UNBOUND: SweepBudget = {
@@ -76,6 +82,7 @@ const UNBOUND: SweepBudget = {
 const FRESH: Progress = {
   lastRun: null,
   marked: '',
+  members: 0,
   cursor: null,
   orphans: [],
   judged: '',
@@ -133,6 +140,10 @@ export function createSweep(deps: {
       return report
     }
 
+    const { turn } = progress
+    const isTurn = (of: Progress['turn']) => !deps.persistent || turn === of
+    progress.turn = TURNS[(TURNS.indexOf(turn) + 1) % TURNS.length] ?? 'judge'
+    if (isTurn('repositories')) await sweepMembers(now)
     for (let page = 0; page < budget.pages; page++) {
       const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
       progress.marked = last ?? ''
@@ -140,11 +151,9 @@ export function createSweep(deps: {
     }
 
     // deletes no bytes: what it forgets, nothing refers to
-    const { turn } = progress
-    if (!deps.persistent || turn === 'judge')
+    if (isTurn('judge'))
       progress.judged = (await verdicts.sweep(progress.judged, budget.verdicts)) ?? ''
-    if (checkSignatures && (!deps.persistent || turn === 'examine')) await examineMissing()
-    progress.turn = turn === 'judge' ? 'examine' : 'judge'
+    if (checkSignatures && isTurn('examine')) await examineMissing()
 
     const stepped = since !== null && (since < 0 || since > 3 * deps.intervalSeconds * 1000)
     if (!forced && (since === null || stepped)) {
@@ -163,8 +172,12 @@ export function createSweep(deps: {
       await database.uploads.forget(closed.map(({ id }) => id))
       if (closed.length < budget.aborts) break
     }
-    await database.imports.expire(now)
-    await clearImports(deps, closedBefore, budget)
+    if (isTurn('repositories')) report.expired += await sweepOciUploads(now, closedBefore)
+    // a small run that tidies up after repositories leaves imports to the next one
+    if (!deps.persistent || turn !== 'repositories') {
+      await database.imports.expire(now)
+      await clearImports(deps, closedBefore, budget)
+    }
     if (await isHeld(database, now)) {
       report.held = 'an export is running'
       return report
@@ -184,6 +197,35 @@ export function createSweep(deps: {
     await database.shares.prune(new Date(now.getTime() - SHARES_MS))
     await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
     return report
+  }
+
+  /** Blobs that no manifest of their repository names, a day after they came (R31). */
+  async function sweepMembers(now: Date): Promise<void> {
+    const before = new Date(now.getTime() - MEMBER_MS)
+    for (let page = 0; page < budget.pages; page++) {
+      const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
+      progress.members = last ?? 0
+      if (last === null) break
+    }
+  }
+
+  /** Ends uploads of OCI, and deletes what became no blob; returns how many it ended. */
+  async function sweepOciUploads(now: Date, closedBefore: Date): Promise<number> {
+    const expired = await database.ociUploads.expire(now, BATCH)
+    for (let page = 0; page < budget.pages; page++) {
+      const left = await database.ociUploads.leftovers(closedBefore, budget.aborts)
+      if (left.length === 0) break
+      const surplus = left.filter(({ kept }) => !kept)
+      // an upload whose handle was lost is found by its key, where the store can
+      for (const { key, parts, handle } of surplus) if (parts) await blobs.abortParts(key, handle)
+      await blobs.delete(surplus.map(({ key }) => key))
+      await database.ociUploads.forgetKeys(
+        left.map(({ key }) => key),
+        closedBefore,
+      )
+      if (left.length < budget.aborts) break
+    }
+    return expired
   }
 
   /** The log is forgotten by age and number, in batches that stop nobody for long (R57). */

@@ -47,6 +47,27 @@ export async function readText(c: Ctx, transfer: Transfer, cap: number): Promise
   return text + decode(decoder)
 }
 
+/** Reads a body of at most `cap` bytes as it is: `too_large` beyond, without reading on. */
+export async function readBytes(c: Ctx, transfer: Transfer, cap: number): Promise<Uint8Array> {
+  const tooLarge = () =>
+    new RegistryError('too_large', `The body is larger than ${cap} bytes`, { subject: 'request' })
+  if (Number(c.req.header('content-length') ?? 0) > cap) throw tooLarge()
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of transfer.receive(c)) {
+    size += chunk.length
+    if (size > cap) throw tooLarge()
+    chunks.push(chunk)
+  }
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, at)
+    at += chunk.length
+  }
+  return bytes
+}
+
 /**
  * The Content-Length of a body in bytes: `length_required` when there is none (chunked),
  * `invalid` when it is no whole number.

@@ -157,7 +157,7 @@ function securityOf(access: Access): Json[] {
 function addressOf(pattern: string, about: About): { path: string; params: Json[] } {
   const explanations = { ...about.params }
   const words = pattern.split('/').map((word) => {
-    if (word.startsWith(':')) return `{${word.slice(1)}}`
+    if (word.startsWith(':')) return `{${word.slice(1).replace(/\{.*\}$/, '')}}`
     if (word !== '*') return word
     const name = Object.keys(explanations).find((key) => !pattern.includes(`:${key}`))
     if (name === undefined) throw new Error(`${pattern}: name what * stands for in params`)

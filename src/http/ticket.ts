@@ -26,7 +26,7 @@ export type TicketFields = {
   /** Id of the image's collection: a `get` ticket of a private image ends with the right to read there. */
   collection: string | null
   upload: string | null
-  /** Blob key; of a `key-claim`, the fingerprint. */
+  /** Blob key; of a `key-claim`, the fingerprint; of an `oci-upload`, the container's id. */
   key: string | null
   /** The store's handle of an upload in parts. */
   handle: string | null

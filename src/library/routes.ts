@@ -82,6 +82,6 @@ export function libraryRoutes(deps: LibraryDeps) {
     { method: 'PUT', path: '/v1/blob', access: 'ticket', handler: file.putWhole },
     { method: 'PUT', path: '/v1/part', access: 'ticket', handler: file.putPart },
   ]
-  const owns = ['/v1/*', '/v2/*', '/assets/*']
+  const owns = ['/v1/*', '/v2/imagefile/*', '/v2/tags/*', '/assets/*']
   return defineRoutes({ routes, owns, described, onError, deps })
 }

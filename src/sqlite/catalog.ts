@@ -34,6 +34,7 @@ import {
   type Place,
 } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
+import { healMembers } from './oci.ts'
 import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
 import { sqlitePlaces } from './places.ts'
 import {
@@ -523,6 +524,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           sql`digest = ${p('digest')} and blob_id in (select id from blobs where digest = ${p('digest')} and state = 'lost')`,
         ),
     ),
+    healMembers: healMembers(db, p('digest').getSQL()),
     attachImage: prepare(() =>
       db
         .update(t.images)
@@ -1049,6 +1051,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           : []
       const after = [
         w.heal(values),
+        w.healMembers(values),
         ...(facts === null
           ? [w.copyDetails(values), w.copyImage(values)]
           : [w.attachImage(values), w.details(values)]),

@@ -8,6 +8,7 @@ import { prepare, type Handle } from './handle.ts'
 import { sqliteExports, sqliteImports } from './imports.ts'
 import { sqliteSignatures } from './signatures.ts'
 import { sqliteKeys } from './keys.ts'
+import { sqliteManifests, sqliteOciUploads } from './oci.ts'
 import { sqlitePeople } from './people.ts'
 import { sqlitePopularity } from './popularity.ts'
 import { sqliteQuotas } from './quotas.ts'
@@ -36,6 +37,8 @@ export function sqliteDatabase(handle: Handle): Database {
     users: sqliteUsers(handle),
     people: sqlitePeople(handle),
     tokens: sqliteTokens(handle),
+    manifests: sqliteManifests(handle),
+    ociUploads: sqliteOciUploads(handle),
     teams: sqliteTeams(handle),
     grants: sqliteGrants(handle),
     keys: sqliteKeys(handle),

@@ -345,6 +345,7 @@ export const guard = sqliteTable('guard', {
   withinQuota: integer('within_quota').notNull().default(1),
   withinLimit: integer('within_limit').notNull().default(1),
   adminLeft: integer('admin_left').notNull().default(1),
+  complete: integer('complete').notNull().default(1),
 })
 
 export const teams = sqliteTable('teams', {
@@ -530,6 +531,152 @@ export const signatureIssuers = sqliteTable(
     primaryKey({ columns: [t.issuer, t.digest] }),
     index('signature_issuers_digest').on(t.digest),
   ],
+)
+
+export const repositoryBlobs = sqliteTable(
+  'repository_blobs',
+  {
+    containerId: text('container_id')
+      .notNull()
+      .references(() => containers.id, { onDelete: 'cascade' }),
+    /** As it was pushed: `sha256:` or `sha512:` and hex digits. */
+    digest: text('digest').notNull(),
+    blobId: text('blob_id')
+      .notNull()
+      .references(() => blobs.id),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.containerId, t.digest] }),
+    index('repository_blobs_digest').on(t.digest),
+    index('repository_blobs_blob').on(t.blobId),
+  ],
+)
+
+export const manifests = sqliteTable(
+  'manifests',
+  {
+    containerId: text('container_id')
+      .notNull()
+      .references(() => containers.id, { onDelete: 'cascade' }),
+    digest: text('digest').notNull(),
+    mediaType: text('media_type').notNull(),
+    size: integer('size').notNull(),
+    subject: text('subject'),
+    artifactType: text('artifact_type').notNull(),
+    /** JSON, of manifests with a subject. */
+    annotations: text('annotations'),
+    createdBy: text('created_by').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.containerId, t.digest] }),
+    index('manifests_subject')
+      .on(t.containerId, t.subject, t.digest)
+      .where(sql`subject IS NOT NULL`),
+  ],
+)
+
+export const manifestPieces = sqliteTable(
+  'manifest_pieces',
+  {
+    containerId: text('container_id')
+      .notNull()
+      .references(() => containers.id, { onDelete: 'cascade' }),
+    manifest: text('manifest').notNull(),
+    number: integer('number').notNull(),
+    text: text('text').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.containerId, t.manifest, t.number] })],
+)
+
+export const manifestRefs = sqliteTable(
+  'manifest_refs',
+  {
+    containerId: text('container_id')
+      .notNull()
+      .references(() => containers.id, { onDelete: 'cascade' }),
+    manifest: text('manifest').notNull(),
+    kind: text('kind', { enum: ['blob', 'manifest'] }).notNull(),
+    digest: text('digest').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.containerId, t.manifest, t.kind, t.digest] }),
+    index('manifest_refs_digest').on(t.containerId, t.digest),
+  ],
+)
+
+export const ociTags = sqliteTable(
+  'oci_tags',
+  {
+    containerId: text('container_id')
+      .notNull()
+      .references(() => containers.id, { onDelete: 'cascade' }),
+    name: text('name').notNull(),
+    manifest: text('manifest').notNull(),
+    updatedAt: time('updated_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.containerId, t.name] }),
+    index('oci_tags_manifest').on(t.containerId, t.manifest),
+  ],
+)
+
+export const ociUploads = sqliteTable(
+  'oci_uploads',
+  {
+    id: text('id').primaryKey(),
+    containerId: text('container_id').references(() => containers.id, { onDelete: 'set null' }),
+    userId: text('user_id').notNull(),
+    tokenId: text('token_id').notNull(),
+    key: text('key').notNull(),
+    handle: text('handle'),
+    received: integer('received').notNull().default(0),
+    reserved: integer('reserved').notNull().default(0),
+    tail: text('tail'),
+    tailSize: integer('tail_size').notNull().default(0),
+    sha256: text('sha256'),
+    sha512: text('sha512'),
+    digest: text('digest'),
+    state: text('state', { enum: ['open', 'done', 'ended'] }).notNull(),
+    claim: text('claim'),
+    leaseUntil: time('lease_until'),
+    createdAt: time('created_at').notNull(),
+    expiresAt: time('expires_at').notNull(),
+    closedAt: time('closed_at'),
+  },
+  (t) => [
+    index('oci_uploads_container').on(t.containerId),
+    index('oci_uploads_open')
+      .on(t.userId, t.expiresAt, t.reserved)
+      .where(sql`state = 'open'`),
+    index('oci_uploads_closed')
+      .on(t.closedAt)
+      .where(sql`closed_at IS NOT NULL`),
+  ],
+)
+
+export const ociUploadParts = sqliteTable(
+  'oci_upload_parts',
+  {
+    uploadId: text('upload_id')
+      .notNull()
+      .references(() => ociUploads.id, { onDelete: 'cascade' }),
+    number: integer('number').notNull(),
+    etag: text('etag').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.uploadId, t.number] })],
+)
+
+export const ociUploadKeys = sqliteTable(
+  'oci_upload_keys',
+  {
+    key: text('key').primaryKey(),
+    uploadId: text('upload_id')
+      .notNull()
+      .references(() => ociUploads.id),
+  },
+  (t) => [index('oci_upload_keys_upload').on(t.uploadId)],
 )
 
 /** The full-text index; `rowid` is `images.seq`. */

@@ -233,7 +233,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
         .update(t.blobs)
         .set({ state: 'dying', dyingAt: sql`${p('now')}` })
         .where(
-          sql`state in ('live', 'lost') and id in (select b.id from (select id from blobs where id > ${p('after')} order by id limit ${p('limit')}) b where not exists (select 1 from images where blob_id = b.id))`,
+          sql`state in ('live', 'lost') and id in (select b.id from (select id from blobs where id > ${p('after')} order by id limit ${p('limit')}) b where not exists (select 1 from images where blob_id = b.id) and not exists (select 1 from repository_blobs where blob_id = b.id))`,
         ),
     ),
     dying: prepare(() =>
@@ -253,7 +253,7 @@ export function sqliteBlobs(handle: Handle): BlobsBook {
       db
         .select({ key: sql<string>`value` })
         .from(
-          sql`(select value from json_each(${p('keys')}) where exists (select 1 from blobs where key = value) or exists (select 1 from uploads where blob_key = value) or exists (select 1 from import_blobs where key = value))`,
+          sql`(select value from json_each(${p('keys')}) where exists (select 1 from blobs where key = value) or exists (select 1 from uploads where blob_key = value) or exists (select 1 from import_blobs where key = value) or exists (select 1 from oci_upload_keys where key = value))`,
         ),
     ),
     live: prepare(() =>

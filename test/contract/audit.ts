@@ -81,6 +81,16 @@ const linkTo = ({ stored, owner }: Lab) => ({
   by: owner.writer,
 })
 
+const MANIFEST = {
+  digest: `sha256:${'0'.repeat(64)}`,
+  mediaType: 'application/vnd.oci.image.index.v1+json',
+  size: 2,
+  subject: null,
+  artifactType: '',
+  annotations: null,
+  text: '{}',
+}
+
 /**
  * Every method of a Database: the changes it makes, `reads`, or why what it writes is not audited. A
  * new method has no place here, and fails until it has one.
@@ -582,6 +592,74 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'tokens.touch': { not: 'counts' },
   'counters.add': { not: 'counts' },
   'counters.prune': { not: 'the sweep’s' },
+  'manifests.repository': 'reads',
+  'manifests.member': 'reads',
+  'manifests.readableMember': 'reads',
+  'manifests.mount': { not: 'a blob that no manifest names yet' },
+  'manifests.removeMember': { not: 'a blob that no manifest names any more' },
+  'manifests.manifest': 'reads',
+  'manifests.lacking': 'reads',
+  'manifests.put': [
+    {
+      row: { action: 'manifest.put', name: `lab/tools/needle@${MANIFEST.digest}` },
+      make: async (world, { stored, owner }) => {
+        const { containerId } = stored
+        const { manifests } = world.database
+        return () =>
+          manifests.put({
+            containerId,
+            manifest: MANIFEST,
+            refs: [],
+            tags: [],
+            writer: owner.writer,
+          })
+      },
+    },
+    {
+      row: { action: 'tag.set', name: 'lab/tools/needle:a b' },
+      make: async (world, { stored, owner }) => {
+        const { manifests } = world.database
+        const change = {
+          containerId: stored.containerId,
+          manifest: MANIFEST,
+          refs: [],
+          writer: owner.writer,
+        }
+        await manifests.put({ ...change, tags: [] })
+        return () => manifests.put({ ...change, tags: ['a', 'b'] })
+      },
+    },
+  ],
+  'manifests.remove': [
+    {
+      row: { action: 'manifest.delete', name: `lab/tools/needle@${MANIFEST.digest}` },
+      make: async (world, { stored, owner }) => {
+        const { containerId } = stored
+        const { manifests } = world.database
+        const { writer } = owner
+        await manifests.put({ containerId, manifest: MANIFEST, refs: [], tags: [], writer })
+        const selector = { by: 'digest', digest: MANIFEST.digest } as const
+        return () => manifests.remove(containerId, selector, writer)
+      },
+    },
+  ],
+  'manifests.tags': 'reads',
+  'manifests.referrers': 'reads',
+  'manifests.repositories': 'reads',
+  'manifests.sweepMembers': { not: 'the sweep’s' },
+  'ociUploads.open': { not: 'bytes on their way' },
+  'ociUploads.find': 'reads',
+  'ociUploads.claim': { not: 'bytes on their way' },
+  'ociUploads.setHandle': { not: 'bytes on their way' },
+  'ociUploads.advance': { not: 'bytes on their way' },
+  'ociUploads.renew': { not: 'bytes on their way' },
+  'ociUploads.release': { not: 'bytes on their way' },
+  'ociUploads.parts': 'reads',
+  'ociUploads.finish': { not: 'a blob that no manifest names yet' },
+  'ociUploads.end': { not: 'bytes on their way' },
+  'ociUploads.expire': { not: 'the sweep’s' },
+  'ociUploads.leftovers': 'reads',
+  'ociUploads.forgetKeys': { not: 'the sweep’s' },
   'uploads.open': { not: 'bytes on their way' },
   'uploads.setHandle': { not: 'bytes on their way' },
   'uploads.claim': { not: 'bytes on their way' },

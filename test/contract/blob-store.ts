@@ -459,6 +459,41 @@ export function describeBlobStore<M extends Made>(name: string, backend: Backend
         expectBytes(await readBlob(store, key), Buffer.from('sif'))
       })
 
+      test('takes parts of an upload whose size nobody knows yet', async ({ store }) => {
+        const { bytes, slice } = threeParts()
+        const key = newKey()
+        const handle = await store.startParts(key, null, PART)
+        expect(await outcome(store.finishParts(key, handle, []))).toBe('invalid')
+        const parts = []
+        for (const number of [2, 1])
+          parts.unshift(await sendPart(store, key, handle, number, slice(number)))
+        // the last part is longer at first, and may be sent again
+        await sendPart(store, key, handle, 3, randomBytes(PART))
+        parts.push(await sendPart(store, key, handle, 3, slice(3)))
+        for (const size of [0, PART + 1])
+          expect(
+            await outcome(store.putPart(key, handle, 4, bodyOf(randomBytes(size)), size)),
+          ).toBe('invalid')
+        const info = await store.finishParts(key, handle, parts)
+        expect(info.size).toBe(bytes.length)
+        expect(await store.finishParts(key, handle, parts)).toEqual(info)
+        expectBytes(await readBlob(store, key), bytes)
+      })
+
+      test('never finishes with a short part before the last one, without a size either', async ({
+        store,
+      }) => {
+        const key = newKey()
+        const handle = await store.startParts(key, null, PART)
+        const parts = [
+          await sendPart(store, key, handle, 1, randomBytes(PART - 1)),
+          await sendPart(store, key, handle, 2, randomBytes(PART)),
+        ]
+        expect(await outcome(store.finishParts(key, handle, parts))).toBe('invalid')
+        expect(await store.head(key)).toBe(null)
+        await store.abortParts(key, handle)
+      })
+
       test('replaces a part that is sent again, under another etag (R3)', async ({ store }) => {
         const { key, handle, parts, bytes, slice } = await sentUpload(store)
         const again = await sendPart(store, key, handle, 2, slice(2))

@@ -21,6 +21,7 @@ import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts
 import { describeIdentities } from './identities.ts'
 import { describePeople } from './people.ts'
 import { describeCounters } from './counters.ts'
+import { describeManifests } from './manifests.ts'
 import { ALL, describeAudit } from './audit.ts'
 import { describeKeys } from './keys.ts'
 import { describeSignatures } from './signatures.ts'
@@ -2637,6 +2638,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describeCounters(test)
     describeSignatures(test)
     describeImports(test)
+    describeManifests(test)
     describeQuotas(test)
     describeShares(test)
 

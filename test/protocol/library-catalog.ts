@@ -475,7 +475,7 @@ export function describeCatalog(
             bob.call(method, at, method === 'GET' ? undefined : what)
           expectAlike(await send(path, body), await send(ghostPath, ghostBody))
         }
-        for (const id of ['x', '..', `${hers.image}0`, hers.image.toUpperCase(), '%00'])
+        for (const id of ['x', '...', `${hers.image}0`, hers.image.toUpperCase(), '%00'])
           expectRefusal(await alice.call('POST', `/v2/imagefile/${id}`, { filesize: 9 }), 404)
       })
     })

@@ -160,7 +160,7 @@ export function describeDiscovery(
     })
 
     test('unknown addresses are 404 and other methods 405 with Allow, in the envelope (R28)', async () => {
-      const unknown = ['/v1', '/v1/nothing', '/v2/nothing', '/assets/x', '/pks/x', '/favicon.ico']
+      const unknown = ['/v1', '/v1/nothing', '/v2/tags', '/assets/x', '/pks/x', '/favicon.ico']
       for (const path of [...unknown, '/v2/imagefile', '/a/b/c/d', '/v1/build/x/_cancel'])
         expectRefusal(await alice.call('GET', path), 404)
       const others: [string, string, string][] = [

@@ -5,6 +5,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOci } from '../protocol/oci.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -17,6 +18,7 @@ describePeople('Bun', (options) => hostTarget('bun', options))
 describeTeams('Bun', (options) => hostTarget('bun', options))
 describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
+describeOci('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))
 describeShares('Bun', (options) => hostTarget('bun', options))
 describeAuditLog('Bun', (options) => hostTarget('bun', options))

@@ -6,6 +6,7 @@ import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOci } from '../protocol/oci.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -19,6 +20,7 @@ describeKeystore('Node', nodeTarget)
 describeTeams('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
+describeOci('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
 describeAuditLog('Node', nodeTarget)

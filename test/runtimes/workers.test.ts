@@ -6,6 +6,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOci } from '../protocol/oci.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -23,6 +24,7 @@ const IMPOSSIBLE: Record<string, string> = {
   'links follow X-Forwarded-* of a trusted peer, its last hop (R33)': NO_PROXY,
   'JSON of 50 MB is refused before it is buffered (R54)': RESET,
   '100,000 levels and a million keys do not fit (R54)': RESET,
+  'of more than 4 MiB are refused': RESET,
   'large headers and addresses': PARSER,
   'requests that are no HTTP': PARSER,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
@@ -42,6 +44,7 @@ describe('Workers', () => {
   describeTeams('Workers', workersTarget, 'tickets outlive the right to read in workerd (R25)')
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
+  describeOci('Workers', workersTarget)
   describeQuotas('Workers', workersTarget)
   describeShares('Workers', workersTarget)
   // the edge of Cloudflare names the client, workerd on its own does not

@@ -27,7 +27,7 @@ export async function migrate(migrations = env.MIGRATIONS): Promise<void> {
 
 /** Every table of the schema, those that refer to others before them. */
 const TABLES =
-  'search search_keys guard audit counters shares stars grants invitations team_members teams holdings signature_issuers verdicts key_names keys import_blobs import_rows imports ended uploads tags image_details images blobs containers collections entities tokens users settings'.split(
+  'search search_keys guard audit counters shares stars grants invitations team_members teams holdings signature_issuers verdicts key_names keys import_blobs import_rows imports ended uploads oci_upload_keys oci_upload_parts oci_uploads oci_tags manifest_refs manifest_pieces manifests repository_blobs tags image_details images blobs containers collections entities tokens users settings'.split(
     ' ',
   )
 const everyOf = (statement: string, tables: string[]) =>

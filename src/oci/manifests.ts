@@ -1,0 +1,54 @@
+/** Manifests by tag and digest (distribution-spec, "Pulling manifests", "Pushing Manifests"). */
+import { MAX_MANIFEST, parseReference } from '../core/manifests.ts'
+import { readBytes } from '../http/body.ts'
+import type { Ctx } from '../http/context.ts'
+import { noneMatches } from '../http/range.ts'
+import type { OciDeps } from './routes.ts'
+import { CONTENT, repositoryOf } from './wire.ts'
+
+export function manifestHandlers({ manifests, transfer, tallies, defer }: OciDeps) {
+  const referenceOf = (c: Ctx) => parseReference(c.req.param('reference') ?? '')
+
+  return {
+    /** The exact bytes with exactly their type: clients take it for the media type (protocol.md §11). */
+    async get(c: Ctx): Promise<Response> {
+      const { path } = repositoryOf(c)
+      const selector = referenceOf(c)
+      const text = c.req.method === 'GET'
+      const { container, manifest } = await manifests.get(path, selector, c.get('claims'), { text })
+      const etag = `"${manifest.digest}"`
+      const headers = { ...CONTENT, ETag: etag, 'Docker-Content-Digest': manifest.digest }
+      if (noneMatches(c.req.header('if-none-match'), etag)) return c.body(null, 304, headers)
+      if (text && selector.by === 'tag') defer(c, tallies.pull(container.id))
+      const all = {
+        ...headers,
+        'Content-Type': manifest.mediaType,
+        'Content-Length': String(manifest.size),
+      }
+      return manifest.text === null ? c.body(null, 200, all) : c.body(manifest.text, 200, all)
+    },
+
+    async put(c: Ctx): Promise<Response> {
+      const { name, path } = repositoryOf(c)
+      const selector = referenceOf(c)
+      const contentType = c.req.header('content-type')?.split(';')[0]?.trim() ?? null
+      const tags = c.req.queries('tag') ?? []
+      const bytes = await readBytes(c, transfer, MAX_MANIFEST)
+      const sent = { bytes, contentType, tags: selector.by === 'digest' ? tags : [] }
+      const { digest, subject } = await manifests.put(path, selector, sent, c.get('claims'))
+      return c.body(null, 201, {
+        ...CONTENT,
+        Location: `/v2/${name}/manifests/${digest}`,
+        'Docker-Content-Digest': digest,
+        ...(subject === null ? {} : { 'OCI-Subject': subject }),
+        ...(sent.tags.length === 0 ? {} : { 'OCI-Tag': sent.tags.join(', ') }),
+      })
+    },
+
+    async remove(c: Ctx): Promise<Response> {
+      const { path } = repositoryOf(c)
+      await manifests.remove(path, referenceOf(c), c.get('claims'))
+      return c.body(null, 202, CONTENT)
+    },
+  }
+}

@@ -1,0 +1,126 @@
+/** Blobs on their way in (distribution-spec, "Pushing blobs"). Locations are tickets (R12, R47). */
+import { absent } from '../core/access.ts'
+import type { OciUpload } from '../core/model.ts'
+import { isId } from '../core/names.ts'
+import { parseRepository } from '../core/repositories.ts'
+import { isRegistryError, RegistryError } from '../errors.ts'
+import type { Ctx } from '../http/context.ts'
+import { ticketMark } from '../http/ticket.ts'
+import type { RepositoryPath } from '../ports.ts'
+import type { OciDeps } from './routes.ts'
+import { askedDigest, CONTENT, lengthOf, rangeOf, receivedRange, repositoryOf } from './wire.ts'
+
+export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, clock }: OciDeps) {
+  /** Where the upload goes on: its address, good for who opened it as long as it is (R12). */
+  function location(name: string, { id, containerId, userId, expiresAt }: OciUpload): string {
+    const fields = { subject: userId, upload: id, key: containerId }
+    const ticket = tickets.sign('oci-upload', fields, expiresAt)
+    return `/v2/${name}/blobs/uploads/${id}?t=${ticket}`
+  }
+
+  /** Opens the ticket of the address; whatever is wrong with it, there is no such upload (R16). */
+  function opened(c: Ctx, path: RepositoryPath) {
+    const id = c.req.param('id') ?? ''
+    const text = c.req.query('t') ?? ''
+    const { userId, tokenId } = c.get('claims') ?? {}
+    if (tokenId !== undefined && ended.has(tokenId))
+      throw new RegistryError('unauthenticated', 'This token has been revoked.', {
+        subject: 'token',
+      })
+    c.env.entry.ticket = ticketMark(text)
+    try {
+      const { upload, subject, key } = tickets.open('oci-upload', text, clock.now())
+      if (isId(id) && upload === id && subject === userId) return { path, id, containerId: key }
+    } catch (error) {
+      if (!isRegistryError(error, 'denied')) throw error
+    }
+    throw absent('upload')
+  }
+
+  const chunkOf = (c: Ctx) => {
+    const length = lengthOf(c)
+    return { body: transfer.receive(c), length, range: length === 0 ? null : rangeOf(c) }
+  }
+
+  const going = (c: Ctx, status: 202 | 204, name: string, upload: OciUpload): Response =>
+    c.body(null, status, {
+      ...CONTENT,
+      Location: location(name, upload),
+      Range: receivedRange(upload.received),
+      'Docker-Upload-UUID': upload.id,
+    })
+
+  const stored = (c: Ctx, name: string, digest: string): Response =>
+    c.body(null, 201, {
+      ...CONTENT,
+      Location: `/v2/${name}/blobs/${digest}`,
+      'Docker-Content-Digest': digest,
+    })
+
+  /** What a mount names, null where that can be nothing: then it is an upload like any other (R31). */
+  function mounted(c: Ctx): { digest: string; from: RepositoryPath | null } | null {
+    const digest = c.req.query('mount')
+    const from = c.req.query('from')
+    if (digest === undefined || !/^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/.test(digest))
+      return null
+    try {
+      return { digest, from: from === undefined ? null : parseRepository(from) }
+    } catch (error) {
+      if (isRegistryError(error, 'invalid')) return null
+      throw error
+    }
+  }
+
+  return {
+    /** Opens an upload, or stores a whole blob (`digest`), or takes one from elsewhere (`mount`). */
+    async open(c: Ctx): Promise<Response> {
+      const { name, path } = repositoryOf(c)
+      const claims = c.get('claims')
+      const source = mounted(c)
+      if (source !== null && (await manifests.mount(path, source, claims)))
+        return stored(c, name, source.digest)
+      const digest = askedDigest(c)
+      const chunk = digest === null ? null : chunkOf(c)
+      const upload = await uploads.open(path, claims)
+      if (digest === null || chunk === null) return going(c, 202, name, upload)
+      const { id, containerId } = upload
+      try {
+        await uploads.close({ path, id, containerId }, digest, chunk, claims)
+      } catch (error) {
+        // nobody was told where it would go on
+        await uploads.cancel({ path, id, containerId }, claims).catch(() => undefined)
+        throw error
+      }
+      return stored(c, name, digest)
+    },
+
+    async status(c: Ctx): Promise<Response> {
+      const { name, path } = repositoryOf(c)
+      return going(c, 204, name, await uploads.status(opened(c, path), c.get('claims')))
+    },
+
+    async add(c: Ctx): Promise<Response> {
+      const { name, path } = repositoryOf(c)
+      const ref = opened(c, path)
+      return going(c, 202, name, await uploads.add(ref, chunkOf(c), c.get('claims')))
+    },
+
+    async close(c: Ctx): Promise<Response> {
+      const { name, path } = repositoryOf(c)
+      const ref = opened(c, path)
+      const digest = askedDigest(c)
+      if (digest === null)
+        throw new RegistryError('digest_mismatch', 'An upload is closed with ?digest=.', {
+          subject: 'blob',
+        })
+      await uploads.close(ref, digest, chunkOf(c), c.get('claims'))
+      return stored(c, name, digest)
+    },
+
+    async cancel(c: Ctx): Promise<Response> {
+      const { path } = repositoryOf(c)
+      await uploads.cancel(opened(c, path), c.get('claims'))
+      return c.body(null, 204, CONTENT)
+    },
+  }
+}
