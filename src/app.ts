@@ -78,6 +78,7 @@ export type Deps = {
     | 'access'
     | 'tokenMaxAge'
     | 'defaultQuota'
+    | 'ociReferrers'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -125,7 +126,7 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs } = config
+  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs, ociReferrers } = config
   const access = createAccess(config.access)
   const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota, shortRefs }
   const shares = createShares(shared)
@@ -214,7 +215,7 @@ export function createApp(deps: Deps): App {
   const oci = ociRoutes({
     ...common,
     authenticate: identified(authenticateOci),
-    manifests: createManifests({ ...shared, repositories }),
+    manifests: createManifests({ ...shared, repositories, ociReferrers }),
     uploads: createOciUploads({ ...shared, repositories }),
     tickets,
     tallies,
