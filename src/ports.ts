@@ -678,13 +678,20 @@ export type OciUploadsBook = {
     },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
-  /** Notes what has been stored, and renews the lease; `conflict` when the claim has gone. */
+  /**
+   * Notes what has been stored, and renews the lease; `conflict` when the claim has gone. What comes
+   * beyond what the claim announced is reserved now: `insufficient_storage` or `quota_exceeded` without
+   * room (R50).
+   */
   advance(
     id: string,
     claim: string,
     to: Pick<OciUpload, 'received' | 'tail' | 'sha256' | 'sha512'> & {
       part: BlobPart | null
       leaseUntil: Date
+      /** Bytes that the disk may still take; absent or null where nobody can tell. */
+      free?: number | null
+      defaultQuota?: number | null
     },
   ): Promise<void>
   renew(id: string, claim: string, leaseUntil: Date): Promise<boolean>
