@@ -228,15 +228,6 @@ export function createManifests(deps: {
   }
 
   return {
-    /** Throws unless the token stands: what a login asks. */
-    async ping(claims: Claims | null): Promise<void> {
-      const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
-      if (identify(claims, standing).kind === 'anonymous')
-        throw new RegistryError('unauthenticated', 'This needs a token: log in first.', {
-          subject: 'token',
-        })
-    },
-
     /** A manifest by tag or digest; `text` null where only its facts were asked for. */
     async get(
       path: RepositoryPath,

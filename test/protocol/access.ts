@@ -73,6 +73,7 @@ GET  /v1/blob                                PPPPPPP PPPPPPP 3333333
 PUT  /v1/blob                                2222222 2222222 3333333
 PUT  /v1/part                                2222222 2222222 3333333
 GET  /v2                                     1222112 1222112 1222112
+GET  /v2/token                               2222112 2222112 2222112
 GET  /v2/_catalog                            2222112 2222112 2222112
 POST /v2/:name{.+}/blobs/uploads             1322113 1322113 1332113
 GET  /v2/:name{.+}/blobs/uploads/:id         1424113 1424113 1444113
@@ -177,7 +178,7 @@ const ROWS = MATRIX.split('\n').flatMap((line) => {
 })
 
 /** What a refusal says to the person at the terminal, in either envelope. */
-const sentenceOf = (json: any): string => json.error?.message ?? json.errors?.[0]?.message
+export const sentenceOf = (json: any): string => json.error?.message ?? json.errors?.[0]?.message
 
 /** Something with an image in it, or names and ids of nothing. */
 export type Place = {

@@ -47,6 +47,7 @@ POST /v2/imagefile/:id/_multipart           1332223222112 1432224222112 14444444
 PUT /v2/imagefile/:id/_multipart            1444244444114 =             1444444444111 =             =             =             =
 PUT /v2/imagefile/:id/_multipart_complete   1444244444114 =             1444444444111 =             1444344444114 1444344444114 =
 PUT /v2/imagefile/:id/_multipart_abort      1444244444114 =             1444444444111 =             1444344444114 =             =
+GET /v2/token                               2222222222112 =             2222222222111 =             =             =             =
 GET /share                                  2222222222222 =             4444444444444 =             =             =             =
 GET /v1/blob                                PPPPPPPPPPPPP =             3333333333333 =             =             =             =
 PUT /v1/blob                                2222222222222 =             3333333333333 =             =             =             =
