@@ -16,7 +16,8 @@ CREATE INDEX repository_blobs_digest ON repository_blobs (digest);
 --> statement-breakpoint
 CREATE INDEX repository_blobs_blob ON repository_blobs (blob_id);
 --> statement-breakpoint
--- `annotations` (JSON) is kept for manifests with a subject only, for the list of referrers.
+-- `annotations` (JSON) is kept for manifests with a subject only, for the list of referrers. `sif` is the hex
+-- digest of the image that a manifest of a SIF holds, null for all others (docs/oci.md, "The bridge").
 CREATE TABLE manifests (
   container_id TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
   digest TEXT NOT NULL,
@@ -27,10 +28,13 @@ CREATE TABLE manifests (
   annotations TEXT,
   created_by TEXT NOT NULL,
   created_at INTEGER NOT NULL,
+  sif TEXT,
   PRIMARY KEY (container_id, digest)
 );
 --> statement-breakpoint
 CREATE INDEX manifests_subject ON manifests (container_id, subject, digest) WHERE subject IS NOT NULL;
+--> statement-breakpoint
+CREATE INDEX manifests_sif ON manifests (container_id, sif) WHERE sif IS NOT NULL;
 --> statement-breakpoint
 -- The exact text of a manifest: valid JSON is valid UTF-8. In pieces, for D1 takes rows of 2 MB.
 CREATE TABLE manifest_pieces (
@@ -52,11 +56,13 @@ CREATE TABLE manifest_refs (
 --> statement-breakpoint
 CREATE INDEX manifest_refs_digest ON manifest_refs (container_id, digest);
 --> statement-breakpoint
+-- Tags of manifests. Of a SIF it is the manifest that was pushed under that name: `tags` has the images.
 CREATE TABLE oci_tags (
   container_id TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
   name TEXT NOT NULL,
   manifest TEXT NOT NULL,
   updated_at INTEGER NOT NULL,
+  frozen INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (container_id, name)
 );
 --> statement-breakpoint
@@ -136,4 +142,29 @@ CREATE TRIGGER manifests_gone AFTER DELETE ON manifests BEGIN
   DELETE FROM manifest_pieces WHERE container_id = OLD.container_id AND manifest = OLD.digest;
   DELETE FROM manifest_refs WHERE container_id = OLD.container_id AND manifest = OLD.digest;
   DELETE FROM oci_tags WHERE container_id = OLD.container_id AND manifest = OLD.digest;
+END;
+--> statement-breakpoint
+-- Hex SHA-256 of the manifest that an image is by OCI; null for images from before this migration.
+ALTER TABLE images ADD COLUMN manifest TEXT;
+--> statement-breakpoint
+CREATE INDEX images_manifest ON images (container_id, manifest);
+--> statement-breakpoint
+-- What changes a tag of the library changes what OCI finds there: a manifest pushed under it counts no more.
+CREATE TRIGGER tags_set AFTER INSERT ON tags BEGIN
+  DELETE FROM oci_tags WHERE container_id = NEW.container_id AND name = NEW.name;
+END;
+--> statement-breakpoint
+CREATE TRIGGER tags_moved AFTER UPDATE OF image_id ON tags WHEN OLD.image_id <> NEW.image_id BEGIN
+  DELETE FROM oci_tags WHERE container_id = NEW.container_id AND name = NEW.name;
+END;
+--> statement-breakpoint
+CREATE TRIGGER tags_gone AFTER DELETE ON tags BEGIN
+  DELETE FROM oci_tags WHERE container_id = OLD.container_id AND name = OLD.name;
+END;
+--> statement-breakpoint
+-- An image takes along the manifests that hold it, and its membership, unless another manifest names that.
+CREATE TRIGGER images_unbridged AFTER DELETE ON images BEGIN
+  DELETE FROM manifests WHERE container_id = OLD.container_id AND sif = OLD.digest;
+  DELETE FROM repository_blobs
+    WHERE container_id = OLD.container_id AND digest = 'sha256:' || OLD.digest AND NOT EXISTS (SELECT 1 FROM manifest_refs r WHERE r.container_id = OLD.container_id AND r.digest = 'sha256:' || OLD.digest AND r.kind = 'blob');
 END;

@@ -111,7 +111,11 @@ export const described: Described = {
       summary: 'Reads a blob, or a range of it',
       params: blob,
       answer: BYTES,
-      others: { 206: { about: 'The range that was asked for.', ...BYTES }, 304: 'It is known.' },
+      others: {
+        206: { about: 'The range that was asked for.', ...BYTES },
+        304: 'It is known.',
+        307: 'The store has the bytes, or the range, at Location (SREG_S3_REDIRECT).',
+      },
       errors: ['invalid', 'not_found', 'unauthenticated', 'range_unsatisfiable'],
     },
     'DELETE /v2/:name{.+}/blobs/:digest': {

@@ -595,7 +595,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
       db
         .insert(t.images)
         .select(
-          sql`select null as seq, r.id as id, r.parent_id as container_id, b.digest as digest, ${field('description')} as description, ${liveOf(sql`b.digest`)} as blob_id, b.size as size, coalesce(nullif(json_extract(b.facts, '$.arch'), 'unknown'), ${field('arch')}) as arch, json_extract(b.facts, '$.signed') as signed, json_extract(b.facts, '$.encrypted') as encrypted, json_extract(b.facts, '$.fingerprints') as fingerprints, coalesce(${userHere(field('createdBy'))}, ${field('createdBy')}) as created_by, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at from import_rows r join import_blobs b on b.import_id = r.import_id and b.digest = ${field('digest')} where r.kind = 'image' and r.import_id = ${here} order by r.seq`,
+          sql`select null as seq, r.id as id, r.parent_id as container_id, b.digest as digest, ${field('description')} as description, ${liveOf(sql`b.digest`)} as blob_id, b.size as size, coalesce(nullif(json_extract(b.facts, '$.arch'), 'unknown'), ${field('arch')}) as arch, json_extract(b.facts, '$.signed') as signed, json_extract(b.facts, '$.encrypted') as encrypted, json_extract(b.facts, '$.fingerprints') as fingerprints, coalesce(${userHere(field('createdBy'))}, ${field('createdBy')}) as created_by, ${field('createdAt')} as created_at, ${field('updatedAt')} as updated_at, null as manifest from import_rows r join import_blobs b on b.import_id = r.import_id and b.digest = ${field('digest')} where r.kind = 'image' and r.import_id = ${here} order by r.seq`,
         ),
     ),
     /** Judged anew by the keys that are here: a file's word for it counts for nothing (R42). */

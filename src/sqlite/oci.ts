@@ -236,7 +236,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       db
         .insert(t.ociTags)
         .select(
-          sql`select ${containerId} as container_id, value as name, ${p('digest')} as manifest, ${p('now')} as updated_at from json_each(${p('tags')}) where true`,
+          sql`select ${containerId} as container_id, value as name, ${p('digest')} as manifest, ${p('now')} as updated_at, 0 as frozen from json_each(${p('tags')}) where true`,
         )
         .onConflictDoUpdate({
           target: [t.ociTags.containerId, t.ociTags.name],

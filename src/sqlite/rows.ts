@@ -250,7 +250,7 @@ export type ContainerRow = typeof t.containers.$inferSelect & {
   ownerId: string
   level: Level
 }
-export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId'> & {
+export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId' | 'manifest'> & {
   containerName: string
   containerDescription: string
   containerDownloads: number

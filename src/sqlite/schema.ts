@@ -172,10 +172,13 @@ export const images = sqliteTable(
     createdBy: text('created_by').notNull(),
     createdAt: time('created_at').notNull(),
     updatedAt: time('updated_at').notNull(),
+    /** Hex SHA-256 of its manifest by OCI; null for images from before there were any. */
+    manifest: text('manifest'),
   },
   (t) => [
     uniqueIndex('images_container_digest').on(t.containerId, t.digest),
     index('images_digest').on(t.digest),
+    index('images_manifest').on(t.containerId, t.manifest),
     index('images_blob').on(t.blobId),
     index('images_signed')
       .on(t.digest)
@@ -568,12 +571,17 @@ export const manifests = sqliteTable(
     annotations: text('annotations'),
     createdBy: text('created_by').notNull(),
     createdAt: time('created_at').notNull(),
+    /** Hex digest of the image that it holds, of a manifest of a SIF. */
+    sif: text('sif'),
   },
   (t) => [
     primaryKey({ columns: [t.containerId, t.digest] }),
     index('manifests_subject')
       .on(t.containerId, t.subject, t.digest)
       .where(sql`subject IS NOT NULL`),
+    index('manifests_sif')
+      .on(t.containerId, t.sif)
+      .where(sql`sif IS NOT NULL`),
   ],
 )
 
@@ -615,6 +623,7 @@ export const ociTags = sqliteTable(
     name: text('name').notNull(),
     manifest: text('manifest').notNull(),
     updatedAt: time('updated_at').notNull(),
+    frozen: flag('frozen').notNull().default(false),
   },
   (t) => [
     primaryKey({ columns: [t.containerId, t.name] }),
