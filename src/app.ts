@@ -48,6 +48,7 @@ import type {
   RateLimiter,
   TokenVerifier,
 } from './ports.ts'
+import { shubRoutes } from './shub/routes.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -212,6 +213,7 @@ export function createApp(deps: Deps): App {
       defer,
     }),
     hkpRoutes({ ...common, keyring, policy: config.keys }),
+    shubRoutes({ ...common, catalog }),
   ]
   const oci = ociRoutes({
     ...common,
