@@ -636,7 +636,9 @@ export type ManifestsBook = {
    * Deletes a tag on both sides, or a manifest with its tags and what those are in the library; `derived`
    * says of which images (for null all) of which tags (for null all) this is the manifest, where nobody
    * has pushed another under their name. An image goes when neither tag nor manifest of it is left. False
-   * when absent, `denied` when frozen.
+   * when absent, `denied` when frozen. With a manifest go, `withReferrers`, those that refer to it and
+   * their own referrers, at most 1,000 and no farther than one that has a tag or is named by another
+   * manifest: those stay.
    */
   remove(
     containerId: string,
@@ -648,6 +650,7 @@ export type ManifestsBook = {
           derived?: { images: string[]; tags: string[] | null } | null
         },
     writer: Writer,
+    options?: { withReferrers: boolean },
   ): Promise<boolean>
   /** Tags of both sides in the order of their bytes, after `after`. */
   tags(
@@ -722,13 +725,20 @@ export type OciUploadsBook = {
     },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
-  /** Notes what has been stored, and renews the lease; `conflict` when the claim has gone. */
+  /**
+   * Notes what has been stored, and renews the lease; `conflict` when the claim has gone. What comes
+   * beyond what the claim announced is reserved now: `insufficient_storage` or `quota_exceeded` without
+   * room (R50).
+   */
   advance(
     id: string,
     claim: string,
     to: Pick<OciUpload, 'received' | 'tail' | 'sha256' | 'sha512'> & {
       part: BlobPart | null
       leaseUntil: Date
+      /** Bytes that the disk may still take; absent or null where nobody can tell. */
+      free?: number | null
+      defaultQuota?: number | null
     },
   ): Promise<void>
   renew(id: string, claim: string, leaseUntil: Date): Promise<boolean>

@@ -205,10 +205,12 @@ export function createManifests(deps: {
   repositories: Repositories
   bridge: Bridge
   defaultQuota?: number | null
+  ociReferrers?: 'keep' | 'delete'
   log?: Log
 }) {
   const { database, blobs, clock, access, repositories, bridge, log } = deps
   const { defaultQuota = null } = deps
+  const withReferrers = deps.ociReferrers === 'delete'
   const { manifests } = database
   const { seen, pushed } = repositories
 
@@ -256,15 +258,6 @@ export function createManifests(deps: {
   }
 
   return {
-    /** Throws unless the token stands: what a login asks. */
-    async ping(claims: Claims | null): Promise<void> {
-      const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
-      if (identify(claims, standing).kind === 'anonymous')
-        throw new RegistryError('unauthenticated', 'This needs a token: log in first.', {
-          subject: 'token',
-        })
-    },
-
     /** A manifest by tag or digest; `text` null where only its facts were asked for. */
     async get(
       path: RepositoryPath,
@@ -364,7 +357,7 @@ export function createManifests(deps: {
       return { digest, subject: parsed.subject }
     },
 
-    /** Deletes a tag on both sides, or a manifest with its tags. */
+    /** Deletes a tag on both sides, or a manifest with its tags, and its referrers where `ociReferrers` says so. */
     async remove(
       path: RepositoryPath,
       selector: ManifestSelector,
@@ -373,7 +366,8 @@ export function createManifests(deps: {
       const found = await find(path, selector, claims, { text: false }, 'delete')
       const { container, identity, derived } = found
       const what = selector.by === 'tag' ? selector : { ...selector, derived: derived?.of ?? null }
-      if (!(await manifests.remove(container.id, what, writerOf(identity, clock))))
+      const writer = writerOf(identity, clock)
+      if (!(await manifests.remove(container.id, what, writer, { withReferrers })))
         throw unknown(selector)
     },
 

@@ -1,6 +1,6 @@
 /** What OCI distribution says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
-import { bare, BYTES, count, plain, said, type Described } from '../http/about.ts'
+import { bare, BYTES, count, plain, said, time, type Described } from '../http/about.ts'
 
 const text = z.string()
 const name = { name: 'The repository: components with slashes between them.' }
@@ -30,6 +30,22 @@ export const described: Described = {
       summary: 'Says whether the token is good',
       answer: bare(z.object({})),
       errors: ['unauthenticated'],
+    },
+    'GET /v2/token': {
+      summary: 'Gives a token for /v2',
+      more:
+        'For 5 minutes, and for the scopes that are asked for as far as the token of this registry has ' +
+        'them, which is the password of any user name, or the bearer. Without one it only pulls what is public.',
+      query: z.object({
+        service: said(z.optional(text), 'Not looked at.'),
+        scope: said(
+          z.optional(text),
+          'repository:NAME:pull,push,delete or registry:catalog:*; may be repeated, or several with spaces between them.',
+        ),
+      }),
+      answer: bare(
+        z.object({ token: text, access_token: text, expires_in: count, issued_at: time }),
+      ),
     },
     'GET /v2/_catalog': {
       summary: 'Lists repositories with manifests',
@@ -111,7 +127,11 @@ export const described: Described = {
       summary: 'Reads a blob, or a range of it',
       params: blob,
       answer: BYTES,
-      others: { 206: { about: 'The range that was asked for.', ...BYTES }, 304: 'It is known.' },
+      others: {
+        206: { about: 'The range that was asked for.', ...BYTES },
+        304: 'It is known.',
+        307: 'The store has the bytes, or the range, at Location (SREG_S3_REDIRECT).',
+      },
       errors: ['invalid', 'not_found', 'unauthenticated', 'range_unsatisfiable'],
     },
     'DELETE /v2/:name{.+}/blobs/:digest': {

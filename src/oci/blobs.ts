@@ -1,12 +1,25 @@
 /** Blobs that repositories have: out, and away (distribution-spec, "Pulling blobs", "Deleting Blobs"). */
+import { getDeadline, leaksToken } from '../core/downloads.ts'
 import { RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 import { ifRangeHolds, noneMatches, parseRange, rangeHeaders } from '../http/range.ts'
+import type { StoredBlob } from '../ports.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, digestOf, repositoryOf } from './wire.ts'
 
-export function blobHandlers({ manifests, blobs, transfer }: OciDeps) {
+export function blobHandlers({ manifests, blobs, transfer, clock }: OciDeps) {
+  /** The store's own address of a blob whose bytes may pass us by; else null. */
+  async function storeUrl(c: Ctx, blob: StoredBlob, digest: string): Promise<string | null> {
+    if (blobs.direct === undefined || leaksToken(c.req.header('user-agent') ?? '')) return null
+    const notAfter = getDeadline(clock.now(), blob.size)
+    return blobs.direct.get(blob.key, notAfter, digest.replace(':', '-'))
+  }
+
   return {
+    /**
+     * The bytes, or with SREG_S3_REDIRECT a 307 to the store, ranges included: clients send their
+     * Range along, and the digest tells them of whatever goes wrong there.
+     */
     async get(c: Ctx): Promise<Response> {
       const { path } = repositoryOf(c)
       const digest = digestOf(c)
@@ -35,6 +48,8 @@ export function blobHandlers({ manifests, blobs, transfer }: OciDeps) {
       const all = { ...headers, ...rangeHeaders({ ...blob, etag, range }, status) }
       if (c.req.method === 'HEAD') return c.body(null, status, all)
       if ('bytes' in blob) return c.body(blob.bytes.slice(range.start, range.end + 1), status, all)
+      const url = await storeUrl(c, blob, digest)
+      if (url !== null) return c.body(null, 307, { ...CONTENT, Location: url })
       const read = await blobs.get(blob.key, asked.kind === 'range' ? range : undefined)
       if (read === null || read.size !== blob.size) {
         await read?.close()

@@ -7,6 +7,8 @@ import { libraryClient } from '../protocol/client.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeDirect } from '../protocol/library-direct.ts'
+import { describeOci } from '../protocol/oci.ts'
+import { describeOciDirect } from '../protocol/oci-direct.ts'
 import { describeUploads } from '../protocol/library-uploads.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -23,6 +25,8 @@ describeWithRadosgw('Node and S3', () => {
   describeBadInput('Node and S3', through, () => process.memoryUsage().rss)
   describeUploads('Node and S3, redirect on', s3Target({ redirect: true }), { direct: true })
   describeDirect('Node and S3, redirect on', directTarget)
+  describeOci('Node and S3', through)
+  describeOciDirect('Node and S3, redirect on', directTarget)
 
   test('a second server on the bucket does not start (R10)', async () => {
     const first = await through()
