@@ -5,6 +5,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -20,6 +21,7 @@ describeTeams('Deno', (options) => hostTarget('deno', options))
 describeMoving('Deno', () => hostTarget('deno'))
 describePolicy('Deno', (options) => hostTarget('deno', options))
 describeOci('Deno', (options) => hostTarget('deno', options))
+describeBridge('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))
 describeShares('Deno', (options) => hostTarget('deno', options))
 describeShub('Deno', (options) => hostTarget('deno', options))

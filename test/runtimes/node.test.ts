@@ -6,6 +6,7 @@ import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -22,6 +23,7 @@ describeTeams('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
+describeBridge('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
 describeShub('Node', nodeTarget)

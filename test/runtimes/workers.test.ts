@@ -6,6 +6,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -46,6 +47,7 @@ describe('Workers', () => {
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
+  describeBridge('Workers', workersTarget)
   describeQuotas('Workers', workersTarget)
   describeShares('Workers', workersTarget)
   describeShub('Workers', workersTarget)
