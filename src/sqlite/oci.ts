@@ -1,5 +1,5 @@
 /** Repositories as OCI sees them: the blobs they have, manifests, tags, and uploads on their way. */
-import { and, asc, eq, sql, type SQL } from 'drizzle-orm'
+import { and, eq, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import { DERIVED_LENGTH, EMPTY_DIGEST, EMPTY_JSON } from '../core/derived.ts'
 import type { Manifest, OciUpload } from '../core/model.ts'
