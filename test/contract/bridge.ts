@@ -438,6 +438,25 @@ export function describeBridge(test: Test): void {
       true,
     )
 
+    test('of an image leave what other manifests name', async (world) => {
+      const { alice, containerId } = await place(world)
+      const { catalog, manifests } = world.database
+      const one = await image(world, alice, containerId, 'one', { tag: 't' })
+      const refs: ManifestRef[] = [
+        { kind: 'blob', digest: EMPTY_DIGEST, size: 2 },
+        { kind: 'blob', digest: named('one'), size: SIZE },
+      ]
+      await put(world, alice, containerId, 'artifact', { refs })
+      await catalog.deleteImage({ imageId: one, containerId }, alice.writer)
+      const has = async (digest: string) =>
+        (await manifests.member(PATH, digest, null, at(1))).value
+      expect(await has(named('one'))).toMatchObject({ blob: { size: SIZE } })
+      expect(await has(EMPTY_DIGEST)).toMatchObject({ blob: null, config: true })
+      expect(await manifests.lacking(containerId, refs)).toEqual([])
+      await manifests.remove(containerId, { by: 'digest', digest: named('artifact') }, alice.writer)
+      expect(await has(EMPTY_DIGEST)).toMatchObject({ config: false })
+    })
+
     test('by the library leave an image that OCI has another name for', async (world) => {
       const { alice, containerId } = await place(world)
       const { catalog } = world.database
