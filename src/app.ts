@@ -48,6 +48,7 @@ import type {
   RateLimiter,
   TokenVerifier,
 } from './ports.ts'
+import { shubRoutes } from './shub/routes.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -79,6 +80,7 @@ export type Deps = {
     | 'access'
     | 'tokenMaxAge'
     | 'defaultQuota'
+    | 'ociReferrers'
   >
   version: string
   /** Binds tickets, tokens, database and blob store to each other (R10, R12, R13). */
@@ -126,7 +128,7 @@ export type App = {
  */
 export function createApp(deps: Deps): App {
   const { config, database, blobs, clock, ids, log } = deps
-  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs } = config
+  const { minFree, maxImage, checkSignatures, defaultQuota, shortRefs, ociReferrers } = config
   const access = createAccess(config.access)
   const shared = { ...deps, access, minFree, maxImage, checkSignatures, defaultQuota, shortRefs }
   const shares = createShares(shared)
@@ -211,6 +213,7 @@ export function createApp(deps: Deps): App {
       defer,
     }),
     hkpRoutes({ ...common, keyring, policy: config.keys }),
+    shubRoutes({ ...common, catalog }),
   ]
   const oci = ociRoutes({
     ...common,
@@ -219,7 +222,7 @@ export function createApp(deps: Deps): App {
       eitherVerifier(deps.verifier, ociTokenVerifier(deps)),
     ),
     logins: createOciLogins(deps),
-    manifests: createManifests({ ...shared, repositories }),
+    manifests: createManifests({ ...shared, repositories, ociReferrers }),
     uploads: createOciUploads({ ...shared, repositories }),
     tickets,
     tallies,

@@ -594,8 +594,17 @@ export type ManifestsBook = {
     tags: readonly string[]
     writer: Writer
   }): Promise<void>
-  /** Deletes a tag, or a manifest with its tags; false when absent, `denied` when frozen. */
-  remove(containerId: string, selector: ManifestSelector, writer: Writer): Promise<boolean>
+  /**
+   * Deletes a tag, or a manifest with its tags; false when absent, `denied` when frozen. With a manifest
+   * go, `withReferrers`, those that refer to it and their own referrers, at most 1,000 and no farther
+   * than one that has a tag or is named by another manifest: those stay.
+   */
+  remove(
+    containerId: string,
+    selector: ManifestSelector,
+    writer: Writer,
+    options?: { withReferrers: boolean },
+  ): Promise<boolean>
   /** Tags in the order of their bytes, after `after`. */
   tags(
     path: RepositoryPath,
@@ -669,13 +678,20 @@ export type OciUploadsBook = {
     },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
-  /** Notes what has been stored, and renews the lease; `conflict` when the claim has gone. */
+  /**
+   * Notes what has been stored, and renews the lease; `conflict` when the claim has gone. What comes
+   * beyond what the claim announced is reserved now: `insufficient_storage` or `quota_exceeded` without
+   * room (R50).
+   */
   advance(
     id: string,
     claim: string,
     to: Pick<OciUpload, 'received' | 'tail' | 'sha256' | 'sha512'> & {
       part: BlobPart | null
       leaseUntil: Date
+      /** Bytes that the disk may still take; absent or null where nobody can tell. */
+      free?: number | null
+      defaultQuota?: number | null
     },
   ): Promise<void>
   renew(id: string, claim: string, leaseUntil: Date): Promise<boolean>

@@ -198,8 +198,10 @@ export function createManifests(deps: {
   access: Access
   repositories: Repositories
   defaultQuota?: number | null
+  ociReferrers?: 'keep' | 'delete'
 }) {
   const { database, blobs, clock, access, repositories, defaultQuota = null } = deps
+  const withReferrers = deps.ociReferrers === 'delete'
   const { manifests } = database
   const { seen, pushed } = repositories
 
@@ -303,14 +305,18 @@ export function createManifests(deps: {
       return { digest, subject: parsed.subject }
     },
 
-    /** Deletes a tag, or a manifest with its tags. */
+    /** Deletes a tag, or a manifest with its tags, and its referrers where `ociReferrers` says so. */
     async remove(
       path: RepositoryPath,
       selector: ManifestSelector,
       claims: Claims | null,
     ): Promise<void> {
       const { container, identity } = await find(path, selector, claims, { text: false }, 'delete')
-      if (!(await manifests.remove(container.id, selector, writerOf(identity, clock))))
+      if (
+        !(await manifests.remove(container.id, selector, writerOf(identity, clock), {
+          withReferrers,
+        }))
+      )
         throw unknown(selector)
     },
 

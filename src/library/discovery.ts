@@ -28,7 +28,12 @@ export function discoveryHandlers(deps: LibraryDeps) {
     /** `/assets/config/config.prod.json`: every value an object, URIs without trailing slash. */
     config(c: Ctx): Response {
       const uri = originOf(c, deps.config)
-      const body = { libraryAPI: { uri }, keystoreAPI: { uri }, tokenAPI: { uri } }
+      const body = {
+        // registryUri: where SingularityCE from 4.1 on pushes OCI-SIF that are addressed by library://
+        libraryAPI: { uri, registryUri: uri },
+        keystoreAPI: { uri },
+        tokenAPI: { uri },
+      }
       // R33: what is built from a Host header must not be cached for others
       return c.body(JSON.stringify(body), 200, { ...json, 'Cache-Control': 'no-store' })
     },

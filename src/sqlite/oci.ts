@@ -21,6 +21,7 @@ import {
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
+import { announced, fitsBeside, fitsNow, overQuota, type Coming } from './quotas.ts'
 import { containerColumns, named, toContainer, toStanding } from './rows.ts'
 import * as t from './schema.ts'
 
@@ -29,24 +30,17 @@ const PIECE = 500_000
 /** Characters of annotations in one list of referrers. */
 const ANNOTATIONS = 3_000_000
 
+/** Referrers that go with a manifest at most. */
+const REFERRERS = 1000
+
 const containerId = p('containerId').getSQL()
 /** The container of a path. */
 const placed = sql`(select pn.id from containers pn join collections pc on pc.id = pn.collection_id join entities pe on pe.id = pc.entity_id where pe.name = ${text('entity')} and pc.name = ${text('collection')} and pn.name = ${text('container')})`
 const entityOfContainer = sql`(select qc.entity_id from containers qn join collections qc on qc.id = qn.collection_id where qn.id = ${containerId})`
 const nameOfContainer = sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${containerId})`
 
-/** Bytes of `size` fit beside what an entity has; equal content is there already (R29). */
-const fits = (entity: SQL, sha256: SQL): SQL =>
-  sql`coalesce((select coalesce(qe.quota, ${p('defaultQuota')}, 0) = 0 or exists (select 1 from holdings qh where qh.entity_id = qe.id and qh.digest = ${sha256}) or qe.used + ${p('size')} <= coalesce(qe.quota, ${p('defaultQuota')}, 0) from entities qe where qe.id = ${entity}), 1)`
-
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
-const noRoom = () =>
-  new RegistryError(
-    'quota_exceeded',
-    'There is no room for this: its owner has used up their quota; delete what is not needed, or ask an administrator for a larger one.',
-    { subject: 'upload' },
-  )
 const gone = () =>
   new RegistryError('not_found', 'That repository does not exist.', { subject: 'container' })
 const frozen = () =>
@@ -100,7 +94,16 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   /** Of the values in `refs`: digest and size. */
   const wanted = (at: number) => sql.raw(`json_extract(x.value, '$[${at}]')`)
   const present = sql`case when ${wanted(0)} = 'blob' then (select b.size from repository_blobs m join blobs b on b.id = m.blob_id and b.state = 'live' where m.container_id = ${containerId} and m.digest = ${wanted(1)}) else (select f.size from manifests f where f.container_id = ${containerId} and f.digest = ${wanted(1)}) end`
+  const mounted: Coming = {
+    entity: entityOfContainer,
+    digest: sql`(select digest from blobs where id = ${p('blobId')})`,
+    size: p('size').getSQL(),
+  }
+  const beyondQuota = overQuota(handle, mounted, { what: 'blob', may: mayWrite(inContainer, 2) })
   const containerFrozen = sql`exists (select 1 from containers where id = ${containerId} and frozen = 1)`
+
+  /** What goes with the manifest `digest`: who refers to it, to those, and so on (SREG_OCI_REFERRERS). */
+  const referrersOf = sql`select gr.digest from (with recursive going(digest) as (select ${p('digest')} as digest union select gm.digest from going join manifests gm on gm.container_id = ${containerId} and gm.subject = going.digest and not exists (select 1 from oci_tags gt where gt.container_id = ${containerId} and gt.manifest = gm.digest) and not exists (select 1 from manifest_refs gf where gf.container_id = ${containerId} and gf.kind = 'manifest' and gf.digest = gm.digest) limit ${sql.raw(String(REFERRERS + 1))}) select digest from going) gr where gr.digest <> ${p('digest')}`
 
   const q = {
     repository: prepare(() => joined().where(eq(t.containers.id, placed))),
@@ -131,10 +134,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from containers where id = ${containerId})`,
         readable: mayRead,
-        withinQuota: fits(
-          entityOfContainer,
-          sql`(select digest from blobs where id = ${p('blobId')})`,
-        ),
+        withinQuota: fitsBeside(mounted),
       }),
     ),
     mount: prepare(() =>
@@ -254,7 +254,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       action: 'manifest.put',
       object: sql`'container ' || ${containerId}`,
       name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
-      detail: sql`${p('mediaType')} || ', ' || ${p('size')} || ' bytes'`,
+      detail: sql`${p('mediaType')} || ', ' || cast(${p('size')} as integer) || ' bytes'`,
       when: sql`not exists (select 1 from manifests where container_id = ${containerId} and digest = ${p('digest')})`,
     }),
     tagsPut: audited(db, {
@@ -283,6 +283,18 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       detail: sql`(select 'tags ' || group_concat(name, ' ') from oci_tags where container_id = ${containerId} and manifest = ${p('digest')})`,
       when: sql`exists (select 1 from manifests where container_id = ${containerId} and digest = ${p('digest')})`,
     }),
+    deletedReferrers: audited(db, {
+      action: 'manifest.delete',
+      object: sql`'container ' || ${containerId}`,
+      name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
+      detail: sql`'its ' || (select count(*) from (${referrersOf})) || ' referrers'`,
+      when: sql`exists (${referrersOf})`,
+    }),
+    deleteReferrers: prepare(() =>
+      db
+        .delete(t.manifests)
+        .where(sql`container_id = ${containerId} and digest in (${referrersOf})`),
+    ),
     deleteTag: prepare(() =>
       db
         .delete(t.ociTags)
@@ -425,7 +437,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           may_write: lostRight,
           found: gone,
           readable: lost,
-          within_quota: noRoom,
+          within_quota: () => beyondQuota(values),
         })
         return true
       } catch (error) {
@@ -513,7 +525,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       )
     },
 
-    async remove(containerId, selector, writer) {
+    async remove(containerId, selector, writer, { withReferrers } = { withReferrers: false }) {
       const none = { tag: '', digest: '' }
       const values = { ...writerValues(writer), containerId, ...none, ...selector }
       const steps =
@@ -521,7 +533,15 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           ? ([q.deletedTag(values), q.deleteTag(values)] as const)
           : ([q.deletedManifest(values), q.deleteManifest(values)] as const)
       const [, , removed] = await guarded(
-        handle.write(q.deleteGuard(values), ...steps, q.touchContainer(values), q.dropGuard()),
+        handle.write(
+          q.deleteGuard(values),
+          ...steps,
+          ...(selector.by === 'digest' && withReferrers
+            ? [q.deletedReferrers(values), q.deleteReferrers(values)]
+            : []),
+          q.touchContainer(values),
+          q.dropGuard(),
+        ),
         { may_write: lostRight, thawed: frozen },
       )
       return removed.length > 0
@@ -600,9 +620,28 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
   /** The entity and container of the upload. */
   const ownContainer = sql`(select container_id from oci_uploads where id = ${p('id')})`
   const ownEntity = sql`(select qc.entity_id from oci_uploads qu join containers qn on qn.id = qu.container_id join collections qc on qc.id = qn.collection_id where qu.id = ${p('id')})`
-  const others = sql`coalesce((select sum(reserved) from oci_uploads where state = 'open' and id <> ${p('id')}), 0)`
-  /** The joins are crossed so that they begin with the few uploads that run. */
-  const othersOfEntity = sql`coalesce((select sum(ou.reserved) from oci_uploads ou cross join containers onn on onn.id = ou.container_id cross join collections oc on oc.id = onn.collection_id where ou.state = 'open' and ou.id <> ${p('id')} and oc.entity_id = qe.id), 0)`
+  const own = p('id').getSQL()
+  /** What a claim announces, what has come beyond that, and what has arrived. */
+  const coming: Coming = {
+    entity: ownEntity,
+    digest: p('sha256').getSQL(),
+    size: p('size').getSQL(),
+    own,
+  }
+  const grown: Coming = {
+    entity: ownEntity,
+    digest: sql`(select substr(digest, 8) from oci_uploads where id = ${own})`,
+    size: p('received').getSQL(),
+    own,
+  }
+  const arrived: Coming = { ...coming, entity: entityOfContainer }
+  const what = { what: 'blob', may: sql`1` }
+  const beyondQuota = {
+    coming: overQuota(handle, coming, what),
+    grown: overQuota(handle, grown, what),
+    arrived: overQuota(handle, arrived, { ...what, may: mayWrite(inContainer, 2) }),
+  }
+  const isAnnounced = sql`${p('received')} <= (select reserved from oci_uploads where id = ${own})`
   const q = {
     standing,
     openGuard: prepare(() =>
@@ -660,8 +699,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
     claimGuard: prepare(() =>
       db.insert(t.guard).values({
         claimed: sql`exists (select 1 from oci_uploads where id = ${p('id')} and state = 'open' and received = ${p('at')} and container_id is not null and (claim is null or lease_until < ${p('now')}))`,
-        spaceLeft: sql`${p('free')} is null or ${others} + coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('coming')} <= ${p('free')}`,
-        withinQuota: sql`coalesce((select coalesce(qe.quota, ${p('defaultQuota')}, 0) = 0 or exists (select 1 from holdings qh where qh.entity_id = qe.id and qh.digest = ${p('sha256')}) or qe.used + ${othersOfEntity} + ${p('at')} + ${p('coming')} <= coalesce(qe.quota, ${p('defaultQuota')}, 0) from entities qe where qe.id = ${ownEntity}), 1)`,
+        spaceLeft: sql`${p('free')} is null or ${announced(own)} + ${p('coming')} <= ${p('free')}`,
+        withinQuota: fitsBeside(coming),
       }),
     ),
     claim: prepare(() =>
@@ -670,7 +709,9 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         .set({
           claim: sql`${p('claim')}`,
           leaseUntil: sql`${p('leaseUntil')}`,
-          reserved: sql`${p('at')} + ${p('coming')}`,
+          reserved: sql`${p('size')}`,
+          // as far as it is known: equal content is reserved once
+          digest: sql`'sha256:' || ${p('sha256')}`,
           expiresAt: sql`max(expires_at, ${p('expiresAt')})`,
         })
         .where(eq(t.ociUploads.id, id)),
@@ -681,7 +722,14 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         .set({ handle: sql`${p('handle')}` })
         .where(eq(t.ociUploads.id, id)),
     ),
-    advanceGuard: prepare(() => db.insert(t.guard).values({ claimed })),
+    /** A body that does not say how long it is reserves as it comes (R50). */
+    advanceGuard: prepare(() =>
+      db.insert(t.guard).values({
+        claimed,
+        spaceLeft: sql`${p('free')} is null or ${isAnnounced} or ${announced(own)} + ${p('received')} - (select received from oci_uploads where id = ${own}) <= ${p('free')}`,
+        withinQuota: sql`${isAnnounced} or ${fitsBeside(grown)}`,
+      }),
+    ),
     advance: prepare(() =>
       db
         .update(t.ociUploads)
@@ -730,7 +778,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from containers where id = ${containerId})`,
         claimed: sql`exists (select 1 from oci_uploads where id = ${p('id')} and container_id = ${containerId} and claim = ${p('claim')} and state in ('open', 'done')) and exists (select 1 from oci_upload_keys where key = ${p('key')} and upload_id = ${p('id')})`,
-        withinQuota: fits(entityOfContainer, p('sha256').getSQL()),
+        withinQuota: fitsNow(arrived),
       }),
     ),
     newBlob: prepare(() =>
@@ -824,6 +872,13 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       subject: 'upload',
     })
 
+  const noSpace = () =>
+    new RegistryError(
+      'insufficient_storage',
+      "The registry's disk has no room for this beside what is being uploaded; ask its administrator to free space.",
+      { subject: 'upload' },
+    )
+
   return {
     async open(upload, writer, { perUser }) {
       const values = {
@@ -871,6 +926,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       const values = {
         id: uploadId,
         ...rest,
+        size: rest.at + rest.coming,
         key: tailKey,
         now: now.getTime(),
         leaseUntil: leaseUntil.getTime(),
@@ -885,13 +941,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
               'This upload does not stand there, or somebody else writes to it; ask where it stands.',
               { subject: 'upload' },
             ),
-          space_left: () =>
-            new RegistryError(
-              'insufficient_storage',
-              "The registry's disk has no room for this beside what is being uploaded; ask its administrator to free space.",
-              { subject: 'upload' },
-            ),
-          within_quota: noRoom,
+          space_left: noSpace,
+          within_quota: () => beyondQuota.coming(values),
         },
       )
     },
@@ -900,7 +951,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       await handle.write(q.setHandle({ id: uploadId, handle: storeHandle }))
     },
 
-    async advance(uploadId, claim, { part, tail, leaseUntil, ...to }) {
+    async advance(uploadId, claim, { part, tail, leaseUntil, free, defaultQuota, ...to }) {
       const values = {
         id: uploadId,
         claim,
@@ -909,6 +960,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         tail: tail?.key ?? null,
         tailSize: tail?.size ?? 0,
         leaseUntil: leaseUntil.getTime(),
+        free: free ?? null,
+        defaultQuota: defaultQuota ?? null,
       }
       await guarded(
         handle.write(
@@ -917,7 +970,11 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
           ...(part === null ? [] : [q.addPart(values)]),
           q.dropGuard(),
         ),
-        { claimed: lostClaim },
+        {
+          claimed: lostClaim,
+          space_left: noSpace,
+          within_quota: () => beyondQuota.grown(values),
+        },
       )
     },
 
@@ -949,7 +1006,12 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
           q.used(values),
           q.dropGuard(),
         ),
-        { may_write: lostRight, found: gone, claimed: lostClaim, within_quota: noRoom },
+        {
+          may_write: lostRight,
+          found: gone,
+          claimed: lostClaim,
+          within_quota: () => beyondQuota.arrived(values),
+        },
       )
       return { key: used[0]?.key ?? done.key }
     },

@@ -11,6 +11,7 @@ import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
+import { describeShub } from '../protocol/shub.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
@@ -23,6 +24,7 @@ describeOci('Bun', (options) => hostTarget('bun', options))
 describeOciAuth('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))
 describeShares('Bun', (options) => hostTarget('bun', options))
+describeShub('Bun', (options) => hostTarget('bun', options))
 describeAuditLog('Bun', (options) => hostTarget('bun', options))
 
 let first: HostTarget | null = null

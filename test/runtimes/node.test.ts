@@ -12,6 +12,7 @@ import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
+import { describeShub } from '../protocol/shub.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
@@ -25,5 +26,6 @@ describeOci('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
+describeShub('Node', nodeTarget)
 describeAuditLog('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)
