@@ -218,6 +218,9 @@ export type PullLimits = { begin: Date; container: number; collection: number }
 /** Where a limit stands: `count` includes this pull unless the limit was `full` before it. */
 export type PullCount = { of: 'container' | 'collection'; count: number; full: boolean }
 
+/** A pull that several requests make up: limits, and the user or address that they come from. */
+export type AskersPull = PullLimits & { asker: string }
+
 /** The writing user as guards inside a batch re-check them (R6, R8). */
 export type Writer = {
   userId: string
@@ -567,15 +570,23 @@ export type ManifestsBook = {
   }): Promise<boolean>
   /** Takes a blob from the repository; false when it has none, `conflict` while a manifest names it. */
   removeMember(containerId: string, digest: string, writer: Writer): Promise<boolean>
-  /** The container, and a manifest of it; `text` null where it was not asked for. */
+  /**
+   * The container, and a manifest of it; `text` null where it was not asked for. With `pull` one of that
+   * asker is counted as `pullImage` does it, in the same batch; what one asks for within a minute of a
+   * pull that was counted is a part of it.
+   */
   manifest(
     path: RepositoryPath,
     selector: ManifestSelector,
     viewer: Viewer,
     now: Date,
-    options: { text: boolean },
+    options: { text: boolean; pull?: AskersPull | null },
   ): Promise<
-    Seen<{ container: Container; manifest: (Manifest & { text: string | null }) | null } | null>
+    Seen<{
+      container: Container
+      manifest: (Manifest & { text: string | null }) | null
+      counted: PullCount[]
+    } | null>
   >
   /** Which of these the repository has not, or has in another size (then that). */
   lacking(

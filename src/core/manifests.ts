@@ -4,10 +4,12 @@
  */
 import { RegistryError } from '../errors.ts'
 import type {
+  AskersPull,
   BlobStore,
   Clock,
   Database,
   ManifestSelector,
+  PullCount,
   RepositoryPath,
   StoredBlob,
   Viewer,
@@ -45,6 +47,9 @@ const ELSEWHERE =
 const MEDIA_TYPE = /^[\w!#$&^.+-]{1,127}\/[\w!#$&^.+-]{1,127}$/
 
 export type StoredManifest = Manifest & { text: string | null }
+
+/** A manifest with its repository; `counted` says where the limits stand that counted it. */
+type Found = { container: Container; manifest: StoredManifest; counted: PullCount[] }
 
 /** A referrer as lists have it; `annotations` is what its manifest says. */
 export type Referrer = Manifest & { annotations: Record<string, string> | null }
@@ -208,14 +213,14 @@ export function createManifests(deps: {
     path: RepositoryPath,
     selector: ManifestSelector,
     claims: Claims | null,
-    options: { text: boolean },
+    options: { text: boolean; pull?: AskersPull | null },
     action: 'download' | 'delete' = 'download',
-  ): Promise<{ container: Container; identity: Identity; manifest: StoredManifest }> {
-    const { container, identity, manifest } = await seen(claims, action, (viewer, now) =>
+  ): Promise<Found & { identity: Identity }> {
+    const { container, identity, manifest, counted } = await seen(claims, action, (viewer, now) =>
       manifests.manifest(path, selector, viewer, now, options),
     )
     if (manifest === null) throw unknown(selector)
-    return { container, identity, manifest }
+    return { container, identity, manifest, counted }
   }
 
   /** A blob whose bytes are there; the next push of it heals what has lost them (R60). */
@@ -235,13 +240,16 @@ export function createManifests(deps: {
         })
     },
 
-    /** A manifest by tag or digest; `text` null where only its facts were asked for. */
+    /**
+     * A manifest by tag or digest; `text` null where only its facts were asked for. With `pull` it counts
+     * by the limits of a week; whether one is full is said only to who may have it (R28).
+     */
     async get(
       path: RepositoryPath,
       selector: ManifestSelector,
       claims: Claims | null,
-      options: { text: boolean },
-    ): Promise<{ container: Container; manifest: StoredManifest }> {
+      options: { text: boolean; pull?: AskersPull | null },
+    ): Promise<Found> {
       return find(path, selector, claims, options)
     },
 

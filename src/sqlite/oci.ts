@@ -3,6 +3,7 @@ import { and, asc, eq, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { Manifest, OciUpload } from '../core/model.ts'
 import type { BlobPart, ManifestsBook, OciUploadsBook, Viewer } from '../ports.ts'
+import { pullCounter, pullCounts } from './counters.ts'
 import { guarded } from './failure.ts'
 import {
   audited,
@@ -14,6 +15,7 @@ import {
   p,
   standingQuery,
   text,
+  viewerContributes,
   viewerValues,
   visibleContainer,
   writerManages,
@@ -86,6 +88,13 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         .orderBy(t.manifestPieces.number),
     ),
   })
+  /** Where a pull of it is counted: if it is there for the viewer, and not theirs to write. */
+  const pulled = (by: 'tag' | 'digest') =>
+    sql`select containers.id as container, collections.id as collection from containers join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id where containers.id = ${placed} and exists (select 1 from manifests pm where pm.container_id = containers.id and pm.digest = ${chosen[by]}) and ${visibleContainer} and not ${viewerContributes}`
+  const pulls = {
+    tag: pullCounter(db, pulled('tag'), text('asker')),
+    digest: pullCounter(db, pulled('digest'), text('asker')),
+  }
   /** What the writer may read has the blob of that id under that digest. */
   const mayRead = sql`exists (select 1 from repository_blobs rm join blobs rb on rb.id = rm.blob_id and rb.state = 'live' join containers rn on rn.id = rm.container_id join collections rc on rc.id = rn.collection_id where rm.digest = ${p('digest')} and rb.id = ${p('blobId')} and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`
   /** Of the values in `refs`: digest and size. */
@@ -446,12 +455,24 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     },
 
     async manifest(path, selector, viewer, now, options) {
-      const values = valuesOf(viewer, now, { ...path, ...selector })
+      const { text: withText, pull } = options
+      const counts = pull && {
+        asker: pull.asker,
+        week: pull.begin.getTime(),
+        counts: 1,
+        perContainer: pull.container,
+        perCollection: pull.collection,
+      }
+      const values = valuesOf(viewer, now, { ...path, ...selector, ...counts })
       const from = q[selector.by]
+      const counting = pulls[selector.by]
       const lookup = [standing(values), q.repository(values), from.manifest(values)] as const
-      const [stands, rows, found, pieces] = options.text
-        ? await handle.read(...lookup, from.pieces(values))
-        : [...(await handle.read(...lookup)), null]
+      const pieced = [...lookup, from.pieces(values)] as const
+      const [stands, rows, found, pieces, full, counted] = pull
+        ? await handle.write(...pieced, counting.full(values), counting.count(values))
+        : withText
+          ? ([...(await handle.read(...pieced)), [], []] as const)
+          : ([...(await handle.read(...lookup)), null, [], []] as const)
       const whole = pieces?.map((piece) => piece.text).join('') ?? null
       return {
         standing: toStanding(stands[0]),
@@ -461,6 +482,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
             : {
                 container: toContainer(rows[0]),
                 manifest: found[0] === undefined ? null : { ...found[0], text: whole },
+                counted: pullCounts(full, counted),
               },
       }
     },
