@@ -210,6 +210,11 @@ export const SETTINGS = {
     schema: whole(1000),
     help: 'entries that the audit log keeps at most',
   },
+  SREG_OCI_REFERRERS: {
+    default: 'keep',
+    schema: z.enum(['keep', 'delete']),
+    help: 'what becomes of the manifests (signatures, SBOMs) that refer to one that is deleted by its digest over OCI: they stay, or go with it unless they have a tag or an index names them',
+  },
   SREG_S3_BUCKET: {
     default: '',
     schema: z.string(),
@@ -333,6 +338,8 @@ export type Config = Readonly<{
   /** Milliseconds. */
   tokenMaxAge: number
   audit: Readonly<{ days: number; rows: number }>
+  /** What becomes of the referrers of a deleted manifest. */
+  ociReferrers: 'keep' | 'delete'
   /** Whose tokens are accepted besides our own. */
   issuers: readonly TrustedIssuer[]
   /** Null keeps blobs on disk. */
@@ -483,6 +490,7 @@ export function parseConfig(
     defaultQuota: v.SREG_DEFAULT_QUOTA || null,
     tokenMaxAge: v.SREG_TOKEN_MAX_AGE * 86_400_000,
     audit: Object.freeze({ days: v.SREG_AUDIT_DAYS, rows: v.SREG_AUDIT_ROWS }),
+    ociReferrers: v.SREG_OCI_REFERRERS,
     issuers: Object.freeze(trusted.issuers),
     s3:
       v.SREG_S3_BUCKET === ''

@@ -605,8 +605,17 @@ export type ManifestsBook = {
     tags: readonly string[]
     writer: Writer
   }): Promise<void>
-  /** Deletes a tag, or a manifest with its tags; false when absent, `denied` when frozen. */
-  remove(containerId: string, selector: ManifestSelector, writer: Writer): Promise<boolean>
+  /**
+   * Deletes a tag, or a manifest with its tags; false when absent, `denied` when frozen. With a manifest
+   * go, `withReferrers`, those that refer to it and their own referrers, at most 1,000 and no farther
+   * than one that has a tag or is named by another manifest: those stay.
+   */
+  remove(
+    containerId: string,
+    selector: ManifestSelector,
+    writer: Writer,
+    options?: { withReferrers: boolean },
+  ): Promise<boolean>
   /** Tags in the order of their bytes, after `after`. */
   tags(
     path: RepositoryPath,

@@ -203,8 +203,10 @@ export function createManifests(deps: {
   access: Access
   repositories: Repositories
   defaultQuota?: number | null
+  ociReferrers?: 'keep' | 'delete'
 }) {
   const { database, blobs, clock, access, repositories, defaultQuota = null } = deps
+  const withReferrers = deps.ociReferrers === 'delete'
   const { manifests } = database
   const { seen, pushed } = repositories
 
@@ -231,15 +233,6 @@ export function createManifests(deps: {
   }
 
   return {
-    /** Throws unless the token stands: what a login asks. */
-    async ping(claims: Claims | null): Promise<void> {
-      const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
-      if (identify(claims, standing).kind === 'anonymous')
-        throw new RegistryError('unauthenticated', 'This needs a token: log in first.', {
-          subject: 'token',
-        })
-    },
-
     /**
      * A manifest by tag or digest; `text` null where only its facts were asked for. With `pull` it counts
      * by the limits of a week; whether one is full is said only to who may have it (R28).
@@ -320,14 +313,18 @@ export function createManifests(deps: {
       return { digest, subject: parsed.subject }
     },
 
-    /** Deletes a tag, or a manifest with its tags. */
+    /** Deletes a tag, or a manifest with its tags, and its referrers where `ociReferrers` says so. */
     async remove(
       path: RepositoryPath,
       selector: ManifestSelector,
       claims: Claims | null,
     ): Promise<void> {
       const { container, identity } = await find(path, selector, claims, { text: false }, 'delete')
-      if (!(await manifests.remove(container.id, selector, writerOf(identity, clock))))
+      if (
+        !(await manifests.remove(container.id, selector, writerOf(identity, clock), {
+          withReferrers,
+        }))
+      )
         throw unknown(selector)
     },
 

@@ -50,6 +50,10 @@ export function parseRepository(name: string): RepositoryPath {
   return { entity: first, collection: second, container: rest.join('/') }
 }
 
+/** The path as `parseRepository` takes it: `entity/collection/container`. */
+export const placeOf = ({ entity, collection, container }: RepositoryPath): string =>
+  `${entity}/${collection}/${container}`
+
 export const isTag = (text: string): boolean => TAG.test(text)
 
 /** Returns a digest, `sha256:` or `sha512:` and hex digits; `digest_mismatch` for all others. */

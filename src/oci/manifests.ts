@@ -1,5 +1,6 @@
 /** Manifests by tag and digest (distribution-spec, "Pulling manifests", "Pushing Manifests"). */
 import { MAX_MANIFEST, parseReference } from '../core/manifests.ts'
+import { placeOf } from '../core/repositories.ts'
 import { readBytes } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { noneMatches } from '../http/range.ts'
@@ -46,7 +47,13 @@ export function manifestHandlers({ manifests, transfer, tallies, limits, defer }
       const tags = c.req.queries('tag') ?? []
       const bytes = await readBytes(c, transfer, MAX_MANIFEST)
       const sent = { bytes, contentType, tags: selector.by === 'digest' ? tags : [] }
-      const { digest, subject } = await manifests.put(path, selector, sent, c.get('claims'))
+      const who = c.get('claims')
+      // R24: an ended token puts manifests where it has just pushed, and nowhere else
+      const asking = who && {
+        ...who,
+        grace: { of: 'oci' as const, id: placeOf(path), until: who.expiresAt },
+      }
+      const { digest, subject } = await manifests.put(path, selector, sent, asking)
       return c.body(null, 201, {
         ...CONTENT,
         Location: `/v2/${name}/manifests/${digest}`,

@@ -1,6 +1,7 @@
 /** Blobs on their way in (distribution-spec, "Pushing blobs"). Locations are tickets (R12, R47). */
 import { absent } from '../core/access.ts'
 import type { OciUpload } from '../core/model.ts'
+import { actionsOn } from '../core/oci-access.ts'
 import { isId } from '../core/names.ts'
 import { parseRepository } from '../core/repositories.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
@@ -22,19 +23,20 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
   function opened(c: Ctx, path: RepositoryPath) {
     const id = c.req.param('id') ?? ''
     const text = c.req.query('t') ?? ''
-    const { userId, tokenId } = c.get('claims') ?? {}
-    if (tokenId !== undefined && ended.has(tokenId))
-      throw new RegistryError('unauthenticated', 'This token has been revoked.', {
-        subject: 'token',
-      })
+    const { userId, tokenId, grace } = c.get('claims') ?? {}
+    const now = clock.now()
+    const refusal = (why: string) =>
+      new RegistryError('unauthenticated', `This token has ${why}.`, { subject: 'token' })
+    if (tokenId !== undefined && ended.has(tokenId)) throw refusal('been revoked')
     c.env.entry.ticket = ticketMark(text)
     try {
-      const { upload, subject, key } = tickets.open('oci-upload', text, clock.now())
+      const { upload, subject, key } = tickets.open('oci-upload', text, now)
       if (isId(id) && upload === id && subject === userId) return { path, id, containerId: key }
     } catch (error) {
       if (!isRegistryError(error, 'denied')) throw error
     }
-    throw absent('upload')
+    // R24 is for who holds the ticket of an upload
+    throw grace !== undefined && grace.until <= now ? refusal('expired') : absent('upload')
   }
 
   const chunkOf = (c: Ctx) => {
@@ -61,6 +63,10 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
   function mounted(c: Ctx): { digest: string; from: RepositoryPath | null } | null {
     const digest = c.req.query('mount')
     const from = c.req.query('from')
+    const { access } = c.get('claims') ?? {}
+    // an OCI token says where its blobs may come from
+    const source = { type: 'repository', name: from ?? '', actions: ['pull'] }
+    if (access !== undefined && !actionsOn(access, source).includes('pull')) return null
     if (digest === undefined || !/^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/.test(digest))
       return null
     try {

@@ -32,6 +32,9 @@ const PIECE = 500_000
 /** Characters of annotations in one list of referrers. */
 const ANNOTATIONS = 3_000_000
 
+/** Referrers that go with a manifest at most. */
+const REFERRERS = 1000
+
 const containerId = p('containerId').getSQL()
 /** The container of a path. */
 const placed = sql`(select pn.id from containers pn join collections pc on pc.id = pn.collection_id join entities pe on pe.id = pc.entity_id where pe.name = ${text('entity')} and pc.name = ${text('collection')} and pn.name = ${text('container')})`
@@ -107,6 +110,9 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   }
   const beyondQuota = overQuota(handle, mounted, { what: 'blob', may: mayWrite(inContainer, 2) })
   const containerFrozen = sql`exists (select 1 from containers where id = ${containerId} and frozen = 1)`
+
+  /** What goes with the manifest `digest`: who refers to it, to those, and so on (SREG_OCI_REFERRERS). */
+  const referrersOf = sql`select gr.digest from (with recursive going(digest) as (select ${p('digest')} as digest union select gm.digest from going join manifests gm on gm.container_id = ${containerId} and gm.subject = going.digest and not exists (select 1 from oci_tags gt where gt.container_id = ${containerId} and gt.manifest = gm.digest) and not exists (select 1 from manifest_refs gf where gf.container_id = ${containerId} and gf.kind = 'manifest' and gf.digest = gm.digest) limit ${sql.raw(String(REFERRERS + 1))}) select digest from going) gr where gr.digest <> ${p('digest')}`
 
   const q = {
     repository: prepare(() => joined().where(eq(t.containers.id, placed))),
@@ -257,7 +263,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       action: 'manifest.put',
       object: sql`'container ' || ${containerId}`,
       name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
-      detail: sql`${p('mediaType')} || ', ' || ${p('size')} || ' bytes'`,
+      detail: sql`${p('mediaType')} || ', ' || cast(${p('size')} as integer) || ' bytes'`,
       when: sql`not exists (select 1 from manifests where container_id = ${containerId} and digest = ${p('digest')})`,
     }),
     tagsPut: audited(db, {
@@ -286,6 +292,18 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       detail: sql`(select 'tags ' || group_concat(name, ' ') from oci_tags where container_id = ${containerId} and manifest = ${p('digest')})`,
       when: sql`exists (select 1 from manifests where container_id = ${containerId} and digest = ${p('digest')})`,
     }),
+    deletedReferrers: audited(db, {
+      action: 'manifest.delete',
+      object: sql`'container ' || ${containerId}`,
+      name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
+      detail: sql`'its ' || (select count(*) from (${referrersOf})) || ' referrers'`,
+      when: sql`exists (${referrersOf})`,
+    }),
+    deleteReferrers: prepare(() =>
+      db
+        .delete(t.manifests)
+        .where(sql`container_id = ${containerId} and digest in (${referrersOf})`),
+    ),
     deleteTag: prepare(() =>
       db
         .delete(t.ociTags)
@@ -529,7 +547,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       )
     },
 
-    async remove(containerId, selector, writer) {
+    async remove(containerId, selector, writer, { withReferrers } = { withReferrers: false }) {
       const none = { tag: '', digest: '' }
       const values = { ...writerValues(writer), containerId, ...none, ...selector }
       const steps =
@@ -537,7 +555,15 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           ? ([q.deletedTag(values), q.deleteTag(values)] as const)
           : ([q.deletedManifest(values), q.deleteManifest(values)] as const)
       const [, , removed] = await guarded(
-        handle.write(q.deleteGuard(values), ...steps, q.touchContainer(values), q.dropGuard()),
+        handle.write(
+          q.deleteGuard(values),
+          ...steps,
+          ...(selector.by === 'digest' && withReferrers
+            ? [q.deletedReferrers(values), q.deleteReferrers(values)]
+            : []),
+          q.touchContainer(values),
+          q.dropGuard(),
+        ),
         { may_write: lostRight, thawed: frozen },
       )
       return removed.length > 0

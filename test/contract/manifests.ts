@@ -421,23 +421,91 @@ export function describeManifests(test: Test): void {
       ).toEqual([])
     })
 
+    test('take their referrers along where that is asked for, not what has a name', async (world) => {
+      const { alice, containerId } = await place(world)
+      const { manifests } = world.database
+      const image = (word: string, subject?: string, tags: string[] = []) =>
+        put(world, alice, containerId, word, {
+          ...(subject === undefined ? {} : { subject: named(subject) }),
+          tags,
+        })
+      const remove = (word: string, withReferrers: boolean) => {
+        const by = { by: 'digest', digest: named(word) } as const
+        return manifests.remove(containerId, by, alice.writer, { withReferrers })
+      }
+      const words = ['sbom', 'signed-sbom', 'tagged', 'under-tagged', 'in-index', 'index', 'other']
+      const left = async () => {
+        const found: string[] = []
+        for (const word of ['image', ...words]) {
+          const by = { by: 'digest', digest: named(word) } as const
+          const { value } = await manifests.manifest(PATH, by, null, at(1), { text: true })
+          if (value?.manifest != null) found.push(word)
+        }
+        return found
+      }
+      const fill = async () => {
+        await image('image')
+        await image('sbom', 'image')
+        await image('signed-sbom', 'sbom')
+        await image('tagged', 'image', ['v1'])
+        await image('under-tagged', 'tagged')
+        await image('in-index', 'image')
+        const inIndex: ManifestRef = { kind: 'manifest', digest: named('in-index'), size: 7 }
+        await put(world, alice, containerId, 'index', { refs: [inIndex] })
+        await image('other', 'index')
+      }
+      await fill()
+      expect(await remove('image', false)).toBe(true)
+      expect(await left()).toEqual(words)
+      await fill()
+      const tag = { by: 'tag', tag: 'v1' } as const
+      await manifests.put({
+        containerId,
+        manifest: manifestOf('image'),
+        refs: [],
+        tags: ['v2'],
+        writer: alice.writer,
+      })
+      const byTag = { by: 'tag', tag: 'v2' } as const
+      await manifests.remove(containerId, byTag, alice.writer, { withReferrers: true })
+      expect(await left()).toEqual(['image', ...words])
+      expect(await remove('image', true)).toBe(true)
+      expect(await left()).toEqual(['tagged', 'under-tagged', 'in-index', 'index', 'other'])
+      await manifests.remove(containerId, tag, alice.writer, { withReferrers: true })
+      expect(await remove('tagged', true)).toBe(true)
+      expect(await left()).toEqual(['in-index', 'index', 'other'])
+    })
+
     test(
       'leave a row in the audit log, once for what changes',
       async (world) => {
         const { alice, containerId } = await place(world)
         for (let i = 0; i < 2; i++) await put(world, alice, containerId, 'm', { tags: ['a'] })
         const { manifests } = world.database
+        for (const word of ['s', 't'])
+          await put(world, alice, containerId, word, { subject: named('m') })
         await manifests.remove(containerId, { by: 'tag', tag: 'a' }, alice.writer)
-        await manifests.remove(containerId, { by: 'digest', digest: named('m') }, alice.writer)
+        const by = { by: 'digest', digest: named('m') } as const
+        await manifests.remove(containerId, by, alice.writer, { withReferrers: true })
         const rows = await world.raw?.(
-          `SELECT action, name, actor FROM audit WHERE object = 'container ${containerId}' AND (action LIKE 'manifest.%' OR action LIKE 'tag.%') ORDER BY seq`,
+          `SELECT action, name, actor, detail FROM audit WHERE object = 'container ${containerId}' AND (action LIKE 'manifest.%' OR action LIKE 'tag.%') ORDER BY seq`,
         )
-        const of = (action: string, name: string) => ({ action, name, actor: 'alice' })
+        const of = (action: string, name: string, detail: string) => ({
+          action,
+          name,
+          actor: 'alice',
+          detail,
+        })
+        const stored = (word: string) =>
+          of('manifest.put', `alice/c/n@${named(word)}`, `${IMAGE}, 7 bytes`)
         expect(rows).toEqual([
-          of('manifest.put', `alice/c/n@${named('m')}`),
-          of('tag.set', 'alice/c/n:a'),
-          of('tag.delete', 'alice/c/n:a'),
-          of('manifest.delete', `alice/c/n@${named('m')}`),
+          stored('m'),
+          of('tag.set', 'alice/c/n:a', `to manifest ${named('m')}`),
+          stored('s'),
+          stored('t'),
+          of('tag.delete', 'alice/c/n:a', ''),
+          of('manifest.delete', `alice/c/n@${named('m')}`, ''),
+          of('manifest.delete', `alice/c/n@${named('m')}`, 'its 2 referrers'),
         ])
       },
       true,

@@ -28,7 +28,7 @@ export function describeOciDirect(
     afterAll(() => target.stop())
 
     const locate = async (range?: string) => {
-      const headers = range === undefined ? {} : { range }
+      const headers: Record<string, string> = range === undefined ? {} : { range }
       const answer = await nobody.call('GET', path, undefined, headers)
       expect([answer.status, answer.bytes.length]).toEqual([307, 0])
       expect(answer.headers.get('cache-control')).toContain('no-store')

@@ -10,6 +10,7 @@ import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
+import { describeShub } from '../protocol/shub.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
@@ -21,6 +22,7 @@ describePolicy('Bun', (options) => hostTarget('bun', options))
 describeOci('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))
 describeShares('Bun', (options) => hostTarget('bun', options))
+describeShub('Bun', (options) => hostTarget('bun', options))
 describeAuditLog('Bun', (options) => hostTarget('bun', options))
 
 let first: HostTarget | null = null

@@ -10,6 +10,7 @@ import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
+import { describeShub } from '../protocol/shub.ts'
 import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
 
 describeLibrary('Deno', (options) => hostTarget('deno', options))
@@ -21,6 +22,7 @@ describePolicy('Deno', (options) => hostTarget('deno', options))
 describeOci('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))
 describeShares('Deno', (options) => hostTarget('deno', options))
+describeShub('Deno', (options) => hostTarget('deno', options))
 describeAuditLog('Deno', (options) => hostTarget('deno', options))
 
 let first: HostTarget | null = null

@@ -11,6 +11,7 @@ import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
+import { describeShub } from '../protocol/shub.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
@@ -23,5 +24,6 @@ describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
+describeShub('Node', nodeTarget)
 describeAuditLog('Node', nodeTarget)
 describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

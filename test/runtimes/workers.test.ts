@@ -11,6 +11,7 @@ import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
+import { describeShub } from '../protocol/shub.ts'
 import { rssOf } from './host-target.ts'
 import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
@@ -47,6 +48,7 @@ describe('Workers', () => {
   describeOci('Workers', workersTarget)
   describeQuotas('Workers', workersTarget)
   describeShares('Workers', workersTarget)
+  describeShub('Workers', workersTarget)
   // the edge of Cloudflare names the client, workerd on its own does not
   describeAuditLog('Workers', workersTarget, /^$/)
 
