@@ -7,6 +7,7 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -22,6 +23,7 @@ describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
 describeOci('Bun', (options) => hostTarget('bun', options))
 describeBridge('Bun', (options) => hostTarget('bun', options))
+describeOciAuth('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))
 describeShares('Bun', (options) => hostTarget('bun', options))
 describeShub('Bun', (options) => hostTarget('bun', options))

@@ -7,6 +7,7 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -22,6 +23,7 @@ describeMoving('Deno', () => hostTarget('deno'))
 describePolicy('Deno', (options) => hostTarget('deno', options))
 describeOci('Deno', (options) => hostTarget('deno', options))
 describeBridge('Deno', (options) => hostTarget('deno', options))
+describeOciAuth('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))
 describeShares('Deno', (options) => hostTarget('deno', options))
 describeShub('Deno', (options) => hostTarget('deno', options))

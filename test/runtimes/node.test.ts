@@ -8,6 +8,7 @@ import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -24,6 +25,7 @@ describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
 describeBridge('Node', nodeTarget)
+describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
 describeShub('Node', nodeTarget)

@@ -8,6 +8,7 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
@@ -48,6 +49,7 @@ describe('Workers', () => {
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
   describeBridge('Workers', workersTarget)
+  describeOciAuth('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
   describeQuotas('Workers', workersTarget)
   describeShares('Workers', workersTarget)
   describeShub('Workers', workersTarget)
