@@ -212,7 +212,7 @@ export function describeCounters(test: Test): void {
       await place(world)
       const trips = world.trips().length
       const first = await pull(world, null, 'ann', 1, { tag: 'one' })
-      expect(world.trips().slice(trips)).toEqual([{ kind: 'write', statements: 6 }])
+      expect(world.trips().slice(trips)).toEqual([{ kind: 'write', statements: 7 }])
       expect(first).toMatchObject({ manifest: { text: '{}' }, counted: [c(1), col(1)] })
       // what belongs to it, whatever it asks for, is not asked about the limits any more
       for (const options of [{ tag: 'one' }, {}, { word: 'two' }, { tag: 'one', container: 1 }])
