@@ -7,7 +7,8 @@ import { noneMatches } from '../http/range.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, repositoryOf } from './wire.ts'
 
-export function manifestHandlers({ manifests, transfer, tallies, limits, defer }: OciDeps) {
+export function manifestHandlers(deps: OciDeps) {
+  const { manifests, logins, transfer, tallies, limits, defer } = deps
   const referenceOf = (c: Ctx) => parseReference(c.req.param('reference') ?? '')
 
   return {
@@ -45,14 +46,16 @@ export function manifestHandlers({ manifests, transfer, tallies, limits, defer }
       const selector = referenceOf(c)
       const contentType = c.req.header('content-type')?.split(';')[0]?.trim() ?? null
       const tags = c.req.queries('tag') ?? []
-      const bytes = await readBytes(c, transfer, MAX_MANIFEST)
-      const sent = { bytes, contentType, tags: selector.by === 'digest' ? tags : [] }
       const who = c.get('claims')
       // R24: an ended token puts manifests where it has just pushed, and nowhere else
       const asking = who && {
         ...who,
         grace: { of: 'oci' as const, id: placeOf(path), until: who.expiresAt },
       }
+      // before megabytes are read for it
+      await logins.check(asking)
+      const bytes = await readBytes(c, transfer, MAX_MANIFEST)
+      const sent = { bytes, contentType, tags: selector.by === 'digest' ? tags : [] }
       const { digest, subject } = await manifests.put(path, selector, sent, asking)
       return c.body(null, 201, {
         ...CONTENT,

@@ -8,7 +8,7 @@ import type { OriginConfig } from '../http/origin.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Tickets } from '../http/ticket.ts'
 import type { Transfer } from '../http/transfer.ts'
-import type { BlobStore, Clock, Ended } from '../ports.ts'
+import type { BlobStore, Clock } from '../ports.ts'
 import { described } from './about.ts'
 import { blobHandlers } from './blobs.ts'
 import { errorAnswers } from './errors.ts'
@@ -26,7 +26,6 @@ export type OciDeps = RouteDeps & {
   blobs: BlobStore
   transfer: Transfer
   tickets: Tickets
-  ended: Ended
   clock: Clock
   tallies: Tallies
   /** Work after the answer, if there is any. */

@@ -11,7 +11,7 @@ import type { RepositoryPath } from '../ports.ts'
 import type { OciDeps } from './routes.ts'
 import { askedDigest, CONTENT, lengthOf, rangeOf, receivedRange, repositoryOf } from './wire.ts'
 
-export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, clock }: OciDeps) {
+export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, logins }: OciDeps) {
   /** Where the upload goes on: its address, good for who opened it as long as it is (R12). */
   function location(name: string, { id, containerId, userId, expiresAt }: OciUpload): string {
     const fields = { subject: userId, upload: id, key: containerId }
@@ -20,23 +20,21 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
   }
 
   /** Opens the ticket of the address; whatever is wrong with it, there is no such upload (R16). */
-  function opened(c: Ctx, path: RepositoryPath) {
+  async function opened(c: Ctx, path: RepositoryPath) {
     const id = c.req.param('id') ?? ''
     const text = c.req.query('t') ?? ''
-    const { userId, tokenId, grace } = c.get('claims') ?? {}
-    const now = clock.now()
-    const refusal = (why: string) =>
-      new RegistryError('unauthenticated', `This token has ${why}.`, { subject: 'token' })
-    if (tokenId !== undefined && ended.has(tokenId)) throw refusal('been revoked')
+    const claims = c.get('claims')
     c.env.entry.ticket = ticketMark(text)
     try {
-      const { upload, subject, key } = tickets.open('oci-upload', text, now)
-      if (isId(id) && upload === id && subject === userId) return { path, id, containerId: key }
+      const { upload, subject, key } = tickets.open('oci-upload', text, clock.now())
+      if (isId(id) && upload === id && subject === claims?.userId)
+        return { path, id, containerId: key }
     } catch (error) {
       if (!isRegistryError(error, 'denied')) throw error
     }
-    // R24 is for who holds the ticket of an upload
-    throw grace !== undefined && grace.until <= now ? refusal('expired') : absent('upload')
+    // a token that has ended comes first, as everywhere
+    await logins.check(claims)
+    throw absent('upload')
   }
 
   const chunkOf = (c: Ctx) => {
@@ -102,18 +100,18 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
 
     async status(c: Ctx): Promise<Response> {
       const { name, path } = repositoryOf(c)
-      return going(c, 204, name, await uploads.status(opened(c, path), c.get('claims')))
+      return going(c, 204, name, await uploads.status(await opened(c, path), c.get('claims')))
     },
 
     async add(c: Ctx): Promise<Response> {
       const { name, path } = repositoryOf(c)
-      const ref = opened(c, path)
+      const ref = await opened(c, path)
       return going(c, 202, name, await uploads.add(ref, chunkOf(c), c.get('claims')))
     },
 
     async close(c: Ctx): Promise<Response> {
       const { name, path } = repositoryOf(c)
-      const ref = opened(c, path)
+      const ref = await opened(c, path)
       const digest = askedDigest(c)
       if (digest === null)
         throw new RegistryError('digest_mismatch', 'An upload is closed with ?digest=.', {
@@ -125,7 +123,7 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
 
     async cancel(c: Ctx): Promise<Response> {
       const { path } = repositoryOf(c)
-      await uploads.cancel(opened(c, path), c.get('claims'))
+      await uploads.cancel(await opened(c, path), c.get('claims'))
       return c.body(null, 204, CONTENT)
     },
   }
