@@ -4,6 +4,7 @@ import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createAccess, operatorClaims } from './core/access.ts'
 import { createAudit } from './core/audit.ts'
+import { createBridge } from './core/bridge.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createManifests } from './core/manifests.ts'
@@ -187,6 +188,7 @@ export function createApp(deps: Deps): App {
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
   const catalog = createCatalog(shared)
   const repositories = createRepositories({ ...shared, catalog })
+  const bridge = createBridge({ ...shared, catalog })
   const protocols = [
     manageRoutes({
       ...common,
@@ -222,7 +224,7 @@ export function createApp(deps: Deps): App {
       eitherVerifier(deps.verifier, ociTokenVerifier(deps)),
     ),
     logins: createOciLogins(deps),
-    manifests: createManifests({ ...shared, repositories, ociReferrers }),
+    manifests: createManifests({ ...shared, repositories, bridge, ociReferrers }),
     uploads: createOciUploads({ ...shared, repositories }),
     tickets,
     tallies,
