@@ -592,8 +592,8 @@ export type ManifestsBook = {
   /**
    * The container, and a manifest that is stored there; `text` null where it was not asked for. `images`
    * are those that the tag names in the library, by arch; of a digest the one whose manifest that is, and
-   * those of which nobody has noted it. With `pull` one of that asker is counted as `pullImage` does it, in
-   * the same batch; what one asks for within a minute of a pull that was counted is a part of it.
+   * those of which nobody has noted it. With `pull` one of that asker is counted as `pullImage` does it,
+   * in the same batch; what one asks for within a minute of a pull that was counted is a part of it.
    */
   manifest(
     path: RepositoryPath,
