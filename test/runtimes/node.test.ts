@@ -7,6 +7,7 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
+import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
@@ -25,6 +26,7 @@ describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
 describeOciRules('Node', nodeTarget)
+describeBridge('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
