@@ -149,14 +149,18 @@ export function createCatalog(deps: Deps) {
 
   /**
    * Throws for a tag that names an OCI image, to who may see it: in the words that make SingularityCE
-   * from 4.1 on pull it by OCI (protocol.md §3.5).
+   * from 4.1 on pull it by OCI (protocol.md §3.5). Asked of what is hidden as of what is absent, or the
+   * second question would tell them apart (R26).
    */
   async function refuseOther(
     { path, selector }: Ref,
+    found: { identity: Identity; value: Image | null },
     claims: Claims | null,
     action: 'see' | 'download',
   ): Promise<void> {
-    if (selector.kind !== 'tag') return
+    const facts = found.value === null ? null : containerFacts('image', found.value)
+    const hidden = !['allow', 'deny'].includes(decide(found.identity, action, facts))
+    if (selector.kind !== 'tag' || !hidden) return
     const { identity, value } = await look(claims, (viewer, now) =>
       catalog.taggedElsewhere(path, selector.tag, viewer, now),
     )
@@ -236,7 +240,7 @@ export function createCatalog(deps: Deps) {
       const seen = await look(claims, (viewer, now) =>
         catalog.findImage(ref.path, selectorOf(ref, arch), viewer, now),
       )
-      if (seen.value === null) await refuseOther(ref, claims, action)
+      await refuseOther(ref, seen, claims, action)
       return present(ref, seen, action)
     },
 
@@ -253,8 +257,9 @@ export function createCatalog(deps: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.pullImage(ref.path, selectorOf(ref, arch), viewer, now, week),
       )
-      if (value.image === null) await refuseOther(ref, claims, 'download')
-      const image = await present(ref, { identity, value: value.image }, 'download')
+      const found = { identity, value: value.image }
+      await refuseOther(ref, found, claims, 'download')
+      const image = await present(ref, found, 'download')
       return { ...image, counted: value.counted }
     },
 

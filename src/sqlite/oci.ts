@@ -120,10 +120,10 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         .orderBy(t.manifestPieces.number),
     ),
   })
-  /** By an image of the library: what it goes by there, or the digest that was noted of its manifest. */
+  /** By an image of the library: what it goes by there, or its manifest's digest, if that was noted. */
   const ofImages = {
     tag: sql`select 1 from tags gt where gt.container_id = containers.id and gt.name = ${text('tag')}`,
-    digest: sql`select 1 from images gi where gi.container_id = containers.id and gi.manifest = substr(${text('digest')}, 8)`,
+    digest: sql`select 1 from images gi where gi.container_id = containers.id and (gi.manifest = substr(${text('digest')}, 8) or (gi.manifest is null and gi.blob_id is not null))`,
   }
   /** Where a pull of it is counted: if it is there for the viewer, and not theirs to write. */
   const pulled = (by: 'tag' | 'digest') =>
