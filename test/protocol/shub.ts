@@ -134,6 +134,20 @@ export function describeShub(
         for (const client of [nobody, alice]) expectAlike(await get(path, client), absent)
     })
 
+    test('an OCI image is none, public as it is', async () => {
+      const at = '/v2/alice/lab/oci'
+      const digest = `sha256:${sha256(Buffer.from('{}'))}`
+      const blob = await alice.call('POST', `${at}/blobs/uploads/?digest=${digest}`, '{}')
+      const config = { mediaType: 'application/vnd.oci.image.config.v1+json', digest, size: 2 }
+      const type = 'application/vnd.oci.image.manifest.v1+json'
+      const manifest = { schemaVersion: 2, mediaType: type, config, layers: [] }
+      const headers = { 'content-type': type }
+      const put = await alice.call('PUT', `${at}/manifests/v1`, manifest, headers)
+      expect([blob.status, put.status]).toEqual([201, 201])
+      expect((await get(`${at}/manifests/v1`, alice)).status).toBe(200)
+      expectRefusal(await get('/alice/api/container/lab/oci:v1'), 404)
+    })
+
     test('what can be no name is absent too; other addresses and methods are refused', async () => {
       for (const path of [
         '/alice/api/container/lab/App:latest',
