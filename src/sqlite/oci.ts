@@ -55,6 +55,16 @@ const placed = sql`(select pn.id from containers pn join collections pc on pc.id
 const entityOfContainer = sql`(select qc.entity_id from containers qn join collections qc on qc.id = qn.collection_id where qn.id = ${containerId})`
 const nameOfContainer = sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${containerId})`
 
+/** A blob that the repository gets, or (`there`) has had; ahead of what it tells of. */
+const blobNoted = (db: Handle['db'], action: string, detail: SQL, there = sql`not`) =>
+  audited(db, {
+    action,
+    object: sql`'container ' || ${containerId}`,
+    name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
+    detail,
+    when: sql`${there} exists (select 1 from repository_blobs where container_id = ${containerId} and digest = ${p('digest')})`,
+  })
+
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
 const gone = () =>
@@ -137,7 +147,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   const mounted: Coming = {
     entity: entityOfContainer,
     digest: sql`(select digest from blobs where id = ${p('blobId')})`,
-    size: p('size').getSQL(),
+    size: sql`(select size from blobs where id = ${p('blobId')})`,
   }
   const beyondQuota = overQuota(handle, mounted, { what: 'blob', may: mayWrite(inContainer, 2) })
   const containerFrozen = sql`exists (select 1 from containers where id = ${containerId} and frozen = 1)`
@@ -282,6 +292,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         withinQuota: fitsBeside(mounted),
       }),
     ),
+    mountNoted: blobNoted(db, 'blob.mount', sql`${mounted.size} || ' bytes'`),
     mount: prepare(() =>
       db
         .insert(t.repositoryBlobs)
@@ -293,18 +304,13 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           set: { createdAt: sql`excluded.created_at`, blobId: sql`excluded.blob_id` },
         }),
     ),
-    sizeOf: prepare(() =>
-      db
-        .select({ size: t.blobs.size })
-        .from(t.blobs)
-        .where(eq(t.blobs.id, text('blobId'))),
-    ),
     removeGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
         complete: sql`not exists (select 1 from manifest_refs where container_id = ${containerId} and kind = 'blob' and digest = ${p('digest')}) and not exists (select 1 from ${imageBlob} and (ib.digest = substr(${p('digest')}, 8) or ${p('digest')} = ${config}))`,
       }),
     ),
+    removalNoted: blobNoted(db, 'blob.delete', sql`''`, sql``),
     removeMember: prepare(() =>
       db
         .delete(t.repositoryBlobs)
@@ -640,16 +646,18 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     },
 
     async mount({ writer, ...change }) {
-      const [sizes] = await handle.read(q.sizeOf(change))
-      const values = { ...writerValues(writer), ...change, size: sizes[0]?.size ?? 0 }
+      const values = { ...writerValues(writer), ...change }
       const lost = () => new RegistryError('not_found', 'unreadable', { subject: 'blob' })
       try {
-        await guarded(handle.write(q.mountGuard(values), q.mount(values), q.dropGuard()), {
-          may_write: lostRight,
-          found: gone,
-          readable: lost,
-          within_quota: () => beyondQuota(values),
-        })
+        await guarded(
+          handle.write(q.mountGuard(values), q.mountNoted(values), q.mount(values), q.dropGuard()),
+          {
+            may_write: lostRight,
+            found: gone,
+            readable: lost,
+            within_quota: () => beyondQuota(values),
+          },
+        )
         return true
       } catch (error) {
         if (error instanceof RegistryError && error.subject === 'blob') return false
@@ -659,8 +667,13 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
 
     async removeMember(containerId, digest, writer) {
       const values = { ...writerValues(writer), containerId, digest }
-      const [, removed] = await guarded(
-        handle.write(q.removeGuard(values), q.removeMember(values), q.dropGuard()),
+      const [, , removed] = await guarded(
+        handle.write(
+          q.removeGuard(values),
+          q.removalNoted(values),
+          q.removeMember(values),
+          q.dropGuard(),
+        ),
         {
           may_write: lostRight,
           complete: () =>
@@ -1093,6 +1106,11 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         ),
     ),
     healMembers: healMembers(db, p('sha256').getSQL()),
+    joinNoted: blobNoted(
+      db,
+      'blob.push',
+      sql`cast(${p('size')} as integer) || ' bytes' || case when exists (select 1 from blobs where key = ${p('key')}) then ', uploaded' else ', stored copy' end`,
+    ),
     join: prepare(() =>
       db
         .insert(t.repositoryBlobs)
@@ -1290,12 +1308,13 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
 
     async finish(uploadId, claim, { writer, ...done }) {
       const values = { ...writerValues(writer), id: uploadId, claim, ...done }
-      const [, , , , , , used] = await guarded(
+      const [, , , , , , , used] = await guarded(
         handle.write(
           q.finishGuard(values),
           q.newBlob(values),
           q.healImages(values),
           q.healMembers(values),
+          q.joinNoted(values),
           q.join(values),
           q.done(values),
           q.used(values),

@@ -961,8 +961,9 @@ function shape(answer: Answer, names: Record<string, string>): string {
     .filter(([header]) => !['date', 'x-request-id', 'ratelimit'].includes(header))
     .map(([header, value]) => `${header}: ${value}`)
   const said = answer.text.replaceAll(/eyJ[\w-]+\.([\w-]+)\.[\w-]+/g, (_, payload: string) => {
-    const { iat, nbf, exp, jti, ...rest } = JSON.parse(Buffer.from(payload, 'base64url').toString())
-    return `<token ${JSON.stringify(rest)}>`
+    const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as object
+    const passing = ['iat', 'nbf', 'exp', 'jti']
+    return `<token ${JSON.stringify(claims, (key, value: unknown) => (passing.includes(key) ? undefined : value))}>`
   })
   const text = [answer.status, ...headers, said].join('\n')
   return Object.entries(names)

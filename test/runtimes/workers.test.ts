@@ -31,6 +31,7 @@ const IMPOSSIBLE: Record<string, string> = {
   'large headers and addresses': PARSER,
   'requests that are no HTTP': PARSER,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
+  'the realm is where a trusted proxy says, and a Host that is none is 400 (R33)': NO_PROXY,
 }
 
 /** The one that all tests of bad input share; one of them starts a second. */
