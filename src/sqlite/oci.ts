@@ -24,8 +24,8 @@ import { prepare, type Handle } from './handle.ts'
 import { containerColumns, named, toContainer, toStanding } from './rows.ts'
 import * as t from './schema.ts'
 
-/** Characters of a piece: at most 1.5 MB, for D1 takes rows of 2 MB. */
-const PIECE = 500_000
+/** Characters of a piece: at most 0.9 MB, and in JSON of JSON twice that, for D1 takes rows of 2 MB. */
+const PIECE = 300_000
 /** Characters of annotations in one list of referrers. */
 const ANNOTATIONS = 3_000_000
 
