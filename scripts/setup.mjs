@@ -1,5 +1,5 @@
 /**
- * Makes a clone ready: installs what package-lock.json names, builds dist/, brings the real client.
+ * Makes a clone ready: installs what package-lock.json names, builds dist/, brings the real clients.
  * Runs before `npm start` and `npm test`, so with whatever Node the machine has (≥ 18), before any
  * dependency is there. Says nothing when nothing is to do.
  *
@@ -76,9 +76,15 @@ function onPath(program) {
   return folders.some((folder) => folder !== '' && existsSync(join(folder, program)))
 }
 
-function hasClient() {
-  // `layout` is written last, by a client that has been seen to start.
-  return onPath('apptainer') || existsSync(path('.cache/apptainer/layout'))
+/** The real clients of the tests: who is missing on PATH comes from Debian's packages into .cache. */
+const CLIENTS = [
+  { name: 'apptainer', programs: ['apptainer'] },
+  { name: 'oci-clients', programs: ['skopeo', 'crane', 'oras', 'busybox'] },
+]
+
+function hasClient({ name, programs }) {
+  // `layout` is written last, by clients that have been seen to start.
+  return programs.every(onPath) || existsSync(path(`.cache/${name}/layout`))
 }
 
 // --- doing it --------------------------------------------------------------------------------
@@ -121,15 +127,16 @@ function install() {
   writeFileSync(path(STAMP), lockHash)
 }
 
-function bringClient() {
-  say('no apptainer on PATH: bringing it from Debian packages into .cache/apptainer, once')
-  const script = path('test/e2e/install-apptainer.sh')
-  if (process.platform === 'linux' && run('bash', [script, path('.cache/apptainer')])) return
+function bringClient({ name, programs }) {
+  const words = programs.join(', ')
+  say(`not all on PATH (${words}): bringing them from Debian packages into .cache/${name}, once`)
+  const script = path(`test/e2e/install-${name}.sh`)
+  if (process.platform === 'linux' && run('bash', [script, path(`.cache/${name}`)])) return
   if (process.env.CI === 'true') {
-    say('no apptainer here, and CI=true makes the tests with the real client required')
+    say(`no ${name} here, and CI=true makes the tests with real clients required`)
     process.exit(1)
   }
-  say('no apptainer here: tests that need the real client will be skipped')
+  say(`no ${name} here: tests that need ${words} will be skipped`)
 }
 
 // --- one at a time ---------------------------------------------------------------------------
@@ -180,7 +187,7 @@ function lock() {
 }
 
 const complete = () =>
-  installed() && (!wants('--build') || built()) && (!wants('--client') || hasClient())
+  installed() && (!wants('--build') || built()) && (!wants('--client') || CLIENTS.every(hasClient))
 
 if (!complete()) {
   lock()
@@ -189,5 +196,5 @@ if (!complete()) {
   if (wants('--build') && !built()) {
     if (!run(ownNode, [path('scripts/build.mjs')])) process.exit(1)
   }
-  if (wants('--client') && !hasClient()) bringClient()
+  if (wants('--client')) CLIENTS.filter((client) => !hasClient(client)).forEach(bringClient)
 }

@@ -4,11 +4,13 @@ import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createAccess, operatorClaims } from './core/access.ts'
 import { createAudit } from './core/audit.ts'
+import { createBridge } from './core/bridge.ts'
 import { createCatalog } from './core/catalog.ts'
 import { createKeyring } from './core/keyring.ts'
 import { createManifests } from './core/manifests.ts'
 import { createExports, createImports } from './core/moving.ts'
 import type { Claims } from './core/model.ts'
+import { createOciLogins } from './core/oci-access.ts'
 import { createOciUploads } from './core/oci-uploads.ts'
 import { createPeople } from './core/people.ts'
 import { createPolicies } from './core/policies.ts'
@@ -20,7 +22,7 @@ import { createSharing } from './core/sharing.ts'
 import { createSweep, type Sweep, type SweepBudget } from './core/sweep.ts'
 import { createTallies } from './core/tallies.ts'
 import { createTeams } from './core/teams.ts'
-import type { JWK, TokenIssuer } from './core/tokens.ts'
+import { eitherVerifier, ociTokenVerifier, type JWK, type TokenIssuer } from './core/tokens.ts'
 import { createUploads } from './core/uploads.ts'
 import { createVerdicts } from './core/verdicts.ts'
 import { hkpRoutes } from './hkp/routes.ts'
@@ -47,6 +49,7 @@ import type {
   RateLimiter,
   TokenVerifier,
 } from './ports.ts'
+import { shubRoutes } from './shub/routes.ts'
 import { webRoutes } from './web/routes.ts'
 
 export {
@@ -139,10 +142,10 @@ export function createApp(deps: Deps): App {
     if (done !== undefined) c.env.waitUntil?.(done)
   }
   const identified =
-    (by: typeof authenticate) =>
+    (by: typeof authenticate, verifier: TokenVerifier) =>
     async (c: Ctx, options?: { expired?: boolean }): Promise<Claims | null> => {
       if (deps.operator !== undefined) return operatorClaims(deps.operator)
-      const claims = await by(c, deps.verifier, options)
+      const claims = await by(c, verifier, options)
       if (claims === null) return null
       defer(c, tallies.tokenUse(claims.tokenId))
       return { ...claims, address: c.env.entry.address }
@@ -151,7 +154,7 @@ export function createApp(deps: Deps): App {
     ...deps,
     limits: createLimits({ ...deps, tallies, defer }),
     access,
-    authenticate: identified(authenticate),
+    authenticate: identified(authenticate, deps.verifier),
   }
   const tickets = ticketBox({
     secret: deps.secret,
@@ -185,6 +188,7 @@ export function createApp(deps: Deps): App {
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
   const catalog = createCatalog(shared)
   const repositories = createRepositories({ ...shared, catalog })
+  const bridge = createBridge({ ...shared, catalog })
   const protocols = [
     manageRoutes({
       ...common,
@@ -211,11 +215,16 @@ export function createApp(deps: Deps): App {
       defer,
     }),
     hkpRoutes({ ...common, keyring, policy: config.keys }),
+    shubRoutes({ ...common, catalog }),
   ]
   const oci = ociRoutes({
     ...common,
-    authenticate: identified(authenticateOci),
-    manifests: createManifests({ ...shared, repositories, ociReferrers }),
+    authenticate: identified(
+      authenticateOci,
+      eitherVerifier(deps.verifier, ociTokenVerifier(deps)),
+    ),
+    logins: createOciLogins(deps),
+    manifests: createManifests({ ...shared, repositories, bridge, ociReferrers }),
     uploads: createOciUploads({ ...shared, repositories }),
     tickets,
     tallies,
@@ -239,9 +248,10 @@ export function createApp(deps: Deps): App {
       ids,
       trustedProxies: config.trustedProxies,
       refused(request, bindings) {
-        const { code, userId, tokenId, address, route, refusal } = bindings.entry
-        // a client without a token asks like that before it logs in
-        if (code === 'unauthenticated' && !request.headers.has('authorization')) return
+        const { code, userId, tokenId, address, route, refusal, asksForAnother } = bindings.entry
+        // a client without a token, or with a smaller one, asks like that before it logs in
+        const asks = asksForAnother || !request.headers.has('authorization')
+        if (code === 'unauthenticated' && asks) return
         const denial = tallies.denied({
           actorId: userId ?? '',
           tokenId: tokenId ?? '',

@@ -259,6 +259,13 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<{ container: Container; below: Below; tags: Tag[] } | null>>
+  /** The container, where OCI knows a tag that the library does not: what it names is no SIF. */
+  taggedElsewhere(
+    path: LookupPath,
+    tag: string,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<Container | null>>
   /** An image whose bytes are attached; never one that is still on its way. */
   findImage(
     path: LookupPath,
@@ -341,7 +348,8 @@ export type CatalogBook = {
   /**
    * The only way an image gets bytes (R8). From an upload: the claim must still hold; the blob
    * becomes live, or the live blob of the same digest is used and the upload's own key is surplus.
-   * From an existing blob: the writer's grant to read it is a condition of the batch. False
+   * From an existing blob: the writer's grant to read it is a condition of the batch; from a member:
+   * that the image's container has it as an OCI repository. False
    * conditions are `conflict` (the image, the claim, the stored copy or the grant to read it has gone) or
    * `denied` (the right to write has gone, or the collection's policy is not met, of which the
    * subject is `policy`), or `quota_exceeded`: the entity has no room for it (R50). Repeating it with
@@ -357,10 +365,13 @@ export type CatalogBook = {
     facts: SifFacts | null
     /** What `facts.signatures` are worth; null where there are none. */
     judged?: Judged | null
+    /** Hex SHA-256 of the manifest that it is by OCI; null or absent: made of the rest when it is asked for. */
+    manifest?: string | null
     writer: Writer
     source:
       | { kind: 'upload'; uploadId: string; claim: string; blobId: string; key: string }
       | { kind: 'blob'; blobId: string }
+      | { kind: 'member'; blobId: string }
   }): Promise<void>
   /** Marks a live blob whose object is gone; the next push of the digest heals its images (R60). */
   markLost(blobKey: string): Promise<void>
@@ -392,8 +403,8 @@ export type CatalogBook = {
     writer: Writer
   }): Promise<void>
   /**
-   * Removes a tag of one arch; the image goes with its last tag. False when absent; `denied` when the
-   * tag or its container is frozen.
+   * Removes a tag of one arch; the image goes with its last tag, unless OCI has another for it. False
+   * when absent; `denied` when the tag or its container is frozen.
    */
   deleteTag(containerId: string, arch: string, tag: string, writer: Writer): Promise<boolean>
   /** Removes an image with all its tags. `denied` when one of them or the container is frozen. */
@@ -537,17 +548,25 @@ export type StoredBlob = { id: string; key: string; size: number }
 /** How a caller names a manifest of a repository. */
 export type ManifestSelector = { by: 'tag'; tag: string } | { by: 'digest'; digest: string }
 
+/** An image of a repository, for its manifest; `arch` is its own. */
+export type BridgedImage = { id: string; digest: string; size: number; arch: string }
+/** Tags of the library that have images for several archs. */
+export type BridgedTag = { tag: string; images: BridgedImage[] }
+
 /** Manifests, tags and the blobs that repositories have (R31). Digests are OCI's, with algorithm. */
 export type ManifestsBook = {
   repository(path: RepositoryPath, viewer: Viewer, now: Date): Promise<Seen<Container | null>>
-  /** A blob that the repository has, as long as its bytes are there. */
+  /**
+   * A blob that the repository has, of its own or of an image, as long as its bytes are there.
+   * `config`: it has an image, and so the config of one.
+   */
   member(
     path: RepositoryPath,
     digest: string,
     viewer: Viewer,
     now: Date,
-  ): Promise<Seen<{ container: Container; blob: StoredBlob | null } | null>>
-  /** A blob of a repository that the viewer can see: of `from`, or for null of any. */
+  ): Promise<Seen<{ container: Container; blob: StoredBlob | null; config: boolean } | null>>
+  /** A blob of a repository (or of an image in it) that the viewer can see: of `from`, or for null of any. */
   readableMember(
     digest: string,
     from: RepositoryPath | null,
@@ -565,9 +584,13 @@ export type ManifestsBook = {
     defaultQuota: number | null
     writer: Writer
   }): Promise<boolean>
-  /** Takes a blob from the repository; false when it has none, `conflict` while a manifest names it. */
+  /** Takes a blob from the repository; false when it has none, `conflict` while a manifest or image has it. */
   removeMember(containerId: string, digest: string, writer: Writer): Promise<boolean>
-  /** The container, and a manifest of it; `text` null where it was not asked for. */
+  /**
+   * The container, and a manifest that is stored there; `text` null where it was not asked for. `images`
+   * are those that the tag names in the library, by arch; of a digest the one whose manifest that is, and
+   * those of which nobody has noted it.
+   */
   manifest(
     path: RepositoryPath,
     selector: ManifestSelector,
@@ -575,37 +598,61 @@ export type ManifestsBook = {
     now: Date,
     options: { text: boolean },
   ): Promise<
-    Seen<{ container: Container; manifest: (Manifest & { text: string | null }) | null } | null>
+    Seen<{
+      container: Container
+      manifest: (Manifest & { text: string | null }) | null
+      images: BridgedImage[]
+    } | null>
   >
+  /** Tags of the library for several archs, at most the 200 that changed last: each is an index. */
+  indexed(containerId: string): Promise<BridgedTag[]>
+  /** Images of which nobody has noted the manifest. */
+  unnoted(containerId: string): Promise<BridgedImage[]>
+  /** Notes manifests (hex digits) of images that had none noted. */
+  note(manifests: { imageId: string; manifest: string }[]): Promise<void>
+  /** The images that these manifests are of, stored ones and others; what is of none is left out. */
+  imagesOf(containerId: string, digests: string[]): Promise<{ digest: string; imageId: string }[]>
   /** Which of these the repository has not, or has in another size (then that). */
   lacking(
     containerId: string,
     refs: readonly ManifestRef[],
   ): Promise<{ kind: ManifestRef['kind']; digest: string; size: number | null }[]>
   /**
-   * Stores a manifest, and points tags at it. `invalid` when something that it names is not there in
-   * that size (any more), `denied` when the writer lost the right or a tag is frozen; of which the
-   * subjects are `blob` and `tag`.
+   * Stores a manifest, and points tags at it. `library` says what that is there: `images` (ids, of each
+   * arch the first) that those of `tags` name from now on; `whole`: and no others. `invalid` when
+   * something that it names is not there in that size (any more), `denied` when the writer lost the
+   * right, a tag is frozen, or the collection's policy is not met (by every image; without any it must
+   * not be `require`); of which the subjects are `blob`, `tag` and `policy`. Returns that policy.
    */
   put(change: {
     containerId: string
-    manifest: Manifest & { text: string; annotations: string | null }
+    manifest: Manifest & { text: string; annotations: string | null; sif?: string | null }
     refs: readonly ManifestRef[]
     tags: readonly string[]
+    library?: { images: readonly string[]; tags: readonly string[]; whole: boolean }
     writer: Writer
-  }): Promise<void>
+  }): Promise<{ policy: Policy['mode'] }>
   /**
-   * Deletes a tag, or a manifest with its tags; false when absent, `denied` when frozen. With a manifest
-   * go, `withReferrers`, those that refer to it and their own referrers, at most 1,000 and no farther
-   * than one that has a tag or is named by another manifest: those stay.
+   * Deletes a tag on both sides, or a manifest with its tags and what those are in the library; `derived`
+   * says of which images (for null all) of which tags (for null all) this is the manifest, where nobody
+   * has pushed another under their name. An image goes when neither tag nor manifest of it is left. False
+   * when absent, `denied` when frozen. With a manifest go, `withReferrers`, those that refer to it and
+   * their own referrers, at most 1,000 and no farther than one that has a tag or is named by another
+   * manifest: those stay.
    */
   remove(
     containerId: string,
-    selector: ManifestSelector,
+    what:
+      | { by: 'tag'; tag: string }
+      | {
+          by: 'digest'
+          digest: string
+          derived?: { images: string[]; tags: string[] | null } | null
+        },
     writer: Writer,
     options?: { withReferrers: boolean },
   ): Promise<boolean>
-  /** Tags in the order of their bytes, after `after`. */
+  /** Tags of both sides in the order of their bytes, after `after`. */
   tags(
     path: RepositoryPath,
     page: { after: string; limit: number },
@@ -629,7 +676,7 @@ export type ManifestsBook = {
       more: boolean
     } | null>
   >
-  /** Names of repositories with manifests that the viewer can see, in order after `after`. */
+  /** Names of repositories with manifests or images that the viewer can see, in order after `after`. */
   repositories(
     page: { after: string; limit: number },
     viewer: Viewer,
@@ -678,13 +725,20 @@ export type OciUploadsBook = {
     },
   ): Promise<void>
   setHandle(id: string, handle: string): Promise<void>
-  /** Notes what has been stored, and renews the lease; `conflict` when the claim has gone. */
+  /**
+   * Notes what has been stored, and renews the lease; `conflict` when the claim has gone. What comes
+   * beyond what the claim announced is reserved now: `insufficient_storage` or `quota_exceeded` without
+   * room (R50).
+   */
   advance(
     id: string,
     claim: string,
     to: Pick<OciUpload, 'received' | 'tail' | 'sha256' | 'sha512'> & {
       part: BlobPart | null
       leaseUntil: Date
+      /** Bytes that the disk may still take; absent or null where nobody can tell. */
+      free?: number | null
+      defaultQuota?: number | null
     },
   ): Promise<void>
   renew(id: string, claim: string, leaseUntil: Date): Promise<boolean>

@@ -59,6 +59,7 @@ const RULES: { files: RegExp; may: string[] }[] = [
   { files: /^src\/library\/[^/]+\.ts$/, may: ['src/library/', ...PROTOCOL, ...PROTOCOL_TYPES] },
   { files: /^src\/oci\/[^/]+\.ts$/, may: ['src/oci/', ...PROTOCOL, ...PROTOCOL_TYPES] },
   { files: /^src\/hkp\/[^/]+\.ts$/, may: ['src/hkp/', ...PROTOCOL, ...PROTOCOL_TYPES] },
+  { files: /^src\/shub\/[^/]+\.ts$/, may: ['src/shub/', ...PROTOCOL, ...PROTOCOL_TYPES] },
   {
     files: /^src\/manage\/[^/]+\.ts$/,
     may: ['src/manage/', ...PROTOCOL, ...PROTOCOL_TYPES, ...types('src/admin.ts')],
@@ -78,7 +79,7 @@ const RULES: { files: RegExp; may: string[] }[] = [
     may: [
       'hono',
       'zod',
-      ...['core', 'http', 'library', 'oci', 'hkp', 'manage', 'web'].map(
+      ...['core', 'http', 'library', 'oci', 'hkp', 'shub', 'manage', 'web'].map(
         (folder) => `src/${folder}/`,
       ),
       ...['admin', 'errors', 'ports', 'config'].map((file) => `src/${file}.ts`),

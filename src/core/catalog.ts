@@ -16,6 +16,7 @@ import type {
 } from '../ports.ts'
 import { absent, identify, manages, type Access } from './access.ts'
 import type { Claims, Collection, Container, Entity, Identity, Image, Level, Tag } from './model.ts'
+import { derivedHex } from './derived.ts'
 import { checkName, type NameKind } from './names.ts'
 import { parseHash, type Ref } from './ref.ts'
 import { createVerdicts, isPending } from './verdicts.ts'
@@ -146,6 +147,27 @@ export function createCatalog(deps: Deps) {
     return { ...value, uploaded: true, blob }
   }
 
+  /**
+   * Throws for a tag that names an OCI image, to who may see it: in the words that make SingularityCE
+   * from 4.1 on pull it by OCI (protocol.md §3.5).
+   */
+  async function refuseOther(
+    { path, selector }: Ref,
+    claims: Claims | null,
+    action: 'see' | 'download',
+  ): Promise<void> {
+    if (selector.kind !== 'tag') return
+    const { identity, value } = await look(claims, (viewer, now) =>
+      catalog.taggedElsewhere(path, selector.tag, viewer, now),
+    )
+    if (value === null || decide(identity, action, factsOfContainer(value)) !== 'allow') return
+    throw new RegistryError(
+      'invalid',
+      `This tag names an OCI image (application/vnd.oci.image.config.v1+json), which is no SIF: pull it as docker://HOST/${nameOf(value)}:${selector.tag}.`,
+      { subject: 'image' },
+    )
+  }
+
   return {
     /** The entities of the asking user; nothing for nobody. */
     async ownEntities(claims: Claims | null): Promise<(Entity & { overseen: boolean })[]> {
@@ -214,6 +236,7 @@ export function createCatalog(deps: Deps) {
       const seen = await look(claims, (viewer, now) =>
         catalog.findImage(ref.path, selectorOf(ref, arch), viewer, now),
       )
+      if (seen.value === null) await refuseOther(ref, claims, action)
       return present(ref, seen, action)
     },
 
@@ -230,6 +253,7 @@ export function createCatalog(deps: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.pullImage(ref.path, selectorOf(ref, arch), viewer, now, week),
       )
+      if (value.image === null) await refuseOther(ref, claims, 'download')
       const image = await present(ref, { identity, value: value.image }, 'download')
       return { ...image, counted: value.counted }
     },
@@ -361,6 +385,7 @@ export function createCatalog(deps: Deps) {
             size: known.size,
             defaultQuota,
             facts: null,
+            manifest: derivedHex(row.containerName, { digest, size: known.size }),
             writer,
             source: { kind: 'blob', blobId: known.id },
           }),

@@ -2,18 +2,21 @@
  * OCI manifests: what may be stored, under which tags, and who refers to what. Whatever looks a manifest
  * up goes through `find` (the bridge to library images adds what it makes there).
  */
-import { RegistryError } from '../errors.ts'
+import { isRegistryError, RegistryError } from '../errors.ts'
 import type {
   BlobStore,
   Clock,
   Database,
+  Log,
   ManifestSelector,
   RepositoryPath,
   StoredBlob,
   Viewer,
 } from '../ports.ts'
 import { identify, type Access } from './access.ts'
-import { writerOf } from './catalog.ts'
+import type { Bridge, Derived } from './bridge.ts'
+import { nameOf, writerOf } from './catalog.ts'
+import { EMPTY_JSON, IMAGE_TYPE, INDEX_TYPE, sifOf } from './derived.ts'
 import { hasher } from './digest.ts'
 import type { Claims, Container, Identity, Manifest, ManifestRef } from './model.ts'
 import { quote } from './names.ts'
@@ -33,15 +36,12 @@ export const MAX_PAGE = 1000
 /** Referrers on a page. */
 const REFERRERS = 500
 
-export const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json'
-const IMAGES = [
-  'application/vnd.oci.image.manifest.v1+json',
-  'application/vnd.docker.distribution.manifest.v2+json',
-]
+const IMAGES = [IMAGE_TYPE, 'application/vnd.docker.distribution.manifest.v2+json']
 const INDEXES = [INDEX_TYPE, 'application/vnd.docker.distribution.manifest.list.v2+json']
 /** Layers that are had elsewhere, if at all. */
 const ELSEWHERE =
   /^application\/vnd\.(?:oci\.image\.layer\.nondistributable\.v1\.|docker\.image\.rootfs\.foreign\.)/
+const CONFIG = new TextEncoder().encode(EMPTY_JSON)
 const MEDIA_TYPE = /^[\w!#$&^.+-]{1,127}\/[\w!#$&^.+-]{1,127}$/
 
 export type StoredManifest = Manifest & { text: string | null }
@@ -63,6 +63,8 @@ const unknown = (tag: ManifestSelector) =>
 /** What a manifest says, as far as the registry goes by it. */
 export type ParsedManifest = Omit<Manifest, 'digest' | 'size'> & {
   refs: ManifestRef[]
+  /** Hex digest of the SIF that it holds; null for all others. */
+  sif: string | null
   annotations: string | null
 }
 
@@ -98,6 +100,7 @@ export function parseManifest(text: string, contentType: string | null): ParsedM
 
   const refs: ManifestRef[] = []
   let configType = ''
+  let sif: string | null = null
   if (isIndex) {
     if (config !== undefined || layers !== undefined)
       throw invalid('it is an index, and has config or layers as an image has')
@@ -108,7 +111,9 @@ export function parseManifest(text: string, contentType: string | null): ParsedM
     const { mediaType: type, ...ref } = descriptor('config', config)
     configType = type
     refs.push({ kind: 'blob', ...ref })
-    for (const { mediaType: layer, ...layerRef } of descriptors('layers', layers))
+    const all = descriptors('layers', layers)
+    sif = sifOf(all)
+    for (const { mediaType: layer, ...layerRef } of all)
       if (!ELSEWHERE.test(layer)) refs.push({ kind: 'blob', ...layerRef })
   }
   const annotations = textsOf(document['annotations'])
@@ -123,6 +128,7 @@ export function parseManifest(text: string, contentType: string | null): ParsedM
     subject: of?.digest ?? null,
     artifactType: artifact || configType,
     refs: distinct(refs),
+    sif,
     annotations: listed,
   }
 }
@@ -197,10 +203,13 @@ export function createManifests(deps: {
   clock: Clock
   access: Access
   repositories: Repositories
+  bridge: Bridge
   defaultQuota?: number | null
   ociReferrers?: 'keep' | 'delete'
+  log?: Log
 }) {
-  const { database, blobs, clock, access, repositories, defaultQuota = null } = deps
+  const { database, blobs, clock, access, repositories, bridge, log } = deps
+  const { defaultQuota = null } = deps
   const withReferrers = deps.ociReferrers === 'delete'
   const { manifests } = database
   const { seen, pushed } = repositories
@@ -212,12 +221,33 @@ export function createManifests(deps: {
     claims: Claims | null,
     options: { text: boolean },
     action: 'download' | 'delete' = 'download',
-  ): Promise<{ container: Container; identity: Identity; manifest: StoredManifest }> {
-    const { container, identity, manifest } = await seen(claims, action, (viewer, now) =>
+  ): Promise<{
+    container: Container
+    identity: Identity
+    manifest: StoredManifest
+    derived: Derived | null
+  }> {
+    const { container, identity, ...found } = await seen(claims, action, (viewer, now) =>
       manifests.manifest(path, selector, viewer, now, options),
     )
+    // what is deleted by its digest may be both
+    const ask = found.manifest === null || (action === 'delete' && selector.by === 'digest')
+    const derived = ask ? await bridge.derive(container, selector, found.images) : null
+    const manifest = found.manifest ?? derived
     if (manifest === null) throw unknown(selector)
-    return { container, identity, manifest }
+    const text = options.text ? manifest.text : null
+    return { container, identity, manifest: { ...manifest, text }, derived }
+  }
+
+  /** What a manifest names and the repository has not; images' manifests are noted for it where they were not. */
+  async function lackingOf(
+    container: Container,
+    refs: readonly ManifestRef[],
+  ): Promise<Awaited<ReturnType<typeof manifests.lacking>>> {
+    const lacking = await manifests.lacking(container.id, refs)
+    if (!lacking.some(({ kind }) => kind === 'manifest') || !(await bridge.noted(container)))
+      return lacking
+    return manifests.lacking(container.id, refs)
   }
 
   /** A blob whose bytes are there; the next push of it heals what has lost them (R60). */
@@ -228,15 +258,6 @@ export function createManifests(deps: {
   }
 
   return {
-    /** Throws unless the token stands: what a login asks. */
-    async ping(claims: Claims | null): Promise<void> {
-      const standing = claims === null ? null : await database.tokens.standing(claims, clock.now())
-      if (identify(claims, standing).kind === 'anonymous')
-        throw new RegistryError('unauthenticated', 'This needs a token: log in first.', {
-          subject: 'token',
-        })
-    },
-
     /** A manifest by tag or digest; `text` null where only its facts were asked for. */
     async get(
       path: RepositoryPath,
@@ -247,12 +268,17 @@ export function createManifests(deps: {
       return find(path, selector, claims, options)
     },
 
-    /** A blob that the repository has (R31). */
-    async blob(path: RepositoryPath, digest: string, claims: Claims | null): Promise<StoredBlob> {
-      const { blob } = await seen(claims, 'download', (viewer, now) =>
+    /** A blob that the repository has (R31); `bytes` where it is the config of its images. */
+    async blob(
+      path: RepositoryPath,
+      digest: string,
+      claims: Claims | null,
+    ): Promise<StoredBlob | { size: number; bytes: Uint8Array<ArrayBuffer> }> {
+      const { blob, config } = await seen(claims, 'download', (viewer, now) =>
         manifests.member(path, digest, viewer, now),
       )
       const present = await held(blob)
+      if (present === null && config) return { size: CONFIG.length, bytes: CONFIG }
       if (present === null)
         throw new RegistryError('not_found', 'There is no such blob here.', { subject: 'blob' })
       return present
@@ -260,7 +286,8 @@ export function createManifests(deps: {
 
     /**
      * Stores a manifest of at most MAX_MANIFEST bytes under its digest, and under tags: those named, and
-     * the selector's. Returns its digest, and that of its subject.
+     * the selector's. What it is of SIFs, the library has under the same tags from then on. Returns its
+     * digest, and that of its subject.
      */
     async put(
       path: RepositoryPath,
@@ -295,7 +322,7 @@ export function createManifests(deps: {
       const text = textOf(sent.bytes)
       const { refs, ...parsed } = parseManifest(text, sent.contentType)
       const { container, writer } = await pushed(path, claims)
-      const [lacking] = await manifests.lacking(container.id, refs)
+      const [lacking] = await lackingOf(container, refs)
       if (lacking !== undefined && lacking.size !== null)
         throw invalid(`${lacking.digest} has ${lacking.size} bytes, which is not what it says`)
       if (lacking !== undefined)
@@ -304,28 +331,43 @@ export function createManifests(deps: {
           `This manifest names ${lacking.digest}, which this repository does not have; push that first.`,
           { subject: 'blob', detail: { digest: lacking.digest } },
         )
-      await manifests.put({
-        containerId: container.id,
-        manifest: { ...parsed, digest, size: sent.bytes.length, text },
-        refs,
-        tags,
-        writer,
+      const of = { ...parsed, refs }
+      const library = await bridge.inLibrary(path, container, of, tags, claims, writer)
+      const manifest = { ...parsed, digest, size: sent.bytes.length, text }
+      const change = { containerId: container.id, manifest, refs, tags, library, writer }
+      const put = async () => {
+        const { policy } = await manifests.put(change)
+        if (policy === 'warn' && library.images.length === 0)
+          log?.event('warn', 'policy.unmet', {
+            container: nameOf(container),
+            manifest: digest,
+            verdict: 'unsigned',
+            why: 'it is no SIF image',
+          })
+      }
+      await bridge.admitted(library.images, put).catch(async (error: unknown) => {
+        // repeating what a frozen tag names is success
+        const [tag] = tags
+        const frozen = isRegistryError(error, 'denied') && error.subject === 'tag'
+        if (!frozen || tag === undefined || tags.length > 1) throw error
+        const named = { by: 'tag', tag } as const
+        const now = await find(path, named, claims, { text: false }).catch(() => null)
+        if (now?.manifest.digest !== digest) throw error
       })
       return { digest, subject: parsed.subject }
     },
 
-    /** Deletes a tag, or a manifest with its tags, and its referrers where `ociReferrers` says so. */
+    /** Deletes a tag on both sides, or a manifest with its tags, and its referrers where `ociReferrers` says so. */
     async remove(
       path: RepositoryPath,
       selector: ManifestSelector,
       claims: Claims | null,
     ): Promise<void> {
-      const { container, identity } = await find(path, selector, claims, { text: false }, 'delete')
-      if (
-        !(await manifests.remove(container.id, selector, writerOf(identity, clock), {
-          withReferrers,
-        }))
-      )
+      const found = await find(path, selector, claims, { text: false }, 'delete')
+      const { container, identity, derived } = found
+      const what = selector.by === 'tag' ? selector : { ...selector, derived: derived?.of ?? null }
+      const writer = writerOf(identity, clock)
+      if (!(await manifests.remove(container.id, what, writer, { withReferrers })))
         throw unknown(selector)
     },
 
@@ -333,6 +375,7 @@ export function createManifests(deps: {
       const { container, identity } = await seen(claims, 'delete', (viewer, now) =>
         manifests.member(path, digest, viewer, now),
       )
+      // what only an image has is refused by the same guard
       if (!(await manifests.removeMember(container.id, digest, writerOf(identity, clock))))
         throw new RegistryError('not_found', 'There is no such blob here.', { subject: 'blob' })
     },

@@ -76,13 +76,22 @@ export type Claims = {
   address?: string | null
   /** Whoever can write the data folder, on the command line: `cli:` and a name; never of a token. */
   operator?: string
+  /** Of an OCI token: what it is for, and nothing else; its ids are those of the token behind it. */
+  access?: readonly OciAccess[]
   /**
    * R24: the token may have ended. It counts for the upload of an image that it has opened, or for
-   * tags of such an image (or of a container that has one), and for nothing else. `until` is when it
-   * ends by its own word.
+   * tags of such an image (or of a container that has one), and for nothing else; under OCI (`oci`) for
+   * an upload by its id, or for manifests of a repository by its `entity/collection/container`. `until`
+   * is when it ends by its own word.
    */
-  grace?: { of: 'upload' | 'tag'; id: string; until: Date }
+  grace?: { of: 'upload' | 'tag' | 'oci'; id: string; until: Date }
 }
+
+/**
+ * A resource and what may be done with it, as scopes of OCI tokens have them: a `repository` by the name
+ * that it was asked for by, with `pull`, `push` and `delete`, or `registry` `catalog` with `*`.
+ */
+export type OciAccess = { type: string; name: string; actions: readonly string[] }
 
 /** Whether token and user still stand, read in the same trip as the object asked for (R25). */
 export type Standing = {

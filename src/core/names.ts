@@ -43,6 +43,9 @@ export function isName(value: string): boolean {
   return value.length <= 255 && NAME.test(value)
 }
 
+/** Whether the value may be a tag of the library. */
+export const isTagName = (value: string): boolean => tagProblem(value) === null
+
 /** Whether the value is an id: 24 lower-case hex digits. */
 export function isId(value: string): boolean {
   return ID.test(value)

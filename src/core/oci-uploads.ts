@@ -99,9 +99,10 @@ export function createOciUploads(deps: {
     return space === null ? null : Math.floor(space.free - Math.min(minFree, space.total * 0.05))
   }
 
-  /** For a body that does not say how long it is: asked part by part. */
-  async function leaveFree(size: number): Promise<void> {
-    if (((await freeBytes()) ?? Infinity) >= size) return
+  /** The same, for `size` more of a body that does not say how long it is: asked part by part. */
+  async function leaveFree(size: number): Promise<number | null> {
+    const free = await freeBytes()
+    if (free === null || free >= size) return free
     throw new RegistryError(
       'insufficient_storage',
       "The registry's disk has no room for more; ask its administrator to free space.",
@@ -158,6 +159,7 @@ export function createOciUploads(deps: {
     options: { last: boolean; sha512: boolean },
   ): Promise<OciUpload> {
     let state = upload
+    let free: number | null = null
     const hashes: Hashes | null =
       upload.received === 0
         ? { sha256: hasher(), sha512: options.sha512 ? hasher('sha512') : null }
@@ -191,7 +193,13 @@ export function createOciUploads(deps: {
         sha256: hashes?.sha256.hex() ?? null,
         sha512: hashes?.sha512?.hex() ?? null,
       }
-      await uploads.advance(upload.id, claim.id, { ...to, part, leaseUntil: lease() })
+      await uploads.advance(upload.id, claim.id, {
+        ...to,
+        part,
+        leaseUntil: lease(),
+        free,
+        defaultQuota,
+      })
       state = { ...state, ...to }
       if (old !== null && old.key !== tail?.key) await blobs.delete([old.key])
     }
@@ -216,7 +224,7 @@ export function createOciUploads(deps: {
       if (length === null) {
         for (;;) {
           const { bytes, length: size } = await source.take(OCI_PART_SIZE)
-          if (size > 0) await leaveFree(size)
+          if (size > 0) free = await leaveFree(size)
           if (size === OCI_PART_SIZE) await storePart(bytes, size)
           else {
             if (size > (state.tail?.size ?? 0)) await storeRest(bytes, size)

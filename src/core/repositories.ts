@@ -57,6 +57,10 @@ export const isOciName = (text: string, { deep }: { deep: boolean }): boolean =>
 
 export const isDigest = (text: string): boolean => DIGEST.test(text)
 
+/** The path as `parseRepository` takes it: `entity/collection/container`. */
+export const placeOf = ({ entity, collection, container }: RepositoryPath): string =>
+  `${entity}/${collection}/${container}`
+
 export const isTag = (text: string): boolean => TAG.test(text)
 
 /** Returns a digest, `sha256:` or `sha512:` and hex digits; `digest_mismatch` for all others. */

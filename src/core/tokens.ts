@@ -10,15 +10,18 @@ import {
   SignJWT,
   type CryptoKey,
   type JWK,
+  type JWTPayload,
 } from 'jose'
 import type { Clock, TokenVerifier } from '../ports.ts'
 import { sha256Hex } from './digest.ts'
-import { SCOPES, type Claims, type Scope } from './model.ts'
+import { SCOPES, type Claims, type OciAccess, type Scope } from './model.ts'
 
 export type { JWK } from 'jose'
 
-const TYPE = 'sreg+jwt'
-const AUDIENCE = 'api'
+/** The kinds of token that are ours; each has its own type and audience (R13). */
+const API = { type: 'sreg+jwt', audience: 'api', ids: ['jti'] } as const
+const OCI = { type: 'sreg-oci+jwt', audience: 'oci', ids: ['parent', 'access'] } as const
+type Kind = typeof API | typeof OCI
 /** Longest token looked at, in characters; checked before anything is decoded (R13). */
 const LONGEST = 8192
 /** Verified tokens remembered: an Ed25519 check costs about 190 µs. */
@@ -37,24 +40,51 @@ export type TokenIssuer = {
     issuedAt: Date
     expiresAt: Date
   }): Promise<string>
+  /**
+   * A JWT for /v2 and nothing else. `tokenId` is that of the token which it comes from and with which it
+   * ends, `scopes` are that one's; both ids are empty for nobody's.
+   */
+  issueOci(token: {
+    tokenId: string
+    userId: string
+    scopes: readonly Scope[]
+    access: readonly OciAccess[]
+    issuedAt: Date
+    expiresAt: Date
+  }): Promise<string>
+}
+
+/** Whether a token calls itself one for /v2; nothing about it is proven. */
+export function isOciToken(jwt: string): boolean {
+  if (jwt.length > LONGEST) return false
+  try {
+    return decodeProtectedHeader(jwt).typ === OCI.type
+  } catch {
+    return false
+  }
 }
 
 /** Signs with the current private key (an Ed25519 JWK with `kid`). */
 export function tokenIssuer(options: { registryId: string; signingKey: JWK }): TokenIssuer {
   let key: Promise<CryptoKey | Uint8Array> | undefined
+  async function sign(
+    kind: Kind,
+    payload: JWTPayload,
+    by: { userId: string; scopes: readonly Scope[]; issuedAt: Date; expiresAt: Date },
+  ): Promise<string> {
+    key ??= importJWK(options.signingKey, 'EdDSA')
+    return new SignJWT({ scope: by.scopes.join(' '), ...payload })
+      .setProtectedHeader({ alg: 'EdDSA', typ: kind.type, kid: options.signingKey.kid })
+      .setIssuer(issuerOf(options.registryId))
+      .setAudience(kind.audience)
+      .setSubject(by.userId)
+      .setIssuedAt(by.issuedAt)
+      .setExpirationTime(by.expiresAt)
+      .sign(await key)
+  }
   return {
-    async issue({ tokenId, userId, scopes, issuedAt, expiresAt }) {
-      key ??= importJWK(options.signingKey, 'EdDSA')
-      return new SignJWT({ scope: scopes.join(' ') })
-        .setProtectedHeader({ alg: 'EdDSA', typ: TYPE, kid: options.signingKey.kid })
-        .setIssuer(issuerOf(options.registryId))
-        .setAudience(AUDIENCE)
-        .setSubject(userId)
-        .setJti(tokenId)
-        .setIssuedAt(issuedAt)
-        .setExpirationTime(expiresAt)
-        .sign(await key)
-    },
+    issue: ({ tokenId, ...by }) => sign(API, { jti: tokenId }, by),
+    issueOci: ({ tokenId, access, ...by }) => sign(OCI, { parent: tokenId, access }, by),
   }
 }
 
@@ -63,12 +93,28 @@ export function tokenIssuer(options: { registryId: string; signingKey: JWK }): T
  * with a key that is looked up by `kid` in `keys`. Everything else is an explicit rejection (null).
  * Verified claims are remembered by the token's SHA-256 until they expire.
  */
-export function tokenVerifier(options: {
+export const tokenVerifier = (options: VerifierOptions): TokenVerifier => verifierFor(API, options)
+
+/** The same of OCI tokens; the ids of nobody's are empty. */
+export const ociTokenVerifier = (options: VerifierOptions): TokenVerifier =>
+  verifierFor(OCI, options)
+
+/**
+ * What /v2 takes: OCI tokens, and what `other` takes. Exactly one of both looks at a token, by the type
+ * that it names, and what that one refuses is refused (R13).
+ */
+export const eitherVerifier = (other: TokenVerifier, oci: TokenVerifier): TokenVerifier => ({
+  verify: async (jwt, options) => (isOciToken(jwt) ? oci : other).verify(jwt, options),
+})
+
+type VerifierOptions = {
   registryId: string
   /** Public keys: the current one and older ones whose tokens still run. */
   keys: JWK[]
   clock: Clock
-}): TokenVerifier {
+}
+
+function verifierFor(kind: Kind, options: VerifierOptions): TokenVerifier {
   const { registryId, clock } = options
   const keys = new Map(
     // public members only: a private JWK would import as a key that cannot verify
@@ -78,16 +124,16 @@ export function tokenVerifier(options: {
 
   async function check(jwt: string, expired: boolean): Promise<Claims | null> {
     const header = decodeProtectedHeader(jwt)
-    if (header.alg !== 'EdDSA' || header.typ !== TYPE) return null
+    if (header.alg !== 'EdDSA' || header.typ !== kind.type) return null
     if (REFUSED.some((member) => member in header)) return null
     const key = keys.get(header.kid ?? '')
     if (key === undefined) return null
     const verified = jwtVerify(jwt, await key, {
       algorithms: ['EdDSA'],
-      typ: TYPE,
+      typ: kind.type,
       issuer: issuerOf(registryId),
-      audience: AUDIENCE,
-      requiredClaims: ['sub', 'jti', 'exp', 'iat'],
+      audience: kind.audience,
+      requiredClaims: ['sub', 'exp', 'iat', ...kind.ids],
       clockTolerance: 60,
       currentDate: clock.now(),
     })
@@ -97,17 +143,20 @@ export function tokenVerifier(options: {
       throw error
     })
     // jose's types are a promise only: it checks that sub and jti are there, not that they are text
-    const { sub, jti, scope }: Record<string, unknown> = payload
+    const { sub, scope, access }: Record<string, unknown> = payload
+    const id: unknown = payload[kind.ids[0]]
     const { exp } = payload
-    if (typeof sub !== 'string' || typeof jti !== 'string' || typeof scope !== 'string') return null
+    if (typeof sub !== 'string' || typeof id !== 'string' || typeof scope !== 'string') return null
     if (exp === undefined) return null
     const words = scope.split(' ')
-    return {
-      tokenId: jti,
+    const claims = {
+      tokenId: id,
       userId: sub,
       scopes: SCOPES.filter((known) => words.includes(known)),
       expiresAt: new Date(exp * 1000),
     }
+    if (kind === API) return claims
+    return isAccess(access) && (id === '') === (sub === '') ? { ...claims, access } : null
   }
 
   return {
@@ -128,6 +177,15 @@ export function tokenVerifier(options: {
       return claims
     },
   }
+}
+
+function isAccess(value: unknown): value is OciAccess[] {
+  const isOne = (one: Partial<Record<keyof OciAccess, unknown>> | null) =>
+    typeof one?.type === 'string' &&
+    typeof one.name === 'string' &&
+    Array.isArray(one.actions) &&
+    one.actions.every((action) => typeof action === 'string')
+  return Array.isArray(value) && value.every(isOne)
 }
 
 /** Public members of a JWK set for /.well-known/jwks.json; never a private one (R37). */

@@ -5,12 +5,13 @@
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { BlobInfo, BlobPart, BlobStore, Bytes, Clock, Database, Ids, Log } from '../ports.ts'
 import { absent, identify, type Access } from './access.ts'
-import { containerFacts, writerOf } from './catalog.ts'
+import { containerFacts, nameOf, writerOf } from './catalog.ts'
+import { derivedHex } from './derived.ts'
 import { hasher, type Hasher } from './digest.ts'
 import type { Claims, Identity, Image, SifFacts, Upload } from './model.ts'
 import { inspectSif } from './sif.ts'
 import { examineSignatures, objectHasher, type ObjectDigests } from './signatures.ts'
-import { createVerdicts, PENDING, UNSIGNED } from './verdicts.ts'
+import { createVerdicts, PENDING, UNSIGNED, warnUnmet } from './verdicts.ts'
 
 /** Bytes of a part: fits a Worker's request limit, and is the client's own threshold. */
 export const PART_SIZE = 64 * 1024 * 1024
@@ -434,6 +435,7 @@ export function createUploads(deps: Deps) {
               defaultQuota,
               facts,
               judged,
+              manifest: derivedHex(image.containerName, { digest, size }),
               writer: writerOf(identity, clock),
               source: { kind: 'upload', uploadId: id, claim, blobId: ids.next(), key: blobKey },
             }),
@@ -451,13 +453,7 @@ export function createUploads(deps: Deps) {
         await catalog.markLost(used)
         await attach()
       }
-      if (attached?.policy === 'warn' && attached.judgement.verdict !== 'verified')
-        deps.log?.event('warn', 'policy.unmet', {
-          image: image.id,
-          container: `${image.entityName}/${image.collectionName}/${image.containerName}`,
-          verdict: attached.judgement.verdict,
-          why: attached.judgement.why,
-        })
+      if (attached !== null) warnUnmet(deps.log, attached, nameOf(attached))
     } catch (error) {
       // a wrong list of parts, or a store that failed, is no reason to lose what has arrived
       await uploads

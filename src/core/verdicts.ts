@@ -3,8 +3,15 @@
  * enough for a collection (R17). The rule in words: docs/signatures.md.
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
-import type { Clock, Database, SigningKey } from '../ports.ts'
-import type { Judged, Judgement, PolicyStanding, SignatureFact, SignatureFacts } from './model.ts'
+import type { Clock, Database, Log, SigningKey } from '../ports.ts'
+import type {
+  Image,
+  Judged,
+  Judgement,
+  PolicyStanding,
+  SignatureFact,
+  SignatureFacts,
+} from './model.ts'
 import { verifyClearsigned } from './openpgp.ts'
 
 /** Digests judged between two trips: their signatures stay in memory meanwhile. */
@@ -113,13 +120,41 @@ export function createVerdicts({ database, clock }: { database: Database; clock:
     }
   }
 
+  /** The same of several images that their policy lets in together or not at all. */
+  async function admittedAll<T>(imageIds: readonly string[], step: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await step()
+      } catch (error) {
+        if (!isRegistryError(error, 'denied') || error.subject !== 'policy') throw error
+        const refused: PolicyStanding[] = []
+        for (const id of imageIds.slice(0, BATCH)) {
+          const found = await signatures.standing(id, null)
+          if (found !== null && !found.accepted) refused.push(found)
+        }
+        let again = false
+        for (const { signed, digest } of refused)
+          if (signed && attempt < ATTEMPTS && (await refresh(digest))) again = true
+        const [first] = refused
+        if (!again) throw first === undefined ? error : refusal(first, error)
+      }
+    }
+  }
+
   /** Throws what the policy of the image's collection has against it, before anything is stored. */
   async function admit(imageId: string, judged: Judged): Promise<void> {
     const found = await signatures.standing(imageId, judged)
     if (found !== null && !found.accepted) throw refusal(found)
   }
 
-  return { judge, refresh, reverify, sweep, admitted, admit }
+  return { judge, refresh, reverify, sweep, admitted, admittedAll, admit }
+}
+
+/** Logs that an image is stored which its collection's policy only warns of. */
+export function warnUnmet(log: Log | undefined, image: Image, container: string): void {
+  if (image.policy !== 'warn' || image.judgement.verdict === 'verified') return
+  const { verdict, why } = image.judgement
+  log?.event('warn', 'policy.unmet', { image: image.id, container, verdict, why })
 }
 
 /** Nothing was found out about the signatures of an image that has some. */

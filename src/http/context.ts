@@ -13,6 +13,11 @@ export type LogEntry = {
   route: string | null
   userId: string | null
   tokenId: string | null
+  /**
+   * What was shown is a good token that says nobody, or reaches less far than was asked: a refusal then
+   * asks for another one, and is neither a failed check of a credential nor a denial.
+   */
+  asksForAnother: boolean
   /** First six hex digits of the ticket's SHA-256. */
   ticket: string | null
   /** Bytes of the body received and sent, where somebody counted. */
@@ -72,6 +77,7 @@ export function newEntry(requestId: string, address: string | null = null): LogE
     route: null,
     userId: null,
     tokenId: null,
+    asksForAnother: false,
     ticket: null,
     bytesIn: null,
     bytesOut: null,

@@ -185,6 +185,7 @@ export function createLimits(deps: {
 function isFailedCheck(c: Ctx, error: unknown, limit: LimitName | undefined): boolean {
   if (!(error instanceof RegistryError)) return false
   if (limit === 'login' && error.code === 'denied') return true
+  if (c.env.entry.asksForAnother) return false
   const shown = /^\S+\s+\S/.test(c.req.header('authorization')?.trim() ?? '')
   const { cause } = error
   return shown && [error, cause].some((one) => isRegistryError(one, 'unauthenticated'))

@@ -26,8 +26,8 @@ export type Route = {
   /** A Hono pattern; it is also the `route` of the log line. */
   path: string
   access: Access
-  /** R24: may go on with a token that has ended; `:id` is the image, or the place of a tag. */
-  grace?: 'upload' | 'tag'
+  /** R24: may go on with a token that has ended; `:id` is the image, the place of a tag, or OCI's upload. */
+  grace?: 'upload' | 'tag' | 'oci'
   /** What limits it besides requests per address. */
   limit?: LimitName
   handler: Handler

@@ -132,7 +132,16 @@ export const described: Described = {
   routes: {
     'GET /assets/config/config.prod.json': {
       summary: 'Where the services of this registry are',
-      answer: bare(z.object({ libraryAPI: uri, keystoreAPI: uri, tokenAPI: uri })),
+      answer: bare(
+        z.object({
+          libraryAPI: z.object({
+            uri: text,
+            registryUri: said(text, 'The OCI registry of the same images.'),
+          }),
+          keystoreAPI: uri,
+          tokenAPI: uri,
+        }),
+      ),
       errors: ['invalid'],
     },
     'GET /version': {

@@ -1,6 +1,6 @@
 /** What a client asks before anything else (protocol.md §1, apptainer-wire.md §2). */
 import { identify } from '../core/access.ts'
-import { publicKeys } from '../core/tokens.ts'
+import { isOciToken, publicKeys } from '../core/tokens.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 import { PRIVATE } from '../http/json-resp.ts'
@@ -28,7 +28,12 @@ export function discoveryHandlers(deps: LibraryDeps) {
     /** `/assets/config/config.prod.json`: every value an object, URIs without trailing slash. */
     config(c: Ctx): Response {
       const uri = originOf(c, deps.config)
-      const body = { libraryAPI: { uri }, keystoreAPI: { uri }, tokenAPI: { uri } }
+      const body = {
+        // registryUri: where SingularityCE from 4.1 on pushes OCI-SIF that are addressed by library://
+        libraryAPI: { uri, registryUri: uri },
+        keystoreAPI: { uri },
+        tokenAPI: { uri },
+      }
       // R33: what is built from a Host header must not be cached for others
       return c.body(JSON.stringify(body), 200, { ...json, 'Cache-Control': 'no-store' })
     },
@@ -55,12 +60,20 @@ export function discoveryHandlers(deps: LibraryDeps) {
 
     /**
      * Bare JSON, no envelope. `secret` is the very token presented: nothing is minted (R36);
-     * `get-login-password` prints it for a login to the OCI side.
+     * `get-login-password` prints it for a login to the OCI side, whose own tokens and passwords get 404.
      */
     async currentUser(c: Ctx): Promise<Response> {
-      const identity = await whoami(c)
+      const [, scheme = '', secret = ''] =
+        /^(\S+)\s*(.*)$/.exec(c.req.header('authorization')?.trim() ?? '') ?? []
+      const identity = await whoami(c).catch((error: unknown) => {
+        const other = scheme.toLowerCase() === 'basic' || isOciToken(secret)
+        if (!other || !isRegistryError(error, 'unauthenticated')) throw error
+        throw new RegistryError('not_found', 'There is no password for this kind of login.', {
+          subject: 'token',
+          cause: error,
+        })
+      })
       if (identity.kind !== 'user') throw new Error('whoami lets nobody through')
-      const secret = (c.req.header('authorization') ?? '').trim().replace(/^\S+\s+/, '')
       const host = new URL(originOf(c, deps.config)).hostname
       const { userId: id, userName: username } = identity
       const email = `${username}@${host}`

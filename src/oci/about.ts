@@ -1,6 +1,6 @@
 /** What OCI distribution says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
-import { bare, BYTES, count, plain, said, type Described } from '../http/about.ts'
+import { bare, BYTES, count, plain, said, time, type Described } from '../http/about.ts'
 
 const text = z.string()
 const name = { name: 'The repository: components with slashes between them.' }
@@ -30,6 +30,22 @@ export const described: Described = {
       summary: 'Says whether the token is good',
       answer: bare(z.object({})),
       errors: ['unauthenticated'],
+    },
+    'GET /v2/token': {
+      summary: 'Gives a token for /v2',
+      more:
+        'For 5 minutes, and for the scopes that are asked for as far as the token of this registry has ' +
+        'them, which is the password of any user name, or the bearer. Without one it only pulls what is public.',
+      query: z.object({
+        service: said(z.optional(text), 'Not looked at.'),
+        scope: said(
+          z.optional(text),
+          'repository:NAME:pull,push,delete or registry:catalog:*; may be repeated, or several with spaces between them.',
+        ),
+      }),
+      answer: bare(
+        z.object({ token: text, access_token: text, expires_in: count, issued_at: time }),
+      ),
     },
     'GET /v2/_catalog': {
       summary: 'Lists repositories with manifests',

@@ -47,6 +47,7 @@ export function blobHandlers({ manifests, blobs, transfer, clock }: OciDeps) {
       const range = asked.kind === 'range' ? { start: asked.start, end: asked.end } : whole
       const all = { ...headers, ...rangeHeaders({ ...blob, etag, range }, status) }
       if (c.req.method === 'HEAD') return c.body(null, status, all)
+      if ('bytes' in blob) return c.body(blob.bytes.slice(range.start, range.end + 1), status, all)
       const url = await storeUrl(c, blob, digest)
       if (url !== null) return c.body(null, 307, { ...CONTENT, Location: url })
       const read = await blobs.get(blob.key, asked.kind === 'range' ? range : undefined)

@@ -1,8 +1,14 @@
 /** The spec's envelope and codes for everything that can go wrong (distribution-spec, "Error Codes"). */
-import type { ErrorCode, ErrorSubject, RegistryError } from '../errors.ts'
-import { STATUS } from '../errors.ts'
+import {
+  isRegistryError,
+  STATUS,
+  type ErrorCode,
+  type ErrorSubject,
+  type RegistryError,
+} from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 import { PRIVATE } from '../http/json-resp.ts'
+import type { OriginConfig } from '../http/origin.ts'
 import { challenge } from './authenticate.ts'
 
 /** Codes by subject, where what it is about decides; `else` for every other. */
@@ -48,7 +54,23 @@ export function wordOf({ code, subject }: Pick<RegistryError, 'code' | 'subject'
 }
 
 /** Answers `{"errors":[{code, message, detail}]}`; 401 with a challenge that depends on the address only (R31). */
-export function onError(error: RegistryError, c: Ctx): Response {
+export function errorAnswers(config: OriginConfig) {
+  return (error: RegistryError, c: Ctx): Response => {
+    if (error.code !== 'unauthenticated') return answer(error, c, {})
+    try {
+      return answer(error, c, {
+        'WWW-Authenticate': challenge(c, config),
+        'Docker-Distribution-Api-Version': 'registry/2.0',
+      })
+    } catch (cause) {
+      // a Host that is none: there is no address to send anybody to
+      if (isRegistryError(cause, 'invalid')) return answer(cause, c, {})
+      throw cause
+    }
+  }
+}
+
+function answer(error: RegistryError, c: Ctx, headers: Record<string, string>): Response {
   const { message, detail } = error
   const body = {
     errors: [{ code: wordOf(error), message, ...(detail === undefined ? {} : { detail }) }],
@@ -57,6 +79,6 @@ export function onError(error: RegistryError, c: Ctx): Response {
     'Content-Type': 'application/json',
     ...PRIVATE,
     ...(error.retryAfter === undefined ? {} : { 'Retry-After': String(error.retryAfter) }),
-    ...(error.code === 'unauthenticated' ? { 'WWW-Authenticate': challenge(c) } : {}),
+    ...headers,
   })
 }

@@ -1,12 +1,13 @@
 /** Manifests by tag and digest (distribution-spec, "Pulling manifests", "Pushing Manifests"). */
 import { MAX_MANIFEST, parseReference } from '../core/manifests.ts'
+import { placeOf } from '../core/repositories.ts'
 import { readBytes } from '../http/body.ts'
 import type { Ctx } from '../http/context.ts'
 import { noneMatches } from '../http/range.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, repositoryOf } from './wire.ts'
 
-export function manifestHandlers({ manifests, transfer, tallies, defer }: OciDeps) {
+export function manifestHandlers({ manifests, logins, transfer, tallies, defer }: OciDeps) {
   const referenceOf = (c: Ctx) => parseReference(c.req.param('reference') ?? '')
 
   return {
@@ -33,9 +34,17 @@ export function manifestHandlers({ manifests, transfer, tallies, defer }: OciDep
       const selector = referenceOf(c)
       const contentType = c.req.header('content-type')?.split(';')[0]?.trim() ?? null
       const tags = c.req.queries('tag') ?? []
+      const who = c.get('claims')
+      // R24: an ended token puts manifests where it has just pushed, and nowhere else
+      const asking = who && {
+        ...who,
+        grace: { of: 'oci' as const, id: placeOf(path), until: who.expiresAt },
+      }
+      // before megabytes are read for it
+      await logins.check(asking)
       const bytes = await readBytes(c, transfer, MAX_MANIFEST)
       const sent = { bytes, contentType, tags: selector.by === 'digest' ? tags : [] }
-      const { digest, subject } = await manifests.put(path, selector, sent, c.get('claims'))
+      const { digest, subject } = await manifests.put(path, selector, sent, asking)
       return c.body(null, 201, {
         ...CONTENT,
         Location: `/v2/${name}/manifests/${digest}`,

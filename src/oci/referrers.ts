@@ -1,5 +1,5 @@
 /** Who refers to a manifest (distribution-spec, "Listing Referrers"). */
-import { INDEX_TYPE } from '../core/manifests.ts'
+import { INDEX_TYPE } from '../core/derived.ts'
 import type { Ctx } from '../http/context.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, digestOf, nextPage, repositoryOf } from './wire.ts'

@@ -1,6 +1,7 @@
 /** Blobs on their way in (distribution-spec, "Pushing blobs"). Locations are tickets (R12, R47). */
 import { absent } from '../core/access.ts'
 import type { OciUpload } from '../core/model.ts'
+import { actionsOn } from '../core/oci-access.ts'
 import { isId } from '../core/names.ts'
 import { parseRepository } from '../core/repositories.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
@@ -10,7 +11,7 @@ import type { RepositoryPath } from '../ports.ts'
 import type { OciDeps } from './routes.ts'
 import { askedDigest, CONTENT, lengthOf, rangeOf, receivedRange, repositoryOf } from './wire.ts'
 
-export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, clock }: OciDeps) {
+export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, logins }: OciDeps) {
   /** Where the upload goes on: its address, good for who opened it as long as it is (R12). */
   function location(name: string, { id, containerId, userId, expiresAt }: OciUpload): string {
     const fields = { subject: userId, upload: id, key: containerId }
@@ -19,21 +20,20 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
   }
 
   /** Opens the ticket of the address; whatever is wrong with it, there is no such upload (R16). */
-  function opened(c: Ctx, path: RepositoryPath) {
+  async function opened(c: Ctx, path: RepositoryPath) {
     const id = c.req.param('id') ?? ''
     const text = c.req.query('t') ?? ''
-    const { userId, tokenId } = c.get('claims') ?? {}
-    if (tokenId !== undefined && ended.has(tokenId))
-      throw new RegistryError('unauthenticated', 'This token has been revoked.', {
-        subject: 'token',
-      })
+    const claims = c.get('claims')
     c.env.entry.ticket = ticketMark(text)
     try {
       const { upload, subject, key } = tickets.open('oci-upload', text, clock.now())
-      if (isId(id) && upload === id && subject === userId) return { path, id, containerId: key }
+      if (isId(id) && upload === id && subject === claims?.userId)
+        return { path, id, containerId: key }
     } catch (error) {
       if (!isRegistryError(error, 'denied')) throw error
     }
+    // a token that has ended comes first, as everywhere
+    await logins.check(claims)
     throw absent('upload')
   }
 
@@ -61,6 +61,10 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
   function mounted(c: Ctx): { digest: string; from: RepositoryPath | null } | null {
     const digest = c.req.query('mount')
     const from = c.req.query('from')
+    const { access } = c.get('claims') ?? {}
+    // an OCI token says where its blobs may come from
+    const source = { type: 'repository', name: from ?? '', actions: ['pull'] }
+    if (access !== undefined && !actionsOn(access, source).includes('pull')) return null
     if (digest === undefined || !/^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/.test(digest))
       return null
     try {
@@ -96,18 +100,18 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
 
     async status(c: Ctx): Promise<Response> {
       const { name, path } = repositoryOf(c)
-      return going(c, 204, name, await uploads.status(opened(c, path), c.get('claims')))
+      return going(c, 204, name, await uploads.status(await opened(c, path), c.get('claims')))
     },
 
     async add(c: Ctx): Promise<Response> {
       const { name, path } = repositoryOf(c)
-      const ref = opened(c, path)
+      const ref = await opened(c, path)
       return going(c, 202, name, await uploads.add(ref, chunkOf(c), c.get('claims')))
     },
 
     async close(c: Ctx): Promise<Response> {
       const { name, path } = repositoryOf(c)
-      const ref = opened(c, path)
+      const ref = await opened(c, path)
       const digest = askedDigest(c)
       if (digest === null)
         throw new RegistryError('digest_mismatch', 'An upload is closed with ?digest=.', {
@@ -119,7 +123,7 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, ended, c
 
     async cancel(c: Ctx): Promise<Response> {
       const { path } = repositoryOf(c)
-      await uploads.cancel(opened(c, path), c.get('claims'))
+      await uploads.cancel(await opened(c, path), c.get('claims'))
       return c.body(null, 204, CONTENT)
     },
   }

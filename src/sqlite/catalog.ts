@@ -143,6 +143,15 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .orderBy(t.images.seq)
         .limit(LIST_LIMIT),
     ),
+    taggedElsewhere: prepare(() =>
+      containersJoined().where(
+        and(
+          ofPath(within),
+          sql`exists (select 1 from oci_tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
+          sql`not exists (select 1 from tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
+        ),
+      ),
+    ),
     containerTags: prepare(() =>
       db
         .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
@@ -358,6 +367,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   /** The tag as it is, of the arch that a tag call means (`setTag` below stores that one). */
   const renamedTag = sql`select image_id, frozen from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = coalesce((select case when ai.arch = 'unknown' then nullif(${p('arch')}, '') else ai.arch end from images ai where ai.id = ${p('imageId')}), 'amd64')`
   const containerThawed = sql`not exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)`
+  /** What was pushed by OCI under the name, where it must stay. */
+  const pinned = sql`exists (select 1 from oci_tags where container_id = ${p('containerId')} and name = ${p('tag')} and (frozen = 1 or not ${containerThawed}))`
+  /** OCI has a name for the image that the library has not. */
+  const namedElsewhere = (image: SQL) =>
+    sql`exists (select 1 from images oi join manifests om on om.container_id = oi.container_id and om.sif = oi.digest join oci_tags og on og.container_id = om.container_id and og.manifest = om.digest where oi.id = ${image})`
 
   const w = {
     verdict: storeVerdict(db),
@@ -367,6 +381,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     containerMade: made('container', sql`containers`, nameOfContainer(p('id').getSQL())),
     uploaded: pushed('uploaded'),
     copied: pushed('stored copy'),
+    bridged: pushed('by OCI'),
     tagSet: audited(db, {
       action: 'tag.set',
       object: sql`'image ' || ${imageId}`,
@@ -378,7 +393,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       action: 'tag.delete',
       object: sql`'image ' || (select note from guard)`,
       name: sql`${nameOfContainer(containerId)} || ':' || ${p('tag')}`,
-      detail: sql`${p('arch')} || case when exists (select 1 from tags where image_id = (select note from guard)) then '' else ', the image with it' end`,
+      detail: sql`${p('arch')} || case when exists (select 1 from tags where image_id = (select note from guard)) or ${namedElsewhere(sql`(select note from guard)`)} then '' else ', the image with it' end`,
       when: noted,
     }),
     imageDeleted: audited(db, {
@@ -499,6 +514,16 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         withinQuota: withinQuotaNow,
       }),
     ),
+    attachGuardMember: prepare(() =>
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(ofImage, 2),
+        found: sql`exists (select 1 from images where id = ${p('imageId')} and digest = ${p('digest')})`,
+        readable: sql`exists (select 1 from images mi join repository_blobs rm on rm.container_id = mi.container_id and rm.digest = 'sha256:' || mi.digest join blobs rb on rb.id = rm.blob_id where mi.id = ${p('imageId')} and rb.id = ${p('blobId')} and rb.digest = ${p('digest')} and rb.state = 'live')`,
+        policyMet: policyMet(p('imageId').getSQL()),
+        note: noBytes,
+        withinQuota: withinQuotaNow,
+      }),
+    ),
     attachGuardBlob: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(ofImage, 2),
@@ -536,6 +561,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           encrypted: sql`${p('encrypted')}`,
           fingerprints: sql`${p('fingerprints')}`,
           updatedAt: sql`${p('now')}`,
+          manifest: sql`${p('manifest')}`,
         })
         .where(sql`id = ${p('imageId')} and blob_id is null`),
     ),
@@ -563,6 +589,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           encrypted: sql`(select encrypted from images where blob_id = ${p('blobId')} limit 1)`,
           fingerprints: sql`(select fingerprints from images where blob_id = ${p('blobId')} limit 1)`,
           updatedAt: sql`${p('now')}`,
+          manifest: sql`${p('manifest')}`,
         })
         .where(sql`id = ${p('imageId')} and blob_id is null`),
     ),
@@ -602,7 +629,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         found: sql`exists (select 1 from images fi join blobs fb on fb.id = fi.blob_id and fb.state = 'live' where fi.id = ${p('imageId')} and fi.container_id = ${p('containerId')})`,
         archAgrees: sql`coalesce((select ${p('arch')} = '' or ai.arch = 'unknown' or ai.arch = ${p('arch')} from images ai where ai.id = ${p('imageId')}), 0)`,
         policyMet: policyMet(p('imageId').getSQL()),
-        thawed: sql`not exists (select 1 from (${renamedTag}) ft where ft.image_id <> ${p('imageId')} and (ft.frozen = 1 or exists (select 1 from containers where id = ${p('containerId')} and frozen = 1)))`,
+        thawed: sql`not exists (select 1 from (${renamedTag}) ft where ft.image_id <> ${p('imageId')} and (ft.frozen = 1 or not ${containerThawed})) and not (${pinned} and coalesce((select rt.image_id from (${renamedTag}) rt), '') <> ${p('imageId')})`,
         note: sql`(select image_id from (${renamedTag}))`,
       }),
     ),
@@ -626,14 +653,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
-        thawed: sql`not exists (select 1 from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')} and (frozen = 1 or not ${containerThawed}))`,
+        thawed: sql`not exists (select 1 from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')} and (frozen = 1 or not ${containerThawed} or ${pinned}))`,
         note: sql`(select image_id from tags where container_id = ${p('containerId')} and name = ${p('tag')} and arch = ${p('arch')})`,
       }),
     ),
     deleteImageGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
-        thawed: sql`${containerThawed} and not exists (select 1 from tags where image_id = ${p('imageId')} and frozen = 1)`,
+        thawed: sql`${containerThawed} and not exists (select 1 from tags where image_id = ${p('imageId')} and frozen = 1) and not exists (select 1 from images fi join manifests fm on fm.container_id = fi.container_id and fm.sif = fi.digest join oci_tags fg on fg.container_id = fm.container_id and fg.manifest = fm.digest and fg.frozen = 1 where fi.id = ${p('imageId')})`,
         note: sql`(select id from images where id = ${p('imageId')} and container_id = ${p('containerId')})`,
       }),
     ),
@@ -657,7 +684,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .insert(t.ended)
         .select(
-          sql`select note as id, ${p('now')} as at from guard where note is not null and not exists (select 1 from tags where image_id = note)`,
+          sql`select note as id, ${p('now')} as at from guard where note is not null and not exists (select 1 from tags where image_id = note) and not ${namedElsewhere(sql`note`)}`,
         )
         .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
     ),
@@ -665,9 +692,16 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       db
         .delete(t.images)
         .where(
-          sql`id = (select note from guard) and not exists (select 1 from tags where image_id = (select note from guard))`,
+          sql`id = (select note from guard) and not exists (select 1 from tags where image_id = (select note from guard)) and not ${namedElsewhere(sql`(select note from guard)`)}`,
         ),
     ),
+    endNoted: prepare(() =>
+      db
+        .insert(t.ended)
+        .select(sql`select note as id, ${p('now')} as at from guard where note is not null`)
+        .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
+    ),
+    deleteNoted: prepare(() => db.delete(t.images).where(sql`id = (select note from guard)`)),
     markLost: prepare(() =>
       db
         .update(t.blobs)
@@ -888,6 +922,13 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       )
     },
 
+    async taggedElsewhere(path, tag, viewer, now) {
+      const values = { ...viewerValues(viewer, now), ...path, tag }
+      return see(viewer, values, [pathOf(path).taggedElsewhere(values)] as const, ([rows]) =>
+        rows[0] === undefined ? null : toContainer(rows[0]),
+      )
+    },
+
     async findImage(path, selector, viewer, now) {
       const values = { ...viewerValues(viewer, now), ...path }
       return see(viewer, values, [imageStatement(path, selector, values)] as const, ([image]) =>
@@ -1024,13 +1065,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return rows[0] ?? null
     },
 
-    async attach({ imageId, digest, size, defaultQuota, facts, judged, writer, source }) {
+    async attach({ imageId, digest, size, defaultQuota, facts, judged, manifest, writer, source }) {
       const values: Record<string, unknown> = {
         ...writerValues(writer),
         imageId,
         digest,
         size,
         defaultQuota: defaultQuota ?? null,
+        manifest: manifest ?? null,
         ...(facts === null
           ? {}
           : {
@@ -1092,8 +1134,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         )
       } else {
         Object.assign(values, source)
+        const [guard, told] =
+          source.kind === 'member'
+            ? [w.attachGuardMember, w.bridged]
+            : [w.attachGuardBlob, w.copied]
         await guarded(
-          handle.write(w.attachGuardBlob(values), ...after, w.copied(values), w.dropGuard()),
+          handle.write(...verdict, guard(values), ...after, told(values), w.dropGuard()),
           reasons,
         )
       }
@@ -1189,8 +1235,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           w.imageDeleted(values),
           w.unindexNote(values),
           w.deleteTagsOfNote(values),
-          w.endUntagged(values),
-          w.deleteUntagged(values),
+          w.endNoted(values),
+          w.deleteNoted(values),
           w.recountIfNoted(values),
           w.dropGuard(),
         ),

@@ -26,6 +26,7 @@ export function viewerValues(viewer: Viewer, now: Date): Record<string, string |
       viewer?.operator !== undefined ? 2 : viewer?.scopes.includes('admin') === true ? 1 : 0,
     graceUpload: viewer?.grace?.of === 'upload' ? viewer.grace.id : '',
     graceTag: viewer?.grace?.of === 'tag' ? viewer.grace.id : '',
+    graceOci: viewer?.grace?.of === 'oci' ? viewer.grace.id : '',
     viewerUntil: viewer?.grace?.until.getTime() ?? Number.MAX_SAFE_INTEGER,
     now: now.getTime(),
   }
@@ -76,15 +77,22 @@ export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((selec
 /** The word for what a user is. */
 export const roleOf = sql<Role>`case when ${t.users.role} = 'admin' then 'admin' when ${t.users.staff} = 1 then 'staff' when ${t.users.robot} = 1 then 'robot' else 'user' end`
 
+/** What people call things, for `audited`: entity/collection and entity/collection/container. */
+export const nameOfCollection = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name from collections ac join entities ae on ae.id = ac.entity_id where ac.id = ${id})`
+export const nameOfContainer = (id: SQL): SQL =>
+  sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${id})`
+
 /** How long an upload of an expired token may still be tagged (R24). */
 const TAGGED_MS = 600_000
 const doneLately = sql`gu.state = 'done' and gu.closed_at > ${p('now')} - ${sql.raw(String(TAGGED_MS))}`
 
 /**
  * R24: the token has ended in the middle of a push of its own: of the image, whose upload runs or is
- * done, or, for tags, of the image or one in the container, that is done. Only asked of an ended one.
+ * done, or, for tags, of the image or one in the container, that is done; under OCI of an upload that
+ * runs or is done, or, for manifests, of one into the repository that is done. Only asked of an ended one.
  */
-const inGrace = sql`(exists (select 1 from uploads gu where gu.image_id = ${p('graceUpload')} and gu.token_id = tokens.id and (gu.state in ('open', 'finishing') and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from uploads gu where gu.image_id in (select id from images where id = ${p('graceTag')} union all select id from images where container_id = ${p('graceTag')}) and gu.token_id = tokens.id and ${doneLately}))`
+const inGrace = sql`(exists (select 1 from uploads gu where gu.image_id = ${p('graceUpload')} and gu.token_id = tokens.id and (gu.state in ('open', 'finishing') and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from uploads gu where gu.image_id in (select id from images where id = ${p('graceTag')} union all select id from images where container_id = ${p('graceTag')}) and gu.token_id = tokens.id and ${doneLately}) or exists (select 1 from oci_uploads gu where gu.id = ${text('graceOci')} and gu.token_id = tokens.id and (gu.state = 'open' and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from oci_uploads gu where instr(${p('graceOci')}, '/') > 0 and gu.token_id = tokens.id and ${doneLately} and ${nameOfContainer(sql`gu.container_id`)} = ${text('graceOci')}))`
 
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
@@ -194,12 +202,6 @@ export type AuditedChange = {
   detail?: SQL
   when?: SQL
 }
-
-/** What people call things, for `audited`: entity/collection and entity/collection/container. */
-export const nameOfCollection = (id: SQL): SQL =>
-  sql`(select ae.name || '/' || ac.name from collections ac join entities ae on ae.id = ac.entity_id where ac.id = ${id})`
-export const nameOfContainer = (id: SQL): SQL =>
-  sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${id})`
 
 /**
  * Keys of the keystore that `issuer` may mean, as `mark`: place and revision. The key ids of

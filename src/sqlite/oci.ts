@@ -1,19 +1,31 @@
 /** Repositories as OCI sees them: the blobs they have, manifests, tags, and uploads on their way. */
 import { and, asc, eq, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
+import { DERIVED_LENGTH, EMPTY_DIGEST, EMPTY_JSON } from '../core/derived.ts'
 import type { Manifest, OciUpload } from '../core/model.ts'
-import type { BlobPart, ManifestsBook, OciUploadsBook, Viewer } from '../ports.ts'
+import type {
+  BlobPart,
+  BridgedImage,
+  BridgedTag,
+  ManifestsBook,
+  OciUploadsBook,
+  Viewer,
+} from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   audited,
   dropGuard,
+  indexImages,
   inContainer,
   isLive,
   levelIn,
   mayWrite,
   p,
+  policyMet,
+  recountContainer,
   standingQuery,
   text,
+  unindexImages,
   viewerValues,
   visibleContainer,
   writerManages,
@@ -21,6 +33,7 @@ import {
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
+import { announced, fitsBeside, fitsNow, overQuota, type Coming } from './quotas.ts'
 import { containerColumns, named, toContainer, toStanding } from './rows.ts'
 import * as t from './schema.ts'
 
@@ -28,6 +41,8 @@ import * as t from './schema.ts'
 const PIECE = 300_000
 /** Characters of annotations in one list of referrers. */
 const ANNOTATIONS = 3_000_000
+/** Tags for several archs whose indexes are looked at for a digest. */
+const INDEXED = 200
 
 /** Referrers that go with a manifest at most. */
 const REFERRERS = 1000
@@ -38,24 +53,22 @@ const placed = sql`(select pn.id from containers pn join collections pc on pc.id
 const entityOfContainer = sql`(select qc.entity_id from containers qn join collections qc on qc.id = qn.collection_id where qn.id = ${containerId})`
 const nameOfContainer = sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${containerId})`
 
-/** Bytes of `size` fit beside what an entity has; equal content is there already (R29). */
-const fits = (entity: SQL, sha256: SQL): SQL =>
-  sql`coalesce((select coalesce(qe.quota, ${p('defaultQuota')}, 0) = 0 or exists (select 1 from holdings qh where qh.entity_id = qe.id and qh.digest = ${sha256}) or qe.used + ${p('size')} <= coalesce(qe.quota, ${p('defaultQuota')}, 0) from entities qe where qe.id = ${entity}), 1)`
-
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
-const noRoom = () =>
-  new RegistryError(
-    'quota_exceeded',
-    'There is no room for this: its owner has used up their quota; delete what is not needed, or ask an administrator for a larger one.',
-    { subject: 'upload' },
-  )
 const gone = () =>
   new RegistryError('not_found', 'That repository does not exist.', { subject: 'container' })
 const frozen = () =>
-  new RegistryError('denied', 'This repository is frozen: its tags can neither move nor go.', {
-    subject: 'tag',
-  })
+  new RegistryError(
+    'denied',
+    'This tag is frozen, or the repository is: it can neither move nor go until its owner thaws it (sreg-lite thaw).',
+    { subject: 'tag' },
+  )
+const unmet = () =>
+  new RegistryError(
+    'denied',
+    'This collection takes only images with a good signature (policy "require"): of what is pushed by OCI, SIF images and indexes of them, in repositories named entity/collection/container.',
+    { subject: 'policy' },
+  )
 
 export function sqliteManifests(handle: Handle): ManifestsBook {
   const { db } = handle
@@ -74,11 +87,8 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     subject: t.manifests.subject,
     artifactType: t.manifests.artifactType,
   })
-  const members = () =>
-    db
-      .select(blobColumns)
-      .from(t.repositoryBlobs)
-      .innerJoin(t.blobs, and(eq(t.blobs.id, t.repositoryBlobs.blobId), isLive))
+  /** Every blob that a repository has under the digest: its own and those of its images. */
+  const members = sql`(select rm.container_id as container_id, rm.blob_id as blob_id from repository_blobs rm where rm.digest = ${text('digest')} union all select ri.container_id, ri.blob_id from images ri where ri.digest = substr(${text('digest')}, 8) and ${text('digest')} like 'sha256:%' and ri.blob_id is not null)`
   const byTag = sql`(select gt.manifest from oci_tags gt where gt.container_id = ${placed} and gt.name = ${text('tag')})`
   const chosen = { tag: byTag, digest: text('digest') }
   const perSelector = (by: 'tag' | 'digest') => ({
@@ -99,37 +109,149 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     ),
   })
   /** What the writer may read has the blob of that id under that digest. */
-  const mayRead = sql`exists (select 1 from repository_blobs rm join blobs rb on rb.id = rm.blob_id and rb.state = 'live' join containers rn on rn.id = rm.container_id join collections rc on rc.id = rn.collection_id where rm.digest = ${p('digest')} and rb.id = ${p('blobId')} and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`
+  const mayRead = sql`exists (select 1 from ${members} mm join blobs rb on rb.id = mm.blob_id and rb.state = 'live' join containers rn on rn.id = mm.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`
   /** Of the values in `refs`: digest and size. */
   const wanted = (at: number) => sql.raw(`json_extract(x.value, '$[${at}]')`)
-  const present = sql`case when ${wanted(0)} = 'blob' then (select b.size from repository_blobs m join blobs b on b.id = m.blob_id and b.state = 'live' where m.container_id = ${containerId} and m.digest = ${wanted(1)}) else (select f.size from manifests f where f.container_id = ${containerId} and f.digest = ${wanted(1)}) end`
+  const hex = sql`case when ${wanted(1)} like 'sha256:%' then substr(${wanted(1)}, 8) end`
+  const imageBlob = sql`images ib join blobs bb on bb.id = ib.blob_id and bb.state = 'live' where ib.container_id = ${containerId}`
+  const config = sql.raw(`'${EMPTY_DIGEST}'`)
+  /** What an image's manifest has beside the name of the container, as `derivedManifest` makes it. */
+  const derivedSize = sql`(select ${sql.raw(String(DERIVED_LENGTH))} + length(dm.size) + length(replace(dn.name, rtrim(dn.name, replace(dn.name, '/', '')), '')) from images dm join blobs db on db.id = dm.blob_id and db.state = 'live' join containers dn on dn.id = dm.container_id where dm.container_id = ${containerId} and dm.manifest = ${hex} limit 1)`
+  const present = sql`case when ${wanted(0)} = 'blob' then coalesce((select b.size from repository_blobs m join blobs b on b.id = m.blob_id and b.state = 'live' where m.container_id = ${containerId} and m.digest = ${wanted(1)}), (select bb.size from ${imageBlob} and ib.digest = ${hex}), case when ${wanted(1)} = ${config} and exists (select 1 from ${imageBlob}) then ${sql.raw(String(EMPTY_JSON.length))} end) else coalesce((select f.size from manifests f where f.container_id = ${containerId} and f.digest = ${wanted(1)}), ${derivedSize}) end`
+  const mounted: Coming = {
+    entity: entityOfContainer,
+    digest: sql`(select digest from blobs where id = ${p('blobId')})`,
+    size: p('size').getSQL(),
+  }
+  const beyondQuota = overQuota(handle, mounted, { what: 'blob', may: mayWrite(inContainer, 2) })
   const containerFrozen = sql`exists (select 1 from containers where id = ${containerId} and frozen = 1)`
+  const bridged = named({
+    id: t.images.id,
+    digest: t.images.digest,
+    size: t.images.size,
+    arch: t.images.arch,
+  })
+  const bridgedImages = () =>
+    db
+      .select(bridged)
+      .from(t.images)
+      .innerJoin(t.blobs, and(eq(t.blobs.id, t.images.blobId), isLive))
+  /** Ids of a batch's images, noted by its guard as JSON. */
+  const noted = sql`(select value from json_each(coalesce((select note from guard), '[]')))`
+  const notedSeqs = sql`select seq from images where id in ${noted}`
+  const sif = (image: string) =>
+    sql.raw(
+      `exists (select 1 from manifests sm where sm.container_id = ${image}.container_id and sm.sif = ${image}.digest)`,
+    )
+  /** Noted images of which neither tag nor manifest is left. */
+  const nameless = sql`images.id in ${noted} and not exists (select 1 from tags where image_id = images.id) and not ${sif('images')}`
+  /** The arch under which an image is tagged. */
+  const archOf = (image: string) =>
+    sql.raw(`case when ${image}.arch = 'unknown' then 'amd64' else ${image}.arch end`)
+  const listed = (name: string) => sql`(select value from json_each(${p(name)}))`
+  /** Names that neither side may move or take away, of those in `x.value`. */
+  const nameFrozen = sql`(${containerFrozen} or exists (select 1 from oci_tags where container_id = ${containerId} and name = x.value and frozen = 1) or exists (select 1 from tags where container_id = ${containerId} and name = x.value and frozen = 1))`
+  const nameTaken = sql`(exists (select 1 from oci_tags where container_id = ${containerId} and name = x.value) or exists (select 1 from tags where container_id = ${containerId} and name = x.value))`
+  /** The manifest that such a name is; null where that takes more than a row to know. */
+  const nameIs = sql`coalesce((select manifest from oci_tags where container_id = ${containerId} and name = x.value), (select case count(*) when 1 then 'sha256:' || min(ni.manifest) end from tags nt join images ni on ni.id = nt.image_id where nt.container_id = ${containerId} and nt.name = x.value))`
+  /** Tags of the library that go with a manifest: those it was pushed under, and those it is made of. */
+  const tagsOfManifest = sql`container_id = ${containerId} and (name in (select name from oci_tags where container_id = ${containerId} and manifest = ${p('digest')}) or (image_id in ${listed('images')} and (${p('names')} is null or name in ${listed('names')}) and not exists (select 1 from oci_tags oo where oo.container_id = tags.container_id and oo.name = tags.name)))`
+
+  const images = {
+    tag: prepare(() =>
+      bridgedImages()
+        .innerJoin(t.tags, eq(t.tags.imageId, t.images.id))
+        .where(and(eq(t.tags.containerId, placed), eq(t.tags.name, text('tag')))),
+    ),
+    digest: prepare(() =>
+      bridgedImages().where(
+        sql`(images.container_id = ${placed} and images.manifest = substr(${text('digest')}, 8)) or (images.container_id = ${placed} and images.manifest is null)`,
+      ),
+    ),
+  }
 
   /** What goes with the manifest `digest`: who refers to it, to those, and so on (SREG_OCI_REFERRERS). */
   const referrersOf = sql`select gr.digest from (with recursive going(digest) as (select ${p('digest')} as digest union select gm.digest from going join manifests gm on gm.container_id = ${containerId} and gm.subject = going.digest and not exists (select 1 from oci_tags gt where gt.container_id = ${containerId} and gt.manifest = gm.digest) and not exists (select 1 from manifest_refs gf where gf.container_id = ${containerId} and gf.kind = 'manifest' and gf.digest = gm.digest) limit ${sql.raw(String(REFERRERS + 1))}) select digest from going) gr where gr.digest <> ${p('digest')}`
 
+  /** `manifests` are those that go, as a condition on `sm`. */
+  const deleteGuard = (manifests: SQL) =>
+    prepare(() =>
+      db.insert(t.guard).values({
+        mayWrite: mayWrite(inContainer, 3),
+        thawed: sql`not exists (select 1 from oci_tags where container_id = ${containerId} and manifest = ${p('digest')} and (frozen = 1 or ${containerFrozen})) and not exists (select 1 from tags where ${tagsOfManifest} and (frozen = 1 or ${containerFrozen})) and not (${containerFrozen} and json_array_length(${p('images')}) > 0)`,
+        found: sql`exists (select 1 from manifests where container_id = ${containerId} and digest = ${p('digest')}) or exists (select 1 from images where container_id = ${containerId} and id in ${listed('images')})`,
+        note: sql`(select json_group_array(id) from (select image_id as id from tags where ${tagsOfManifest} union select value from json_each(${p('images')}) union select si.id from manifests sm join images si on si.container_id = sm.container_id and si.digest = sm.sif where sm.container_id = ${containerId} and ${manifests}))`,
+      }),
+    )
+
   const q = {
     repository: prepare(() => joined().where(eq(t.containers.id, placed))),
-    member: prepare(() =>
-      members().where(
-        and(
-          eq(t.repositoryBlobs.containerId, placed),
-          eq(t.repositoryBlobs.digest, text('digest')),
-        ),
-      ),
-    ),
-    readable: prepare(() =>
-      members()
-        .innerJoin(t.containers, eq(t.containers.id, t.repositoryBlobs.containerId))
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+    indexed: prepare(() =>
+      db
+        .select({ tag: sql<string>`${t.tags.name}`.as('tag'), ...bridged })
+        .from(t.tags)
+        .innerJoin(t.images, eq(t.images.id, t.tags.imageId))
+        .innerJoin(t.blobs, and(eq(t.blobs.id, t.images.blobId), isLive))
         .where(
           and(
-            eq(t.repositoryBlobs.digest, text('digest')),
-            visibleContainer,
-            sql`(${p('anywhere')} = 1 or ${t.repositoryBlobs.containerId} = ${placed})`,
+            eq(t.tags.containerId, text('containerId')),
+            sql`${t.tags.name} in (select it.name from tags it where it.container_id = ${text('containerId')} and not exists (select 1 from oci_tags io where io.container_id = it.container_id and io.name = it.name) group by it.name having count(*) > 1 order by max(it.updated_at) desc limit ${sql.raw(String(INDEXED))})`,
           ),
         )
+        .orderBy(t.tags.name),
+    ),
+    unnoted: prepare(() =>
+      bridgedImages().where(
+        and(eq(t.images.containerId, text('containerId')), sql`${t.images.manifest} is null`),
+      ),
+    ),
+    note: prepare(() =>
+      db
+        .update(t.images)
+        .set({ manifest: sql`x.value` })
+        .from(sql`json_each(${p('manifests')}) x`)
+        .where(sql`images.id = x.key and images.manifest is null`),
+    ),
+    imagesOf: prepare(() =>
+      db
+        .select({
+          digest: sql<string>`x.value`.as('digest'),
+          imageId: sql<
+            string | null
+          >`(select i.id from images i join blobs b on b.id = i.blob_id and b.state = 'live' where i.container_id = ${containerId} and i.digest = coalesce((select m.sif from manifests m where m.container_id = ${containerId} and m.digest = x.value), (select di.digest from images di where di.container_id = ${containerId} and di.manifest = substr(x.value, 8))))`.as(
+            'imageId',
+          ),
+        })
+        .from(sql`json_each(${p('digests')}) x`),
+    ),
+    member: prepare(() =>
+      db
+        .select(blobColumns)
+        .from(t.blobs)
+        .where(
+          and(
+            sql`blobs.id in ((select blob_id from repository_blobs where container_id = ${placed} and digest = ${text('digest')}), (select blob_id from images where container_id = ${placed} and digest = substr(${text('digest')}, 8) and ${text('digest')} like 'sha256:%'))`,
+            isLive,
+          ),
+        )
+        .limit(1),
+    ),
+    anyImage: prepare(() =>
+      db
+        .select({ id: t.images.id })
+        .from(t.images)
+        .where(and(eq(t.images.containerId, placed), sql`${t.images.blobId} is not null`))
+        .limit(1),
+    ),
+    readable: prepare(() =>
+      db
+        .select(blobColumns)
+        .from(sql`${members} m`)
+        .innerJoin(t.blobs, and(sql`blobs.id = m.blob_id`, isLive))
+        .innerJoin(t.containers, sql`containers.id = m.container_id`)
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .where(and(visibleContainer, sql`(${p('anywhere')} = 1 or m.container_id = ${placed})`))
         .limit(1),
     ),
     mountGuard: prepare(() =>
@@ -137,10 +259,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from containers where id = ${containerId})`,
         readable: mayRead,
-        withinQuota: fits(
-          entityOfContainer,
-          sql`(select digest from blobs where id = ${p('blobId')})`,
-        ),
+        withinQuota: fitsBeside(mounted),
       }),
     ),
     mount: prepare(() =>
@@ -163,7 +282,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     removeGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
-        complete: sql`not exists (select 1 from manifest_refs where container_id = ${containerId} and kind = 'blob' and digest = ${p('digest')})`,
+        complete: sql`not exists (select 1 from manifest_refs where container_id = ${containerId} and kind = 'blob' and digest = ${p('digest')}) and not exists (select 1 from ${imageBlob} and (ib.digest = substr(${p('digest')}, 8) or ${p('digest')} = ${config}))`,
       }),
     ),
     removeMember: prepare(() =>
@@ -196,7 +315,10 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from containers where id = ${containerId})`,
         complete: sql`not exists (select 1 from json_each(${p('refs')}) x where ${present} is not ${wanted(2)})`,
-        thawed: sql`not (${containerFrozen} and exists (select 1 from oci_tags where container_id = ${containerId} and manifest <> ${p('digest')} and name in (select value from json_each(${p('tags')}))))`,
+        thawed: sql`not exists (select 1 from json_each(${p('tags')}) x where ${nameFrozen} and ${nameTaken} and ${nameIs} is not ${p('digest')})`,
+        readable: sql`not exists (select 1 from json_each(${p('images')}) x where not exists (select 1 from ${imageBlob} and ib.id = x.value))`,
+        policyMet: sql`case when json_array_length(${p('images')}) = 0 then not exists (select 1 from containers cn join collections cc on cc.id = cn.collection_id where cn.id = ${containerId} and cc.policy = 'require') else not exists (select 1 from json_each(${p('images')}) x where not ${policyMet(sql`x.value`)}) end`,
+        note: sql`(select json_group_array(id) from (select image_id as id from tags where container_id = ${containerId} and name in ${listed('libraryTags')} union select value from json_each(${p('images')})))`,
       }),
     ),
     put: prepare(() =>
@@ -212,11 +334,12 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           annotations: p('annotations'),
           createdBy: p('writerId'),
           createdAt: p('now'),
+          sif: p('sif'),
         })
         // one without a mediaType of its own is what it was called last
         .onConflictDoUpdate({
           target: [t.manifests.containerId, t.manifests.digest],
-          set: { mediaType: sql`excluded.media_type` },
+          set: { mediaType: sql`excluded.media_type`, sif: sql`excluded.sif` },
         }),
     ),
     putPiece: prepare(() =>
@@ -238,16 +361,45 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         )
         .onConflictDoNothing(),
     ),
+    unindexNoted: unindexImages(db, notedSeqs),
+    indexNoted: indexImages(db, notedSeqs),
+    /** What the library has there, where it is no more. A trigger takes what OCI has under the name. */
+    dropLibraryTags: prepare(() =>
+      db
+        .delete(t.tags)
+        .where(
+          sql`container_id = ${containerId} and name in ${listed('libraryTags')} and ${p('whole')} = 1 and arch not in (select ${archOf('wi')} from images wi where wi.id in ${listed('images')})`,
+        ),
+    ),
+    /** Of several images for one arch the first counts: it comes last. */
+    putLibraryTags: prepare(() =>
+      db
+        .insert(t.tags)
+        .select(
+          sql`select ${containerId} as container_id, u.value as name, ${archOf('i')} as arch, i.id as image_id, ${p('now')} as updated_at, 0 as frozen from json_each(${p('images')}) x join images i on i.id = x.value cross join json_each(${p('libraryTags')}) u order by x.key desc`,
+        )
+        .onConflictDoUpdate({
+          target: [t.tags.containerId, t.tags.name, t.tags.arch],
+          set: { imageId: sql`excluded.image_id`, updatedAt: sql`excluded.updated_at` },
+        }),
+    ),
     putTags: prepare(() =>
       db
         .insert(t.ociTags)
         .select(
-          sql`select ${containerId} as container_id, value as name, ${p('digest')} as manifest, ${p('now')} as updated_at, 0 as frozen from json_each(${p('tags')}) where true`,
+          sql`select ${containerId} as container_id, x.value as name, ${p('digest')} as manifest, ${p('now')} as updated_at, coalesce((select max(g.frozen) from tags g where g.container_id = ${containerId} and g.name = x.value), 0) as frozen from json_each(${p('tags')}) x where true`,
         )
         .onConflictDoUpdate({
           target: [t.ociTags.containerId, t.ociTags.name],
           set: { manifest: sql`excluded.manifest`, updatedAt: sql`excluded.updated_at` },
         }),
+    ),
+    policy: prepare(() =>
+      db
+        .select({ policy: t.collections.policy })
+        .from(t.containers)
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .where(eq(t.containers.id, text('containerId'))),
     ),
     touchContainer: prepare(() =>
       db
@@ -270,24 +422,20 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       detail: sql`'to manifest ' || ${p('digest')}`,
       when: sql`exists (select 1 from json_each(${p('tags')}) x left join oci_tags g on g.container_id = ${containerId} and g.name = x.value where g.manifest is not ${p('digest')})`,
     }),
-    deleteGuard: prepare(() =>
+    deleteTagGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
-        thawed: sql`not (${containerFrozen} and exists (select 1 from oci_tags where container_id = ${containerId} and (name = ${p('tag')} or manifest = ${p('digest')})))`,
+        thawed: sql`not exists (select 1 from json_each(json_array(${p('tag')})) x where ${nameFrozen} and ${nameTaken})`,
+        note: sql`(select json_group_array(image_id) from (select distinct image_id from tags where container_id = ${containerId} and name = ${p('tag')}) where exists (select 1 from json_each(json_array(${p('tag')})) x where ${nameTaken}))`,
+        // nothing is there: then nothing is noted
+        found: sql`exists (select 1 from json_each(json_array(${p('tag')})) x where ${nameTaken})`,
       }),
     ),
     deletedTag: audited(db, {
       action: 'tag.delete',
       object: sql`'container ' || ${containerId}`,
       name: sql`${nameOfContainer} || ':' || ${p('tag')}`,
-      when: sql`exists (select 1 from oci_tags where container_id = ${containerId} and name = ${p('tag')})`,
-    }),
-    deletedManifest: audited(db, {
-      action: 'manifest.delete',
-      object: sql`'container ' || ${containerId}`,
-      name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
-      detail: sql`(select 'tags ' || group_concat(name, ' ') from oci_tags where container_id = ${containerId} and manifest = ${p('digest')})`,
-      when: sql`exists (select 1 from manifests where container_id = ${containerId} and digest = ${p('digest')})`,
+      detail: sql`case when exists (select 1 from images where ${nameless}) then 'the image with it' else '' end`,
     }),
     deletedReferrers: audited(db, {
       action: 'manifest.delete',
@@ -304,9 +452,24 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     deleteTag: prepare(() =>
       db
         .delete(t.ociTags)
-        .where(and(eq(t.ociTags.containerId, text('containerId')), eq(t.ociTags.name, text('tag'))))
-        .returning({ name: t.ociTags.name }),
+        .where(
+          and(eq(t.ociTags.containerId, text('containerId')), eq(t.ociTags.name, text('tag'))),
+        ),
     ),
+    deleteLibraryTag: prepare(() =>
+      db
+        .delete(t.tags)
+        .where(and(eq(t.tags.containerId, text('containerId')), eq(t.tags.name, text('tag')))),
+    ),
+    deleteGuard: deleteGuard(sql`sm.digest = ${p('digest')}`),
+    deleteAllGuard: deleteGuard(sql`(sm.digest = ${p('digest')} or sm.digest in (${referrersOf}))`),
+    deletedManifest: audited(db, {
+      action: 'manifest.delete',
+      object: sql`'container ' || ${containerId}`,
+      name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
+      detail: sql`(select 'tags ' || group_concat(name, ' ') from (select name from oci_tags where container_id = ${containerId} and manifest = ${p('digest')} union select name from tags where ${tagsOfManifest}))`,
+    }),
+    deleteLibraryTags: prepare(() => db.delete(t.tags).where(tagsOfManifest)),
     /** Pieces, references and tags go with it, by a trigger. */
     deleteManifest: prepare(() =>
       db
@@ -316,15 +479,24 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
             eq(t.manifests.containerId, text('containerId')),
             eq(t.manifests.digest, text('digest')),
           ),
-        )
-        .returning({ name: t.manifests.digest }),
+        ),
     ),
+    /** R25: the tickets of an image that goes end with it. */
+    endNameless: prepare(() =>
+      db
+        .insert(t.ended)
+        .select(sql`select images.id as id, ${p('now')} as at from images where ${nameless}`)
+        .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
+    ),
+    deleteNameless: prepare(() => db.delete(t.images).where(nameless)),
+    recount: recountContainer(db, containerId),
     tags: prepare(() =>
       db
-        .select({ name: t.ociTags.name })
-        .from(t.ociTags)
-        .where(and(eq(t.ociTags.containerId, placed), sql`${t.ociTags.name} > ${text('after')}`))
-        .orderBy(asc(t.ociTags.name))
+        .select({ name: sql<string>`name`.as('name') })
+        .from(
+          sql`(select name from oci_tags where container_id = ${placed} and name > ${text('after')} union select name from tags where container_id = ${placed} and name > ${text('after')})`,
+        )
+        .orderBy(sql`name`)
         .limit(p('limit')),
     ),
     referrers: prepare(() =>
@@ -365,7 +537,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         .where(
           and(
             visibleContainer,
-            sql`exists (select 1 from manifests m where m.container_id = containers.id)`,
+            sql`(exists (select 1 from manifests m where m.container_id = containers.id) or exists (select 1 from images i where i.container_id = containers.id and i.blob_id is not null))`,
             sql`entities.name || '/' || collections.name || '/' || containers.name > ${text('after')}`,
           ),
         )
@@ -409,17 +581,21 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
 
     async member(path, digest, viewer, now) {
       const values = valuesOf(viewer, now, { ...path, digest })
-      const [stands, rows, blobs] = await handle.read(
-        standing(values),
-        q.repository(values),
-        q.member(values),
-      )
+      const lookup = [standing(values), q.repository(values), q.member(values)] as const
+      const [stands, rows, blobs, images] =
+        digest === EMPTY_DIGEST
+          ? await handle.read(...lookup, q.anyImage(values))
+          : [...(await handle.read(...lookup)), []]
       return {
         standing: toStanding(stands[0]),
         value:
           rows[0] === undefined
             ? null
-            : { container: toContainer(rows[0]), blob: blobs[0] ?? null },
+            : {
+                container: toContainer(rows[0]),
+                blob: blobs[0] ?? null,
+                config: images.length > 0,
+              },
       }
     },
 
@@ -443,7 +619,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           may_write: lostRight,
           found: gone,
           readable: lost,
-          within_quota: noRoom,
+          within_quota: () => beyondQuota(values),
         })
         return true
       } catch (error) {
@@ -472,8 +648,13 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     async manifest(path, selector, viewer, now, options) {
       const values = valuesOf(viewer, now, { ...path, ...selector })
       const from = q[selector.by]
-      const lookup = [standing(values), q.repository(values), from.manifest(values)] as const
-      const [stands, rows, found, pieces] = options.text
+      const lookup = [
+        standing(values),
+        q.repository(values),
+        from.manifest(values),
+        images[selector.by](values),
+      ] as const
+      const [stands, rows, found, of, pieces] = options.text
         ? await handle.read(...lookup, from.pieces(values))
         : [...(await handle.read(...lookup)), null]
       const whole = pieces?.map((piece) => piece.text).join('') ?? null
@@ -485,8 +666,32 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
             : {
                 container: toContainer(rows[0]),
                 manifest: found[0] === undefined ? null : { ...found[0], text: whole },
+                images: of,
               },
       }
+    },
+
+    async indexed(containerId) {
+      const [rows] = await handle.read(q.indexed({ containerId }))
+      const tags = new Map<string, BridgedImage[]>()
+      for (const { tag, ...image } of rows) tags.set(tag, [...(tags.get(tag) ?? []), image])
+      return [...tags].map(([tag, of]): BridgedTag => ({ tag, images: of }))
+    },
+
+    async unnoted(containerId) {
+      const [rows] = await handle.read(q.unnoted({ containerId }))
+      return rows
+    },
+
+    async note(manifests) {
+      const values = manifests.map(({ imageId, manifest }) => [imageId, manifest])
+      await handle.write(q.note({ manifests: JSON.stringify(Object.fromEntries(values)) }))
+    },
+
+    async imagesOf(containerId, digests) {
+      const values = { containerId, digests: JSON.stringify(digests) }
+      const [rows] = await handle.read(q.imagesOf(values))
+      return rows.flatMap(({ digest, imageId }) => (imageId === null ? [] : [{ digest, imageId }]))
     },
 
     async lacking(containerId, refs) {
@@ -495,26 +700,36 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       return rows
     },
 
-    async put({ containerId, manifest, refs, tags, writer }) {
-      const { text: whole, ...facts } = manifest
+    async put({ containerId, manifest, refs, tags, library, writer }) {
+      const { text: whole, sif: held, ...facts } = manifest
       const values = {
         ...writerValues(writer),
         containerId,
         ...facts,
+        sif: held ?? null,
         refs: inJson(refs),
         tags: JSON.stringify(tags),
+        images: JSON.stringify(library?.images ?? []),
+        libraryTags: JSON.stringify(library?.tags ?? []),
+        whole: library?.whole === true ? 1 : 0,
       }
       const pieces = piecesOf(whole).map((piece, number) =>
         q.putPiece({ ...values, number, piece }),
       )
-      await guarded(
+      const [, policies] = await guarded(
         handle.write(
           q.putGuard(values),
+          q.policy(values),
           q.manifestPut(values),
           q.tagsPut(values),
           q.put(values),
           ...pieces,
           q.putRefs(values),
+          // the library's tags first: what they change takes away what OCI had there
+          q.unindexNoted(values),
+          q.dropLibraryTags(values),
+          q.putLibraryTags(values),
+          q.indexNoted(values),
           q.putTags(values),
           q.touchContainer(values),
           q.dropGuard(),
@@ -523,34 +738,65 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           may_write: lostRight,
           found: gone,
           thawed: frozen,
+          policy_met: unmet,
+          readable: () =>
+            new RegistryError('conflict', 'This image was deleted meanwhile; push it again.', {
+              subject: 'image',
+            }),
           complete: () =>
             new RegistryError('invalid', 'Something that this manifest names has gone meanwhile.', {
               subject: 'blob',
             }),
         },
       )
+      return { policy: policies[0]?.policy ?? 'off' }
     },
 
-    async remove(containerId, selector, writer, { withReferrers } = { withReferrers: false }) {
-      const none = { tag: '', digest: '' }
-      const values = { ...writerValues(writer), containerId, ...none, ...selector }
+    async remove(containerId, what, writer, { withReferrers } = { withReferrers: false }) {
+      const derived = (what.by === 'digest' ? what.derived : null) ?? null
+      const values = {
+        ...writerValues(writer),
+        containerId,
+        tag: what.by === 'tag' ? what.tag : '',
+        digest: what.by === 'digest' ? what.digest : '',
+        images: JSON.stringify(derived?.images ?? []),
+        names: derived === null || derived.tags === null ? null : JSON.stringify(derived.tags),
+      }
       const steps =
-        selector.by === 'tag'
-          ? ([q.deletedTag(values), q.deleteTag(values)] as const)
-          : ([q.deletedManifest(values), q.deleteManifest(values)] as const)
-      const [, , removed] = await guarded(
-        handle.write(
-          q.deleteGuard(values),
-          ...steps,
-          ...(selector.by === 'digest' && withReferrers
-            ? [q.deletedReferrers(values), q.deleteReferrers(values)]
-            : []),
-          q.touchContainer(values),
-          q.dropGuard(),
-        ),
-        { may_write: lostRight, thawed: frozen },
-      )
-      return removed.length > 0
+        what.by === 'tag'
+          ? [
+              q.deleteTagGuard(values),
+              q.unindexNoted(values),
+              q.deleteTag(values),
+              q.deleteLibraryTag(values),
+              q.deletedTag(values),
+            ]
+          : [
+              withReferrers ? q.deleteAllGuard(values) : q.deleteGuard(values),
+              q.unindexNoted(values),
+              q.deletedManifest(values),
+              q.deleteLibraryTags(values),
+              q.deleteManifest(values),
+              ...(withReferrers ? [q.deletedReferrers(values), q.deleteReferrers(values)] : []),
+            ]
+      const none = () => new RegistryError('not_found', 'nothing', { subject: 'manifest' })
+      try {
+        await guarded(
+          handle.write(
+            ...steps,
+            q.endNameless(values),
+            q.deleteNameless(values),
+            q.indexNoted(values),
+            q.recount(values),
+            q.dropGuard(),
+          ),
+          { may_write: lostRight, thawed: frozen, found: none },
+        )
+        return true
+      } catch (error) {
+        if (error instanceof RegistryError && error.code === 'not_found') return false
+        throw error
+      }
     },
 
     async tags(path, page, viewer, now) {
@@ -626,9 +872,28 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
   /** The entity and container of the upload. */
   const ownContainer = sql`(select container_id from oci_uploads where id = ${p('id')})`
   const ownEntity = sql`(select qc.entity_id from oci_uploads qu join containers qn on qn.id = qu.container_id join collections qc on qc.id = qn.collection_id where qu.id = ${p('id')})`
-  const others = sql`coalesce((select sum(reserved) from oci_uploads where state = 'open' and id <> ${p('id')}), 0)`
-  /** The joins are crossed so that they begin with the few uploads that run. */
-  const othersOfEntity = sql`coalesce((select sum(ou.reserved) from oci_uploads ou cross join containers onn on onn.id = ou.container_id cross join collections oc on oc.id = onn.collection_id where ou.state = 'open' and ou.id <> ${p('id')} and oc.entity_id = qe.id), 0)`
+  const own = p('id').getSQL()
+  /** What a claim announces, what has come beyond that, and what has arrived. */
+  const coming: Coming = {
+    entity: ownEntity,
+    digest: p('sha256').getSQL(),
+    size: p('size').getSQL(),
+    own,
+  }
+  const grown: Coming = {
+    entity: ownEntity,
+    digest: sql`(select substr(digest, 8) from oci_uploads where id = ${own})`,
+    size: p('received').getSQL(),
+    own,
+  }
+  const arrived: Coming = { ...coming, entity: entityOfContainer }
+  const what = { what: 'blob', may: sql`1` }
+  const beyondQuota = {
+    coming: overQuota(handle, coming, what),
+    grown: overQuota(handle, grown, what),
+    arrived: overQuota(handle, arrived, { ...what, may: mayWrite(inContainer, 2) }),
+  }
+  const isAnnounced = sql`${p('received')} <= (select reserved from oci_uploads where id = ${own})`
   const q = {
     standing,
     openGuard: prepare(() =>
@@ -686,8 +951,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
     claimGuard: prepare(() =>
       db.insert(t.guard).values({
         claimed: sql`exists (select 1 from oci_uploads where id = ${p('id')} and state = 'open' and received = ${p('at')} and container_id is not null and (claim is null or lease_until < ${p('now')}))`,
-        spaceLeft: sql`${p('free')} is null or ${others} + coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('coming')} <= ${p('free')}`,
-        withinQuota: sql`coalesce((select coalesce(qe.quota, ${p('defaultQuota')}, 0) = 0 or exists (select 1 from holdings qh where qh.entity_id = qe.id and qh.digest = ${p('sha256')}) or qe.used + ${othersOfEntity} + ${p('at')} + ${p('coming')} <= coalesce(qe.quota, ${p('defaultQuota')}, 0) from entities qe where qe.id = ${ownEntity}), 1)`,
+        spaceLeft: sql`${p('free')} is null or ${announced(own)} + ${p('coming')} <= ${p('free')}`,
+        withinQuota: fitsBeside(coming),
       }),
     ),
     claim: prepare(() =>
@@ -696,7 +961,9 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         .set({
           claim: sql`${p('claim')}`,
           leaseUntil: sql`${p('leaseUntil')}`,
-          reserved: sql`${p('at')} + ${p('coming')}`,
+          reserved: sql`${p('size')}`,
+          // as far as it is known: equal content is reserved once
+          digest: sql`'sha256:' || ${p('sha256')}`,
           expiresAt: sql`max(expires_at, ${p('expiresAt')})`,
         })
         .where(eq(t.ociUploads.id, id)),
@@ -707,7 +974,14 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         .set({ handle: sql`${p('handle')}` })
         .where(eq(t.ociUploads.id, id)),
     ),
-    advanceGuard: prepare(() => db.insert(t.guard).values({ claimed })),
+    /** A body that does not say how long it is reserves as it comes (R50). */
+    advanceGuard: prepare(() =>
+      db.insert(t.guard).values({
+        claimed,
+        spaceLeft: sql`${p('free')} is null or ${isAnnounced} or ${announced(own)} + ${p('received')} - (select received from oci_uploads where id = ${own}) <= ${p('free')}`,
+        withinQuota: sql`${isAnnounced} or ${fitsBeside(grown)}`,
+      }),
+    ),
     advance: prepare(() =>
       db
         .update(t.ociUploads)
@@ -756,7 +1030,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         mayWrite: mayWrite(inContainer, 2),
         found: sql`exists (select 1 from containers where id = ${containerId})`,
         claimed: sql`exists (select 1 from oci_uploads where id = ${p('id')} and container_id = ${containerId} and claim = ${p('claim')} and state in ('open', 'done')) and exists (select 1 from oci_upload_keys where key = ${p('key')} and upload_id = ${p('id')})`,
-        withinQuota: fits(entityOfContainer, p('sha256').getSQL()),
+        withinQuota: fitsNow(arrived),
       }),
     ),
     newBlob: prepare(() =>
@@ -850,6 +1124,13 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       subject: 'upload',
     })
 
+  const noSpace = () =>
+    new RegistryError(
+      'insufficient_storage',
+      "The registry's disk has no room for this beside what is being uploaded; ask its administrator to free space.",
+      { subject: 'upload' },
+    )
+
   return {
     async open(upload, writer, { perUser }) {
       const values = {
@@ -897,6 +1178,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       const values = {
         id: uploadId,
         ...rest,
+        size: rest.at + rest.coming,
         key: tailKey,
         now: now.getTime(),
         leaseUntil: leaseUntil.getTime(),
@@ -911,13 +1193,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
               'This upload does not stand there, or somebody else writes to it; ask where it stands.',
               { subject: 'upload' },
             ),
-          space_left: () =>
-            new RegistryError(
-              'insufficient_storage',
-              "The registry's disk has no room for this beside what is being uploaded; ask its administrator to free space.",
-              { subject: 'upload' },
-            ),
-          within_quota: noRoom,
+          space_left: noSpace,
+          within_quota: () => beyondQuota.coming(values),
         },
       )
     },
@@ -926,7 +1203,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
       await handle.write(q.setHandle({ id: uploadId, handle: storeHandle }))
     },
 
-    async advance(uploadId, claim, { part, tail, leaseUntil, ...to }) {
+    async advance(uploadId, claim, { part, tail, leaseUntil, free, defaultQuota, ...to }) {
       const values = {
         id: uploadId,
         claim,
@@ -935,6 +1212,8 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         tail: tail?.key ?? null,
         tailSize: tail?.size ?? 0,
         leaseUntil: leaseUntil.getTime(),
+        free: free ?? null,
+        defaultQuota: defaultQuota ?? null,
       }
       await guarded(
         handle.write(
@@ -943,7 +1222,11 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
           ...(part === null ? [] : [q.addPart(values)]),
           q.dropGuard(),
         ),
-        { claimed: lostClaim },
+        {
+          claimed: lostClaim,
+          space_left: noSpace,
+          within_quota: () => beyondQuota.grown(values),
+        },
       )
     },
 
@@ -975,7 +1258,12 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
           q.used(values),
           q.dropGuard(),
         ),
-        { may_write: lostRight, found: gone, claimed: lostClaim, within_quota: noRoom },
+        {
+          may_write: lostRight,
+          found: gone,
+          claimed: lostClaim,
+          within_quota: () => beyondQuota.arrived(values),
+        },
       )
       return { key: used[0]?.key ?? done.key }
     },

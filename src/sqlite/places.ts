@@ -27,13 +27,15 @@ export function sqlitePlaces(
 ): Pick<CatalogBook, 'setFrozen' | 'deleteContainer' | 'deleteCollection'> {
   const { db } = handle
   const frozenTags = sql`container_id = ${p('containerId')} and name = ${p('tag')} and (${p('arch')} = '' or arch = ${p('arch')})`
+  /** A tag that only OCI knows has no arch. */
+  const frozenElsewhere = sql`container_id = ${p('containerId')} and name = ${p('tag')} and ${p('arch')} = ''`
   const w = {
     dropGuard: dropGuard(db),
     note: prepare(() => db.select({ note: t.guard.note }).from(t.guard)),
     freezeGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
-        note: sql`case when ${p('tag')} = '' then (select id from containers where id = ${p('containerId')}) else (select image_id from tags where ${frozenTags} limit 1) end`,
+        note: sql`case when ${p('tag')} = '' then (select id from containers where id = ${p('containerId')}) else coalesce((select image_id from tags where ${frozenTags} limit 1), (select manifest from oci_tags where ${frozenElsewhere})) end`,
       }),
     ),
     freezeContainer: prepare(() =>
@@ -47,6 +49,15 @@ export function sqlitePlaces(
         .update(t.tags)
         .set({ frozen: sql`${p('frozen')}` })
         .where(frozenTags),
+    ),
+    /** What was pushed by OCI under a name is as frozen as what the library has there. */
+    freezeElsewhere: prepare(() =>
+      db
+        .update(t.ociTags)
+        .set({
+          frozen: sql`coalesce((select max(g.frozen) from tags g where g.container_id = oci_tags.container_id and g.name = oci_tags.name), case ${p('arch')} when '' then ${p('frozen')} else oci_tags.frozen end)`,
+        })
+        .where(sql`container_id = ${p('containerId')} and name = ${p('tag')}`),
     ),
     frozen: audited(db, {
       action: 'frozen.set',
@@ -66,7 +77,7 @@ export function sqlitePlaces(
       guard: prepare(() =>
         db.insert(t.guard).values({
           mayWrite: mayWrite(place, 3),
-          thawed: sql`not exists (select 1 from containers where id in (${containers}) and frozen = 1) and not exists (select 1 from tags where ${images} and frozen = 1)`,
+          thawed: sql`not exists (select 1 from containers where id in (${containers}) and frozen = 1) and not exists (select 1 from tags where ${images} and frozen = 1) and not exists (select 1 from oci_tags where ${images} and frozen = 1)`,
           note: sql`(select id from ${table} where id = ${id})`,
         }),
       ),
@@ -148,6 +159,7 @@ export function sqlitePlaces(
           w.note(),
           w.freezeContainer(values),
           w.freezeTags(values),
+          w.freezeElsewhere(values),
           w.frozen(values),
           w.dropGuard(),
         ),

@@ -27,62 +27,85 @@ const heldBy = (entity: SQL, digest: SQL) =>
   sql`exists (select 1 from holdings qh where qh.entity_id = ${entity} and qh.digest = ${digest})`
 
 /**
- * Bytes on their way to an entity: what it will take when they have arrived, equal content once. Of a
- * digest that it has already, or that is `but`, nothing is reserved. The joins are crossed so that they
- * begin with the few uploads that run, and not with all images of the entity.
+ * Bytes on their way to an entity, by the library and by OCI: what it will take when they have arrived,
+ * equal content once. Of a digest that it has already, or that is `but`, nothing is reserved, nor by the
+ * OCI upload `own`; one whose digest nobody has said yet stands for itself. The joins are crossed so that
+ * they begin with the few uploads that run, and not with all images of the entity.
  */
-const reserved = (entity: SQL, but: SQL = sql`''`): SQL =>
-  sql`coalesce((select sum(size) from (select max(uploads.size) as size from uploads cross join images ri on ri.id = uploads.image_id cross join containers rn on rn.id = ri.container_id cross join collections rc on rc.id = rn.collection_id where uploads.state in ('open', 'finishing') and rc.entity_id = ${entity} and uploads.digest <> ${but} and not ${heldBy(entity, sql`uploads.digest`)} group by uploads.digest) x), 0)`
+const reserved = (entity: SQL, but: SQL = sql`''`, own: SQL = sql`''`): SQL =>
+  sql`coalesce((select sum(size) from (select max(x.size) as size from (select uploads.digest as digest, uploads.size as size from uploads cross join images ri on ri.id = uploads.image_id cross join containers rn on rn.id = ri.container_id cross join collections rc on rc.id = rn.collection_id where uploads.state in ('open', 'finishing') and rc.entity_id = ${entity} union all select coalesce(substr(ou.digest, 8), ou.id) as digest, ou.reserved as size from oci_uploads ou cross join containers rn on rn.id = ou.container_id cross join collections rc on rc.id = rn.collection_id where ou.state = 'open' and ou.id <> ${own} and rc.entity_id = ${entity}) x where x.digest <> ${but} and not ${heldBy(entity, sql`x.digest`)} group by x.digest) x), 0)`
 
-const fits = (onTheWay: SQL): SQL =>
-  sql`coalesce((select ${allowed} = 0 or ${heldBy(sql`qe.id`, p('digest').getSQL())} or qe.used + ${onTheWay} + ${p('size')} <= ${allowed} from entities qe where qe.id = ${entityOfImage}), 1)`
+/** Bytes for an entity, as SQL over the values of the statement; `own` is the OCI upload that they come by. */
+export type Coming = { entity: SQL; digest: SQL; size: SQL; own?: SQL }
 
-/**
- * Condition of a guard (R50): `size` bytes of `digest` fit beside what the entity of `imageId` has and
- * what is on its way to it.
- */
-export const withinQuota: SQL = fits(reserved(entityOfImage, p('digest').getSQL()))
+const ofImageUpload: Coming = {
+  entity: entityOfImage,
+  digest: p('digest').getSQL(),
+  size: p('size').getSQL(),
+}
+
+const fits = ({ entity, digest, size }: Coming, onTheWay: SQL): SQL =>
+  sql`coalesce((select ${allowed} = 0 or ${heldBy(sql`qe.id`, digest)} or qe.used + ${onTheWay} + ${size} <= ${allowed} from entities qe where qe.id = ${entity}), 1)`
+
+const beside = ({ entity, digest, own }: Coming): SQL =>
+  reserved(entity, sql`coalesce(${digest}, '')`, own)
+
+/** Condition of a guard (R50): these bytes fit beside what their entity has and what is on its way to it. */
+export const fitsBeside = (coming: Coming): SQL => fits(coming, beside(coming))
 
 /** The same for bytes that have had their place reserved. */
-export const withinQuotaNow: SQL = fits(sql`0`)
+export const fitsNow = (coming: Coming): SQL => fits(coming, sql`0`)
+
+export const withinQuota: SQL = fitsBeside(ofImageUpload)
+export const withinQuotaNow: SQL = fitsNow(ofImageUpload)
+
+/** Bytes that were announced for the disk and have not come (R50); those of the OCI upload `own` aside. */
+export const announced = (own: SQL = sql`''`): SQL =>
+  sql`coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + coalesce((select sum(reserved - received) from oci_uploads where state = 'open' and id <> ${own}), 0)`
 
 /**
  * Why bytes were refused, with figures of that entity alone (R29): those of now, for the guard that
  * failed can tell none. SQLite looks at later columns of the guard first, so it may be that the writer
- * had lost the right to write as well: then the figures are none of theirs.
+ * had lost the right to write as well (`may`): then the figures are none of theirs.
  */
-export function overQuota(handle: Handle) {
+export function overQuota(
+  handle: Handle,
+  coming: Coming = ofImageUpload,
+  { what = 'image', may = mayWrite(ofImage, 2) }: { what?: string; may?: SQL } = {},
+) {
   const figures = prepare(() =>
     handle.db
       .select({
         name: sql<string>`qe.name`.as('name'),
         used: sql<number>`qe.used`.as('used'),
-        reserved: sql<number>`${reserved(entityOfImage, p('digest').getSQL())}`.as('reserved'),
+        size: sql<number>`${coming.size}`.as('size'),
+        reserved: sql<number>`${beside(coming)}`.as('reserved'),
         allowed: sql<number>`${allowed}`.as('allowed'),
-        mayWrite: sql<number>`${mayWrite(ofImage, 2)}`.as('mayWrite'),
+        mayWrite: sql<number>`${may}`.as('mayWrite'),
       })
       .from(sql`entities qe`)
-      .where(sql`qe.id = ${entityOfImage}`),
+      .where(sql`qe.id = ${coming.entity}`),
   )
   return async (values: Record<string, unknown>): Promise<RegistryError> => {
     const [rows] = await handle.read(figures(values))
     const {
       name = '',
       used = 0,
-      reserved: coming = 0,
+      size = 0,
+      reserved: onItsWay = 0,
       allowed: most = 0,
-      mayWrite: may,
+      mayWrite: stands,
     } = rows[0] ?? {}
-    if (may === 0)
+    if (stands === 0)
       return new RegistryError(
         'denied',
         'You may not write here: the token or the right to write has ended.',
       )
-    const onTheWay = coming === 0 ? '' : `, with ${inUnits(coming)} more on their way`
+    const onTheWay = onItsWay === 0 ? '' : `, with ${inUnits(onItsWay)} more on their way`
     return new RegistryError(
       'quota_exceeded',
-      `There is no room for this image of ${inUnits(Number(values['size']))}: ${name} uses ${inUnits(used)} of the ${inUnits(most)} it may use${onTheWay}. Delete images that are not needed, or ask an administrator for a larger quota.`,
-      { subject: 'upload', detail: { used, reserved: coming, allowed: most } },
+      `There is no room for this ${what} of ${inUnits(size)}: ${name} uses ${inUnits(used)} of the ${inUnits(most)} it may use${onTheWay}. Delete images that are not needed, or ask an administrator for a larger quota.`,
+      { subject: 'upload', detail: { used, reserved: onItsWay, allowed: most } },
     )
   }
 }

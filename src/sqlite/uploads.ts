@@ -15,7 +15,7 @@ import {
   writerValues,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
-import { overQuota, withinQuota } from './quotas.ts'
+import { announced, overQuota, withinQuota } from './quotas.ts'
 import { toStanding, toUpload } from './rows.ts'
 import * as t from './schema.ts'
 
@@ -49,8 +49,8 @@ export function sqliteUploads(handle: Handle): UploadsBook {
       db.insert(t.guard).values({
         mayWrite: mayWrite(ofImage, 2),
         found: sql`exists (select 1 from images where id = ${p('imageId')})`,
-        fewUploads: sql`(select count(*) from uploads where state in ('open', 'finishing') and user_id = ${p('userId')}) < ${p('perUser')}`,
-        spaceLeft: sql`coalesce((select sum(size) from uploads where state in ('open', 'finishing')), 0) + ${p('size')} <= ${p('free')}`,
+        fewUploads: sql`(select count(*) from uploads where state in ('open', 'finishing') and user_id = ${p('userId')}) + (select count(*) from oci_uploads where state = 'open' and user_id = ${p('userId')}) < ${p('perUser')}`,
+        spaceLeft: sql`${announced()} + ${p('size')} <= ${p('free')}`,
         withinQuota,
       }),
     ),

@@ -599,6 +599,10 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'manifests.removeMember': { not: 'a blob that no manifest names any more' },
   'manifests.manifest': 'reads',
   'manifests.lacking': 'reads',
+  'manifests.indexed': 'reads',
+  'manifests.unnoted': 'reads',
+  'manifests.imagesOf': 'reads',
+  'manifests.note': { not: 'what an image is already' },
   'manifests.put': [
     {
       row: { action: 'manifest.put', name: `lab/tools/needle@${MANIFEST.digest}` },
@@ -692,7 +696,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ...Object.fromEntries(
     Object.entries({
       catalog:
-        'ownEntities findEntity findCollection findContainer findImage entityById collectionById containerById imageById entityParent readableBlob taggable listTags search',
+        'ownEntities findEntity findCollection findContainer findImage taggedElsewhere entityById collectionById containerById imageById entityParent readableBlob taggable listTags search',
       uploads: 'find forImage closed',
       blobs: 'dying known liveCount',
       signatures: 'keysOf stale unexamined standing',

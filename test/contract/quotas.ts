@@ -147,6 +147,190 @@ export function describeQuotas(test: Test): void {
       expect(await usage(world, 'alice')).toMatchObject({ used: 200, reserved: 100, images: 2 })
     })
 
+    /** An upload by OCI to that repository, claimed for `coming` bytes, of `word` where that is said. */
+    async function claimed(
+      { database }: World,
+      who: Person,
+      containerId: string,
+      coming: number,
+      limits: { quota?: number; free?: number; word?: string; perUser?: number } = {},
+    ) {
+      const { quota = null, free = null, word, perUser = 1000 } = limits
+      const upload = { id: newId(), key: newId(), containerId, createdAt: at(), expiresAt: at(60) }
+      await database.ociUploads.open(upload, who.writer, { perUser })
+      const claim = newId()
+      await database.ociUploads.claim(upload.id, {
+        claim,
+        at: 0,
+        coming,
+        sha256: word === undefined ? null : digestOf(word),
+        tailKey: newId(),
+        now: at(1),
+        leaseUntil: at(2),
+        expiresAt: at(60),
+        free,
+        defaultQuota: quota,
+      })
+      const advance = (received: number, room: { quota?: number; free?: number } = {}) =>
+        database.ociUploads.advance(upload.id, claim, {
+          received,
+          tail: { key: newId(), size: received },
+          sha256: null,
+          sha512: null,
+          part: null,
+          leaseUntil: at(2),
+          free: room.free ?? null,
+          defaultQuota: room.quota ?? null,
+        })
+      const finish = (done: string, size: number, defaultQuota: number) =>
+        database.ociUploads.finish(upload.id, claim, {
+          containerId,
+          digest: `sha256:${digestOf(done)}`,
+          sha256: digestOf(done),
+          size,
+          blobId: newId(),
+          key: upload.key,
+          defaultQuota,
+          writer: who.writer,
+        })
+      return { id: upload.id, claim, advance, finish }
+    }
+
+    test('what comes by OCI has its room beside the library’s, and the reverse (R50)', async (world) => {
+      const { who, place } = await alice(world)
+      const { ociUploads, uploads } = world.database
+      const image = await world.record(who, place.id, 'by the library')
+      const quota = 250
+      const oci = await claimed(world, who, place.id, 100, { quota })
+      expect(await usage(world, 'alice')).toMatchObject({ used: 0, reserved: 100 })
+      await expectRefused(world, 'quota_exceeded', () => open(world, who, image, 151, quota).done)
+      const library = open(world, who, image, 150, quota)
+      await library.done
+      expect((await usage(world, 'alice'))?.reserved).toBe(250)
+      const refused = await claimed(world, who, place.id, 1, { quota }).catch((e: unknown) => e)
+      if (!isRegistryError(refused)) throw refused
+      expect([refused.code, refused.message]).toEqual([
+        'quota_exceeded',
+        'There is no room for this blob of 1 bytes: alice uses 0 bytes of the 250 bytes it may use, with 250 bytes more on their way. Delete images that are not needed, or ask an administrator for a larger quota.',
+      ])
+      // another entity has its own room
+      const bob = await world.person('bob')
+      const there = await world.container(bob, 'bob/c/box')
+      await claimed(world, bob, there.id, 250, { quota })
+      // what ends leaves its room; what has arrived keeps it
+      await uploads.close(library.upload.id, { state: 'open', claim: null }, 'aborted', at(1))
+      await oci.advance(100, { quota })
+      await ociUploads.release(oci.id, oci.claim)
+      expect((await usage(world, 'alice'))?.reserved).toBe(100)
+      expect(await ociUploads.end(oci.id, at(1))).toBe(true)
+      expect((await usage(world, 'alice'))?.reserved).toBe(0)
+      await claimed(world, who, place.id, 250, { quota })
+    })
+
+    test('a body that does not say how long it is reserves as it comes (R50)', async (world) => {
+      const { who, place } = await alice(world)
+      const oci = await claimed(world, who, place.id, 0, { quota: 250 })
+      await oci.advance(100, { quota: 250 })
+      expect((await usage(world, 'alice'))?.reserved).toBe(100)
+      const image = await world.record(who, place.id, 'image')
+      await open(world, who, image, 100, 250).done
+      await oci.advance(150, { quota: 250 })
+      await expectRefused(world, 'quota_exceeded', () => oci.advance(151, { quota: 250 }))
+      // what was announced is not asked again
+      const announced = await claimed(world, who, place.id, 100)
+      await announced.advance(100, { quota: 250, free: 0 })
+    })
+
+    test('the disk has room for what both have announced, and has had for what came (R50)', async (world) => {
+      const { who, place } = await alice(world)
+      const image = await world.record(who, place.id, 'image')
+      const upload = (size: number, free: number) =>
+        world.database.uploads.open(world.draftUpload(who, image, size), who.writer, {
+          perUser: 1000,
+          free,
+          defaultQuota: null,
+        })
+      const oci = await claimed(world, who, place.id, 100, { free: 100 })
+      await expectRefused(world, 'insufficient_storage', () => upload(50, 149))
+      await upload(50, 150)
+      for (const [coming, free] of [[1, 150] as const, [100, 249] as const])
+        await expectRefused(world, 'insufficient_storage', async () => {
+          const { id } = await claimed(world, who, place.id, 0)
+          await world.database.ociUploads.claim(id, {
+            claim: newId(),
+            at: 0,
+            coming,
+            sha256: null,
+            tailKey: newId(),
+            now: at(9),
+            leaseUntil: at(10),
+            expiresAt: at(60),
+            free,
+            defaultQuota: null,
+          })
+        })
+      // its bytes lie on the disk by now, whose free bytes do without them
+      await oci.advance(60)
+      await upload(10, 100)
+      const streamed = await claimed(world, who, place.id, 0)
+      await expectRefused(world, 'insufficient_storage', () => streamed.advance(10, { free: 109 }))
+      await streamed.advance(10, { free: 110 })
+    })
+
+    test('equal content by both ways counts once, and what is held not at all', async (world) => {
+      const { who, place } = await alice(world)
+      const other = await world.container(who, 'alice/d/box')
+      const quota = 100
+      const image = await world.record(who, place.id, 'twin')
+      await open(world, who, image, 100, quota).done
+      const twin = await claimed(world, who, other.id, 100, { quota, word: 'twin' })
+      expect(await usage(world, 'alice')).toMatchObject({ used: 0, reserved: 100 })
+      expect(await outcome(claimed(world, who, other.id, 1, { quota }))).toBe('quota_exceeded')
+      await twin.finish('twin', 100, quota)
+      expect(await usage(world, 'alice')).toMatchObject({ used: 100, reserved: 0 })
+      // one that came by OCI is there for the library, and for OCI elsewhere
+      const again = await world.record(who, other.id, 'twin')
+      await open(world, who, again, 100, quota).done
+      const third = await claimed(world, who, place.id, 100, { quota, word: 'twin' })
+      await third.finish('twin', 100, quota)
+      expect(await usage(world, 'alice')).toMatchObject({ used: 100, reserved: 0 })
+      // a mount brings what its entity does not have, beside what is on its way there
+      const bob = await world.person('bob')
+      const there = await world.container(bob, 'bob/c/box')
+      await claimed(world, bob, there.id, 50)
+      const { manifests } = world.database
+      const digest = `sha256:${digestOf('twin')}`
+      const stored = await manifests.readableMember(digest, null, bob.viewer, at(1))
+      const mount = (defaultQuota: number) =>
+        manifests.mount({
+          containerId: there.id,
+          digest,
+          blobId: stored?.id ?? '',
+          defaultQuota,
+          writer: bob.writer,
+        })
+      await expectRefused(world, 'quota_exceeded', () => mount(149))
+      expect(await mount(150)).toBe(true)
+      expect(await mount(1)).toBe(true)
+    })
+
+    test('uploads of both kinds are counted for their user together', async (world) => {
+      const { who, place } = await alice(world)
+      await claimed(world, who, place.id, 1)
+      const image = await world.record(who, place.id, 'image')
+      const opening = (perUser: number) =>
+        world.database.uploads.open(world.draftUpload(who, image, 1), who.writer, {
+          perUser,
+          free: null,
+          defaultQuota: null,
+        })
+      await expectRefused(world, 'rate_limited', () => opening(1))
+      await opening(2)
+      await expectRefused(world, 'rate_limited', async () => {
+        await claimed(world, who, place.id, 1, { perUser: 2 })
+      })
+    })
+
     test('of many at once, as many start and arrive as fit', async (world) => {
       const { who, place } = await alice(world)
       const images = []

@@ -239,6 +239,177 @@ describe('R24: a token that ends in the middle of a push', () => {
   })
 })
 
+describe('R24 under /v2', () => {
+  const at = '/v2/alice/c/box'
+  const IMAGE = 'application/vnd.oci.image.manifest.v1+json'
+  const config = Uint8Array.from(Buffer.from('{}'))
+  const descriptor = (bytes: Uint8Array) => ({
+    mediaType: 'application/octet-stream',
+    digest: `sha256:${sha256(bytes)}`,
+    size: bytes.length,
+  })
+
+  async function ask(
+    authorization: string | null,
+    method: string,
+    path: string,
+    body?: Uint8Array<ArrayBuffer>,
+  ) {
+    const request = new Request(new URL(path, 'http://localhost'), {
+      method,
+      headers: {
+        ...(authorization === null ? {} : { authorization }),
+        ...(body === undefined ? {} : { 'content-length': String(body.length) }),
+        'content-type': IMAGE,
+      },
+      ...(body === undefined ? {} : { body }),
+    })
+    const response = await app.fetch(request, { peer: { address: '127.0.0.1', encrypted: false } })
+    const text = await response.text()
+    const { status, headers } = response
+    return { status, location: headers.get('location') ?? '', text, headers }
+  }
+  const bearer = (jwt: string) => `Bearer ${jwt}`
+  const password = (jwt: string) => `Basic ${btoa(`alice:${jwt}`)}`
+  async function login(by: string, ...scopes: string[]): Promise<string> {
+    const query = scopes.map((scope) => `scope=${scope}`).join('&')
+    const { status, text } = await ask(by, 'GET', `/v2/token?${query}`)
+    expect(status, text).toBe(200)
+    return bearer((JSON.parse(text) as { token: string }).token)
+  }
+  const SCOPE = 'repository:alice/c/box:pull,push'
+
+  /** A manifest of one layer, and the upload of that layer, opened by `by`, which has its first bytes. */
+  async function begin(by: string, content: string, repo = at) {
+    const layer = Uint8Array.from(Buffer.from(content.repeat(1000)))
+    const whole = `${repo}/blobs/uploads/?digest=${descriptor(config).digest}`
+    expect((await ask(by, 'POST', whole, config)).status).toBe(201)
+    const opened_ = await ask(by, 'POST', `${repo}/blobs/uploads/`)
+    expect(opened_.status, opened_.text).toBe(202)
+    const half = layer.length >> 1
+    const first = await ask(by, 'PATCH', opened_.location, layer.slice(0, half))
+    expect(first.status, first.text).toBe(202)
+    const manifest = Uint8Array.from(
+      Buffer.from(
+        JSON.stringify({
+          schemaVersion: 2,
+          mediaType: IMAGE,
+          config: descriptor(config),
+          layers: [descriptor(layer)],
+        }),
+      ),
+    )
+    const to = first.location
+    const status = async (with_: string, method: string, path: string, body?: typeof layer) =>
+      (await ask(with_, method, path, body)).status
+    return {
+      layer,
+      manifest,
+      where: (with_: string) => status(with_, 'GET', to),
+      add: (with_: string) => status(with_, 'PATCH', to, layer.slice(half)),
+      close: (with_: string) => status(with_, 'PUT', `${to}&digest=${descriptor(layer).digest}`),
+      drop: (with_: string) => status(with_, 'DELETE', to),
+      put: (with_: string, tag = 'v1', place = repo) =>
+        status(with_, 'PUT', `${place}/manifests/${tag}`, manifest),
+    }
+  }
+
+  /** What no ended token may, whatever it has begun. */
+  async function expectEnded(by: string): Promise<void> {
+    for (const [method, path] of [
+      ['GET', '/v2/'],
+      ['GET', '/v2/token'],
+      ['GET', '/v2/_catalog'],
+      ['GET', `${at}/manifests/v1`],
+      ['GET', `${at}/tags/list`],
+      ['POST', `${at}/blobs/uploads/`],
+      ['DELETE', `${at}/manifests/v1`],
+      ['PUT', '/v2/alice/c/other/manifests/v1'],
+    ] as const)
+      expect((await ask(by, method, path)).status, `${method} ${path}`).toBe(401)
+  }
+
+  const kinds: [string, (jwt: string) => Promise<string>][] = [
+    ['a token of ours', async (jwt) => bearer(jwt)],
+    ['a token of ours as password', async (jwt) => password(jwt)],
+    ['the token behind an OCI token', (jwt) => login(password(jwt), SCOPE)],
+  ]
+  test.each(kinds)('%s ends: the upload goes on, and its manifest follows', async (_, of) => {
+    const { jwt } = await mint(4)
+    const by = await of(jwt)
+    const push = await begin(by, 'abc')
+    later(60)
+    await expectEnded(by)
+    expect((await ask(password(jwt), 'GET', '/v2/token')).status).toBe(401)
+    // nothing of it is there yet
+    expect(await push.put(by)).toBe(401)
+    expect(await push.where(by)).toBe(204)
+    expect(await push.add(by)).toBe(202)
+    expect(await push.close(by)).toBe(201)
+    expect(await push.close(by)).toBe(201)
+    later(9)
+    expect(await push.put(by, 'v1', '/v2/alice/c/other')).toBe(401)
+    expect(await push.put(by, 'v1', '/v2/alice/box')).toBe(401)
+    expect(await push.put(by)).toBe(201)
+    await expectEnded(by)
+    later(1.1)
+    expect(await push.put(by, 'late')).toBe(401)
+    expect(await push.close(by)).toBe(401)
+  })
+
+  test('five minutes end in the middle, and the token behind them goes on', async () => {
+    const { jwt } = await mint(600)
+    const by = await login(password(jwt), SCOPE)
+    const push = await begin(by, 'five')
+    later(60)
+    await expectEnded(by)
+    expect(await push.add(by)).toBe(202)
+    expect(await push.close(by)).toBe(201)
+    expect(await push.put(by)).toBe(201)
+    // a client that is told to ask again gets as far
+    const refused = await ask(by, 'POST', `${at}/blobs/uploads/`)
+    expect(refused.headers.get('www-authenticate')).toContain(`scope="${SCOPE}"`)
+    expect((await begin(await login(password(jwt), SCOPE), 'next')).layer).toHaveLength(4000)
+  })
+
+  test('never when it was revoked, or past the deadline of its upload', async () => {
+    const token = await mint(600)
+    const by = await login(password(token.jwt), SCOPE)
+    const [push, late] = [await begin(by, 'revoked'), await begin(by, 'late')]
+    later(60)
+    expect(await push.add(by)).toBe(202)
+    expect(await push.close(by)).toBe(201)
+    await revoke(token.id)
+    expect(await push.put(by)).toBe(401)
+    expect(await late.where(by)).toBe(401)
+    expect(await late.add(by)).toBe(401)
+
+    const other = await mint(600)
+    const idle = await begin(bearer(other.jwt), 'idle')
+    later(24 * 60 + 1)
+    for (const work of [idle.where, idle.add, idle.close, idle.drop])
+      expect(await work(bearer(other.jwt))).toBe(401)
+  })
+
+  test('for what it opened itself, and what it was given for', async () => {
+    const [first, second] = [await mint(4), await mint(600)]
+    const theirs = await begin(bearer(second.jwt), 'theirs')
+    const own = await begin(bearer(first.jwt), 'own', '/v2/alice/c/own')
+    const narrow = await login(password(second.jwt), 'repository:alice/c/own:pull,push')
+    later(60)
+    for (const work of [theirs.where, theirs.add, theirs.close, theirs.drop])
+      expect(await work(bearer(first.jwt))).toBe(401)
+    // of the same token, but an OCI token for another repository
+    expect(await theirs.add(narrow)).toBe(401)
+    expect(await theirs.add(bearer(second.jwt))).toBe(202)
+    expect(await theirs.close(bearer(second.jwt))).toBe(201)
+    expect(await theirs.put(narrow)).toBe(401)
+    expect(await theirs.put(bearer(first.jwt))).toBe(401)
+    expect(await own.drop(bearer(first.jwt))).toBe(204)
+    expect(await own.drop(bearer(first.jwt))).toBe(401)
+  })
+})
+
 test('no token lives longer than SREG_TOKEN_MAX_AGE, or than the one that asks (R14)', async () => {
   const { database } = opened
   const operator = { operator: 'cli:test', now: clock.now() }

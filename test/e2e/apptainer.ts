@@ -15,9 +15,12 @@ export const MAIN = join(root, 'adapters/node/main.ts')
 export type Outcome = { code: number | null; terminal: string }
 
 /** The client on PATH, else the one that scripts/setup.mjs brought; null when there is none. */
-export function findApptainer(): string | null {
+export const findApptainer = () => findProgram('apptainer', '.cache/apptainer/bin')
+
+/** The program on PATH, else in `folder` of the repository; null when there is none. */
+export function findProgram(name: string, folder: string): string | null {
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '')
-  const programs = [...folders, join(root, '.cache/apptainer/bin')].map((f) => join(f, 'apptainer'))
+  const programs = [...folders, join(root, folder)].map((f) => join(f, name))
   return programs.find((program) => existsSync(program)) ?? null
 }
 
@@ -85,7 +88,7 @@ export async function makeClient(folder: string, { keyring }: { keyring?: string
 }
 
 /** Nothing of the tests' own surroundings may decide what a client does. */
-function clientEnv(folder: string): NodeJS.ProcessEnv {
+export function clientEnv(folder: string): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(APPTAINER|SINGULARITY|SREG)_|_proxy$/i.test(name),
   )

@@ -271,7 +271,7 @@ async function episode(scheduler: fc.Scheduler, actors: Step[][]): Promise<void>
     createQuotas(shared),
     createPopularity(shared),
   ]
-  const issuer = { issue: async () => '' }
+  const issuer = { issue: async () => '', issueOci: async () => '' }
   const people = createPeople({ ...shared, issuer, tokenMaxAge: 1e9 })
 
   const enter = async (name: string, role: 'user' | 'admin' = 'user') =>

@@ -73,6 +73,7 @@ GET  /v1/blob                                PPPPPPP PPPPPPP 3333333
 PUT  /v1/blob                                2222222 2222222 3333333
 PUT  /v1/part                                2222222 2222222 3333333
 GET  /v2                                     1222112 1222112 1222112
+GET  /v2/token                               2222112 2222112 2222112
 GET  /v2/_catalog                            2222112 2222112 2222112
 POST /v2/:name{.+}/blobs/uploads             1322113 1322113 1332113
 GET  /v2/:name{.+}/blobs/uploads/:id         1424113 1424113 1444113
@@ -148,6 +149,8 @@ POST /v1/keys/:fingerprint/challenge         1222113 1222113 1444113
 POST /v1/keys/:fingerprint/claim             1222113 1222113 1444113
 GET  /pks/lookup                             2222112 2222112 4444114
 POST /pks/add                                1222113 1222113 1222113
+GET  /api/container/:collection/:name        4444444 4444444 4444444
+GET  /:entity/api/container/:collection/:name 2222222 4444444 4444444
 GET  /                                       2222112 2222112 2222112
 GET  /auth/tokens                            2222222 2222222 2222222
 GET  /library/:entity/:collection/:container 2222222 2222222 2222222
@@ -177,7 +180,7 @@ const ROWS = MATRIX.split('\n').flatMap((line) => {
 })
 
 /** What a refusal says to the person at the terminal, in either envelope. */
-const sentenceOf = (json: any): string => json.error?.message ?? json.errors?.[0]?.message
+export const sentenceOf = (json: any): string => json.error?.message ?? json.errors?.[0]?.message
 
 /** Something with an image in it, or names and ids of nothing. */
 export type Place = {
@@ -547,6 +550,13 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
   'GET /v1/shares': ({ names }) => ({ path: `/v1/shares?ref=${names}` }),
   'POST /v1/shares': ({ names }) => ({ path: '/v1/shares', body: { ref: `${names}:latest` } }),
   'DELETE /v1/shares/:id': async (place) => ({ path: `/v1/shares/${(await link(place)).id}` }),
+  // of the entity library, where the same names are of nothing
+  'GET /api/container/:collection/:name': ({ names }) => ({
+    path: `/api/container/${names.replace(/^[^/]*\//, '')}:latest`,
+  }),
+  'GET /:entity/api/container/:collection/:name': ({ names }) => ({
+    path: `/${names.replace('/', '/api/container/')}:latest`,
+  }),
   'GET /share': async (place) => ({ path: (await link(place)).path }),
   'POST /v1/exports': () => ({ path: '/v1/exports' }),
   'GET /v1/exports/blobs/:digest': () => ({ path: `/v1/exports/blobs/${anyDigest()}` }),

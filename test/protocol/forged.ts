@@ -1,6 +1,7 @@
 /**
- * Forged tokens over the wire: each is refused with 401 in the envelope, before 50 ms have passed, and
- * tokens that are real open nothing that their row, their user or their binding does not (R13, R14).
+ * Forged tokens over the wire: each is refused with 401 in the envelope of its protocol, as bearer and
+ * as password, before 50 ms have passed, and tokens that are real open nothing that their row, their
+ * user or their binding does not (R13, R14).
  */
 import { createPrivateKey } from 'node:crypto'
 import { decodeJwt } from 'jose'
@@ -8,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Scope } from '../../src/core/model.ts'
 import { startCiPlatform, AUDIENCE, PUSH, type CiPlatform } from '../fixtures/ci-platform.ts'
 import { fewestMs } from '../fixtures/fewest-ms.ts'
-import { forger, type Honest } from '../fixtures/forgeries.ts'
+import { forger, ociForgeries, type Honest } from '../fixtures/forgeries.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import type { TargetOptions } from '../runtimes/target.ts'
 import type { AccessTarget } from './access.ts'
@@ -115,6 +116,40 @@ export function describeForged(
         slowest.push([ms, what])
         expect(ms, `${what}: ${method} ${path}`).toBeLessThan(LONGEST_MS)
       }
+      await expectRefusedByOci(what, jwt)
+    }
+
+    /** Refused under /v2, and no token is given for it. */
+    async function expectRefusedByOci(what: string, jwt: string): Promise<void> {
+      const nobody = libraryClient(target.url)
+      const basic = `Basic ${Buffer.from(`anna:${jwt}`).toString('base64')}`
+      for (const [scheme, authorization] of [
+        ['Bearer', `Bearer ${jwt}`],
+        ['Basic', basic],
+      ] as const) {
+        if (authorization.length > ENTIRE_HEAD - 1024) continue
+        for (const [method, path] of [
+          ['GET', '/v2/'],
+          ['GET', '/v2/token?service=x&scope=repository:anna/john/john:pull'],
+          ['GET', '/v2/anna/john/john/manifests/latest'],
+          ['POST', '/v2/anna/john/john/blobs/uploads/'],
+          ['PUT', `/v2/anna/john/john/blobs/uploads/${'a'.repeat(24)}?t=x`],
+          ['PUT', '/v2/anna/john/john/manifests/latest'],
+          ['GET', '/v2/_catalog'],
+        ] as const) {
+          const ms = await answerMs(async () => {
+            const answer = await nobody.call(method, path, undefined, { authorization })
+            const said = `${what}: ${scheme} ${method} ${path}: ${answer.text.slice(0, 300)}`
+            expect(answer.status, said).toBe(401)
+            expect(answer.json.errors[0].code, said).toBe('UNAUTHORIZED')
+            expect(answer.headers.get('www-authenticate'), said).toMatch(
+              path.startsWith('/v2/token') ? /^Basic realm="/ : /^Bearer realm="[^"]*\/v2\/token"/,
+            )
+          })
+          slowest.push([ms, `${what}: ${scheme} ${method} ${path}`])
+          expect(ms, what).toBeLessThan(LONGEST_MS)
+        }
+      }
     }
 
     test('what is forged here would be accepted if it said the truth', async () => {
@@ -155,6 +190,77 @@ export function describeForged(
       expect(count).toBeGreaterThanOrEqual(80)
     })
 
+    /** An OCI token over whatever it says; `honest` is one that is good for the place of these tests. */
+    function ociForging() {
+      const { jti: parent, ...rest } = honest
+      const access = ['anna/john/john', 'anna/johnny/john'].map((repository) => ({
+        type: 'repository',
+        name: repository,
+        actions: ['pull', 'push', 'delete'],
+      }))
+      const said = { ...rest, aud: 'oci', iat: now(), exp: now() + 300, parent, access }
+      return ociForgeries(forging.forge, said)
+    }
+    const manifestOf = (ref: string, jwt: string) =>
+      with_(jwt).call('GET', `/v2/${ref}/manifests/none`)
+
+    test('every shape of an OCI token that nobody issued is refused, there and by the library', async () => {
+      const { oci, forgeries } = ociForging()
+      const [control, elsewhere] = [oci(), oci({ access: [] })]
+      expect((await with_(control).call('GET', '/v2/')).status).toBe(200)
+      // within its reach it gets as far as the question what is there
+      expect((await manifestOf('anna/john/john', control)).status).toBe(404)
+      expect((await manifestOf('anna/john/john', elsewhere)).status).toBe(401)
+      let count = 0
+      const shapes: typeof forgeries = {
+        ...forgeries,
+        'OCI: a trusted issuer': () => oci({ iss: `${platform.base}/ci`, aud: AUDIENCE, ...PUSH }),
+        'OCI: a user who never was': () => oci({ sub: '0'.repeat(24) }),
+        'OCI: a parent that never was': () => oci({ parent: '0'.repeat(24) }),
+        'OCI: ids as SQL': () => oci({ sub: "' or 1=1 --", parent: "' or 1=1 --" }),
+      }
+      for (const [what, make] of Object.entries(shapes)) {
+        await expectRefused(what, make())
+        count += 1
+      }
+      expect(count).toBeGreaterThanOrEqual(45)
+    })
+
+    test('an OCI token opens nothing of the library, of the keystore, and gives no other (R13, R36)', async () => {
+      const { oci } = ociForging()
+      const who = with_(oci())
+      for (const path of ['/v1/entities', '/v1/users', '/v1/tokens', '/pks/lookup?op=get&search=x'])
+        expectRefusal(await who.call('GET', path), 401)
+      expectRefusal(await who.call('GET', '/v1/token-status'), 404)
+      expectRefusal(await who.call('GET', '/v1/rbac/users/current'), 404)
+      expectRefusal(await who.call('POST', '/v1/tokens', { user: 'anna', name: 'more' }), 401)
+      expectRefusal(await who.call('GET', '/v2/tags/' + 'a'.repeat(24)), 401)
+      const basic = { authorization: `Basic ${btoa(`anna:${oci()}`)}` }
+      const nobody = libraryClient(target.url)
+      for (const [client, headers] of [
+        [who, {}],
+        [nobody, basic],
+      ] as const)
+        expect((await client.call('GET', '/v2/token', undefined, headers)).status).toBe(401)
+      expect((await nobody.call('GET', '/v2/', undefined, basic)).status).toBe(401)
+    })
+
+    test('what an OCI token claims beyond its row does not count (R14)', async () => {
+      const narrow = await issued('nina', { scopes: ['pull'] })
+      const { oci } = ociForging()
+      const { sub } = decodeJwt<Honest>(narrow.jwt)
+      const of = (payload: object) => oci({ sub, parent: narrow.id, ...payload })
+      const upload = '/v2/anna/john/john/blobs/uploads/'
+      for (const jwt of [of({}), of({ scope: ALL.join(' ') }), of({ scope: '*' })]) {
+        const answer = await with_(jwt).call('POST', upload)
+        expect(answer.status, answer.text).toBeGreaterThanOrEqual(403)
+        expect(answer.status, answer.text).toBeLessThanOrEqual(404)
+      }
+      // another's name or token
+      for (const payload of [{ sub: honest.sub }, { parent: honest.jti }])
+        expect((await with_(of(payload)).call('GET', '/v2/')).status).toBe(401)
+    })
+
     test('a token of one megabyte is refused before it is read', async () => {
       for (const jwt of ['a'.repeat(1 << 20), `${forging.forge()}.${'A'.repeat(1 << 20)}`]) {
         const ms = await answerMs(async () => {
@@ -174,8 +280,13 @@ export function describeForged(
         ['gone', 'revoked', 'disabled', 'deleted', 'expired', 'ben'].map((user) => issued(user)),
       )
       if (!gone || !revoked || !disabled || !deleted || !expired || !ben) throw new Error('none')
-      for (const { jwt } of [gone, revoked, disabled, deleted, expired])
+      const given: [what: string, jwt: string][] = []
+      for (const [what, { jwt }] of Object.entries({ gone, revoked, disabled, deleted, expired })) {
         expect((await with_(jwt).call('GET', '/v1/token-status')).status).toBe(200)
+        const { json } = await with_(jwt).call('GET', '/v2/token?scope=repository:anna/john/john:*')
+        expect((await with_(json.token).call('GET', '/v2/')).status).toBe(200)
+        given.push([`the OCI token of what is ${what}`, json.token])
+      }
       execute('DELETE FROM tokens WHERE id = ?', gone.id)
       await target.revoke(revoked.id)
       execute("UPDATE users SET disabled = 1 WHERE name = 'disabled'")
@@ -190,6 +301,7 @@ export function describeForged(
         ["somebody's token, somebody else's name", ben.as({ sub: honest.sub })],
         ["one's own name, somebody else's token", ben.as({ jti: honest.jti })],
         ['a name that begins like the right one', ben.as({ sub: `${honest.sub}0` })],
+        ...given,
       ] as const)
         await expectRefused(what, jwt)
     })

@@ -3,6 +3,7 @@
  * secret, until the token ends or its identity is disabled (R13, R35, R55).
  */
 import { randomUUID } from 'node:crypto'
+import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { AUDIENCE, PUSH, startCiPlatform, type CiPlatform } from '../fixtures/ci-platform.ts'
 import { sampleSif } from '../fixtures/sif.ts'
@@ -10,6 +11,7 @@ import type { TargetOptions } from '../runtimes/target.ts'
 import type { AccessTarget } from './access.ts'
 import { expectAlike, expectData, expectRefusal } from './answers.ts'
 import { libraryClient, sha256 } from './client.ts'
+import { ociClient } from './oci.ts'
 
 const NIGHTLY = { repository_id: '123', ref: 'refs/heads/main', event_name: 'schedule' }
 
@@ -94,6 +96,34 @@ export function describeIssuers(
       expect((await ci.call('GET', '/v1/token-status')).status).toBe(200)
       const { json } = await ci.call('GET', '/v1/rbac/users/current')
       expect(json.username).toMatch(/^oidc:[0-9a-f]{12}$/)
+    })
+
+    test('the same under /v2, as bearer and as password, and no further (R13, R35)', async () => {
+      const jwt = await job()
+      const basic = { authorization: `Basic ${btoa(`ci:${jwt}`)}` }
+      expect((await ociClient(target.url, jwt).call('GET', '/v2/')).status).toBe(200)
+      const nobody = ociClient(target.url)
+      expect((await nobody.call('GET', '/v2/', undefined, basic)).status).toBe(200)
+      const of = ['lab/tools/oci', 'lab/other/oci'].map((name) => `scope=repository:${name}:*`)
+      const answer = await nobody.call('GET', `/v2/token?${of.join('&')}`, undefined, basic)
+      expect(answer.status, answer.text).toBe(200)
+      // what its rule gives, and not where: that is asked at use
+      for (const { actions } of decodeJwt<{ access: { actions: string[] }[] }>(answer.json.token)
+        .access)
+        expect(actions).toEqual(['pull', 'push'])
+      const ci = ociClient(target.url, answer.json.token)
+      await ci.image('lab/tools/oci', 'v1')
+      const elsewhere = await ci.call('POST', '/v2/lab/other/oci/blobs/uploads/')
+      expect(elsewhere.status).toBe(403)
+      const gone = await ci.call('DELETE', '/v2/lab/tools/oci/manifests/v1')
+      expect([gone.status, gone.json.errors[0].message]).toEqual([
+        403,
+        expect.stringContaining('delete') as string,
+      ])
+      for (const wrong of [await job({}, { audience: 'else' }), await job({ ref: 'refs/x' })]) {
+        const password = { authorization: `Basic ${btoa(`ci:${wrong}`)}` }
+        expect((await nobody.call('GET', '/v2/token', undefined, password)).status).toBe(401)
+      }
     })
 
     test('it pushes nowhere else, and makes no place of its own', async () => {

@@ -30,7 +30,7 @@ export function describeDiscovery(
       const answer = await nobody.call('GET', CONFIG)
       expect(answer.status).toBe(200)
       expect(answer.json).toEqual({
-        libraryAPI: { uri: url },
+        libraryAPI: { uri: url, registryUri: url },
         keystoreAPI: { uri: url },
         tokenAPI: { uri: url },
       })
@@ -101,6 +101,18 @@ export function describeDiscovery(
       expectRefusal(await nobody.call('GET', '/v1/rbac/users/current'), 401)
       const empty = await rawGet(url, '/v1/rbac/users/current', 'Authorization: Bearer ')
       expectRefusal(empty, 401)
+    })
+
+    test('username and secret log in to the OCI registry that registryUri names', async () => {
+      const { username, oidc_user_meta: meta } = (await alice.call('GET', '/v1/rbac/users/current'))
+        .json
+      const { registryUri } = (await nobody.call('GET', CONFIG)).json.libraryAPI
+      const asking = async (password: string) => {
+        const authorization = `Basic ${btoa(`${username}:${password}`)}`
+        return (await nobody.call('GET', `${registryUri}/v2/`, undefined, { authorization })).status
+      }
+      expect(await asking(meta.secret)).toBe(200)
+      expect(await asking(meta.secret.replace(/.{4}$/, 'AAAA'))).toBe(401)
     })
 
     test('oci-redirect is 404, so that clients stay with the library API', async () => {

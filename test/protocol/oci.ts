@@ -185,7 +185,9 @@ export function describeOci(
       for (const path of ['/v2/', '/v2']) {
         const challenge = await nobody.call('GET', path)
         expectError(challenge, 401, 'UNAUTHORIZED')
-        expect(challenge.headers.get('www-authenticate')).toMatch(/^\w+ realm="/)
+        expect(challenge.headers.get('www-authenticate')).toBe(
+          `Bearer realm="${target.url}/v2/token",service="${new URL(target.url).host}"`,
+        )
         expect((await alice.call('GET', path)).status).toBe(200)
       }
       const basic = (password: string) => ({

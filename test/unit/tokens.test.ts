@@ -3,8 +3,14 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import type { JWK } from 'jose'
 import { describe, expect, it } from 'vitest'
 import { DEFAULT_SCOPES, SCOPES, type Scope } from '../../src/core/model.ts'
-import { publicKeys, tokenIssuer, tokenVerifier } from '../../src/core/tokens.ts'
-import { forger } from '../fixtures/forgeries.ts'
+import {
+  eitherVerifier,
+  ociTokenVerifier,
+  publicKeys,
+  tokenIssuer,
+  tokenVerifier,
+} from '../../src/core/tokens.ts'
+import { forger, ociForgeries } from '../fixtures/forgeries.ts'
 
 const REGISTRY = 'a1b2c3d4e5f6a1b2c3d4e5f6'
 const TOKEN = '0123456789abcdef01234567'
@@ -158,6 +164,66 @@ describe('forgeries are refused, each in less than 50 ms', () => {
         times.push(performance.now() - start)
       }
       expect(Math.min(...times)).toBeLessThan(50)
+    })
+})
+
+describe('OCI tokens (R13)', () => {
+  const ACCESS = [{ type: 'repository', name: 'alice/c/a', actions: ['pull', 'push'] }]
+  const clock = { seconds: NOW, now: () => new Date(clock.seconds * 1000) }
+  const options = { registryId: REGISTRY, keys: [ours.jwk, former.jwk], clock }
+  const [api, oci] = [tokenVerifier(options), ociTokenVerifier(options)]
+  const both = eitherVerifier(api, oci)
+  const honest = {
+    scope: 'pull push',
+    iss: PAYLOAD.iss,
+    aud: 'oci',
+    sub: USER,
+    parent: TOKEN,
+    iat: NOW,
+    exp: NOW + 300,
+    access: ACCESS,
+  }
+  const forging = ociForgeries(forge, honest)
+  const given = {
+    tokenId: TOKEN,
+    userId: USER,
+    scopes: ['pull', 'push'] as const,
+    access: ACCESS,
+    issuedAt: new Date(NOW * 1000),
+    expiresAt: new Date((NOW + 300) * 1000),
+  }
+  const issuer = tokenIssuer({ registryId: REGISTRY, signingKey: ours.secret })
+
+  it('come round, with the ids of the token behind them', async () => {
+    const { issuedAt: _, ...claims } = given
+    const jwt = await issuer.issueOci(given)
+    expect(await oci.verify(jwt)).toEqual(claims)
+    expect(await both.verify(jwt)).toEqual(claims)
+    expect(await both.verify(forging.oci())).toEqual(claims)
+    const nobody = await issuer.issueOci({ ...given, tokenId: '', userId: '' })
+    expect(await both.verify(nobody)).toEqual({ ...claims, tokenId: '', userId: '' })
+  })
+
+  it('are taken by their own verifier alone, and it takes no others', async () => {
+    expect(await api.verify(await issuer.issueOci(given))).toBeNull()
+    expect(await oci.verify(await issue())).toBeNull()
+    expect(await both.verify(await issue())).toEqual(await api.verify(await issue()))
+    expect(await both.verify(await issue())).not.toBeNull()
+  })
+
+  it('end, and are read after that only by who asks for it (R24)', async () => {
+    const jwt = await issuer.issueOci(given)
+    clock.seconds = NOW + 361
+    expect(await both.verify(jwt)).toBeNull()
+    expect((await both.verify(jwt, { expired: true }))?.expiresAt).toEqual(given.expiresAt)
+    clock.seconds = NOW
+  })
+
+  for (const [what, make] of Object.entries(forging.forgeries))
+    it(`refused: ${what}`, async () => {
+      expect(await both.verify(make())).toBeNull()
+      expect(await api.verify(make())).toBeNull()
+      expect(await oci.verify(make())).toBeNull()
     })
 })
 
