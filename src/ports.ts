@@ -218,6 +218,9 @@ export type PullLimits = { begin: Date; container: number; collection: number }
 /** Where a limit stands: `count` includes this pull unless the limit was `full` before it. */
 export type PullCount = { of: 'container' | 'collection'; count: number; full: boolean }
 
+/** A pull that several requests make up: limits, and the user or address that they come from. */
+export type AskersPull = PullLimits & { asker: string }
+
 /** The writing user as guards inside a batch re-check them (R6, R8). */
 export type Writer = {
   userId: string
@@ -589,19 +592,21 @@ export type ManifestsBook = {
   /**
    * The container, and a manifest that is stored there; `text` null where it was not asked for. `images`
    * are those that the tag names in the library, by arch; of a digest the one whose manifest that is, and
-   * those of which nobody has noted it.
+   * those of which nobody has noted it. With `pull` one of that asker is counted as `pullImage` does it,
+   * in the same batch; what one asks for within a minute of a pull that was counted is a part of it.
    */
   manifest(
     path: RepositoryPath,
     selector: ManifestSelector,
     viewer: Viewer,
     now: Date,
-    options: { text: boolean },
+    options: { text: boolean; pull?: AskersPull | null },
   ): Promise<
     Seen<{
       container: Container
       manifest: (Manifest & { text: string | null }) | null
       images: BridgedImage[]
+      counted: PullCount[]
     } | null>
   >
   /** Tags of the library for several archs, at most the 200 that changed last: each is an index. */

@@ -4,11 +4,13 @@
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type {
+  AskersPull,
   BlobStore,
   Clock,
   Database,
   Log,
   ManifestSelector,
+  PullCount,
   RepositoryPath,
   StoredBlob,
   Viewer,
@@ -45,6 +47,9 @@ const CONFIG = new TextEncoder().encode(EMPTY_JSON)
 const MEDIA_TYPE = /^[\w!#$&^.+-]{1,127}\/[\w!#$&^.+-]{1,127}$/
 
 export type StoredManifest = Manifest & { text: string | null }
+
+/** A manifest with its repository; `counted` says where the limits stand that counted it. */
+type Found = { container: Container; manifest: StoredManifest; counted: PullCount[] }
 
 /** A referrer as lists have it; `annotations` is what its manifest says. */
 export type Referrer = Manifest & { annotations: Record<string, string> | null }
@@ -219,14 +224,9 @@ export function createManifests(deps: {
     path: RepositoryPath,
     selector: ManifestSelector,
     claims: Claims | null,
-    options: { text: boolean },
+    options: { text: boolean; pull?: AskersPull | null },
     action: 'download' | 'delete' = 'download',
-  ): Promise<{
-    container: Container
-    identity: Identity
-    manifest: StoredManifest
-    derived: Derived | null
-  }> {
+  ): Promise<Found & { identity: Identity; derived: Derived | null }> {
     const { container, identity, ...found } = await seen(claims, action, (viewer, now) =>
       manifests.manifest(path, selector, viewer, now, options),
     )
@@ -236,7 +236,8 @@ export function createManifests(deps: {
     const manifest = found.manifest ?? derived
     if (manifest === null) throw unknown(selector)
     const text = options.text ? manifest.text : null
-    return { container, identity, manifest: { ...manifest, text }, derived }
+    const { counted } = found
+    return { container, identity, manifest: { ...manifest, text }, derived, counted }
   }
 
   /** What a manifest names and the repository has not; images' manifests are noted for it where they were not. */
@@ -258,13 +259,16 @@ export function createManifests(deps: {
   }
 
   return {
-    /** A manifest by tag or digest; `text` null where only its facts were asked for. */
+    /**
+     * A manifest by tag or digest; `text` null where only its facts were asked for. With `pull` it counts
+     * by the limits of a week; whether one is full is said only to who may have it (R28).
+     */
     async get(
       path: RepositoryPath,
       selector: ManifestSelector,
       claims: Claims | null,
-      options: { text: boolean },
-    ): Promise<{ container: Container; manifest: StoredManifest }> {
+      options: { text: boolean; pull?: AskersPull | null },
+    ): Promise<Found> {
       return find(path, selector, claims, options)
     },
 

@@ -5,7 +5,7 @@ import type { Clock, Counter, Database, Denial } from '../ports.ts'
 const FLUSH_MS = 5000
 /** A token's last use is written at most this often (R57). */
 const TOKEN_USE_MS = 3_600_000
-/** Tokens remembered as noted; forgetting one costs a write. */
+/** Tokens remembered as noted, where forgetting one costs a write; and askers with what they pulled. */
 const REMEMBERED = 10_000
 
 /** Counters of API calls whose count is known without asking (R58). */
@@ -45,6 +45,7 @@ export function createTallies({
   let pulls = new Map<string, number>()
   let used = new Set<string>()
   const notedAt = new Map<string, number>()
+  const pulledAt = new Map<string, number>()
   let calls = new Map<string, Counter>()
   /** How often each was called in the window of that beginning, as far as is known here. */
   let known = new Map<string, { begin: number; count: number }>()
@@ -100,8 +101,18 @@ export function createTallies({
     clock.now().getTime() - flushedAt < everyMs ? null : flush()
 
   return {
-    /** One pull of an image of this container. */
-    pull(containerId: string): Promise<void> | null {
+    /**
+     * One pull of an image of this container. Given who asks, what they ask for within a minute of one is
+     * a part of it: OCI clients ask for a manifest up to four times.
+     */
+    pull(containerId: string, asker?: string): Promise<void> | null {
+      if (asker !== undefined) {
+        const now = clock.now().getTime()
+        const id = `${asker} ${containerId}`
+        if (now - (pulledAt.get(id) ?? -Infinity) < MINUTE_MS) return null
+        if (pulledAt.size >= REMEMBERED) pulledAt.clear()
+        pulledAt.set(id, now)
+      }
       pulls.set(containerId, (pulls.get(containerId) ?? 0) + 1)
       return due()
     },

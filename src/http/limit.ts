@@ -153,6 +153,12 @@ export function createLimits(deps: {
       deps.defer(c, tallies.call(day.counter, begin))
     },
 
+    /** Whose pulls are one, however many requests they take: a user's, or an address's. */
+    asker(c: Ctx, claims: Claims | null): string {
+      const { address } = c.env.entry
+      return claims?.userId ?? (address === null ? '' : networkOf(address))
+    },
+
     /** What limits pulls this week; null when nothing does, and nothing need be counted. */
     pulls(): PullLimits | null {
       const { containerWeek: container, collectionWeek: collection } = limits

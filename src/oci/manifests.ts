@@ -7,7 +7,8 @@ import { noneMatches } from '../http/range.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, repositoryOf } from './wire.ts'
 
-export function manifestHandlers({ manifests, logins, transfer, tallies, defer }: OciDeps) {
+export function manifestHandlers(deps: OciDeps) {
+  const { manifests, logins, transfer, tallies, limits, defer } = deps
   const referenceOf = (c: Ctx) => parseReference(c.req.param('reference') ?? '')
 
   return {
@@ -16,13 +17,24 @@ export function manifestHandlers({ manifests, logins, transfer, tallies, defer }
       const { path } = repositoryOf(c)
       const selector = referenceOf(c)
       const text = c.req.method === 'GET'
-      const { container, manifest } = await manifests.get(path, selector, c.get('claims'), { text })
-      const etag = `"${manifest.digest}"`
-      const headers = { ...CONTENT, ETag: etag, 'Docker-Content-Digest': manifest.digest }
-      if (noneMatches(c.req.header('if-none-match'), etag)) return c.body(null, 304, headers)
-      if (text && selector.by === 'tag') defer(c, tallies.pull(container.id))
+      const claims = c.get('claims')
+      const condition = c.req.header('if-none-match')
+      const asker = limits.asker(c, claims)
+      const week = text ? limits.pulls() : null
+      const pull = week === null ? null : { ...week, asker }
+      const look = (counted: typeof pull) =>
+        manifests.get(path, selector, claims, { text, pull: counted })
+      let found = await look(condition === undefined ? pull : null)
+      const etag = `"${found.manifest.digest}"`
+      const headers = { ...CONTENT, ETag: etag, 'Docker-Content-Digest': found.manifest.digest }
+      if (noneMatches(condition, etag)) return c.body(null, 304, headers)
+      if (pull !== null && condition !== undefined) found = await look(pull)
+      const { container, manifest, counted } = found
+      const told = limits.pulled(c, counted)
+      if (text) defer(c, tallies.pull(container.id, asker))
       const all = {
         ...headers,
+        ...told,
         'Content-Type': manifest.mediaType,
         'Content-Length': String(manifest.size),
       }

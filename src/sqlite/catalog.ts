@@ -2,6 +2,7 @@
 import { and, eq, isNotNull, isNull, not, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
+import { pullCounter, pullCounts } from './counters.ts'
 import { guarded } from './failure.ts'
 import {
   audited,
@@ -187,29 +188,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         : [sql`images`, eq(t.images.digest, text('digest'))]
     return sql`select containers.id as container, collections.id as collection from ${from} join containers on containers.id = images.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), chosen, visibleContainer, not(viewerContributes))}`
   }
-  const pulls = (within: SQL | undefined, by: ImageSelector['by']) => {
-    // named once each: D1 takes no more than 100 values in a statement
-    const due = sql`with place as (${pulled(within, by)}), due as (select 'limit.week.container.' || container as name, ${p('perContainer')} as most from place union all select 'limit.week.collection.' || collection as name, ${p('perCollection')} as most from place), spent as (select due.name as name, k.count as count from due join counters k on k.name = due.name and k.period = ${p('week')} where due.most > 0 and k.count >= due.most)`
-    return {
-      full: prepare(() =>
-        db
-          .select({ name: sql<string>`name`.as('name'), count: sql<number>`count`.as('count') })
-          .from(sql`(${due} select name, count from spent)`),
-      ),
-      count: prepare(() =>
-        db
-          .insert(t.counters)
-          .select(
-            sql`${due} select name, ${p('week')} as period, 1 as count from due where most > 0 and ${p('counts')} = 1 and not exists (select 1 from spent)`,
-          )
-          .onConflictDoUpdate({
-            target: [t.counters.name, t.counters.period],
-            set: { count: sql`${t.counters.count} + 1` },
-          })
-          .returning({ name: t.counters.name, count: t.counters.count }),
-      ),
-    }
-  }
+  const pulls = (within: SQL | undefined, by: ImageSelector['by']) =>
+    pullCounter(db, pulled(within, by))
   const pullsOf = {
     named: { tag: pulls(inEntity.named, 'tag'), digest: pulls(inEntity.named, 'digest') },
     unique: { tag: pulls(inEntity.unique, 'tag'), digest: pulls(inEntity.unique, 'digest') },
@@ -953,18 +933,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         counting.full(values),
         counting.count(values),
       )
-      const counted = [
-        ...full.map((row) => ({ ...row, full: true })),
-        ...counts.map((row) => ({ ...row, full: false })),
-      ].map(({ name, ...row }) => ({
-        of: name.startsWith('limit.week.container.')
-          ? ('container' as const)
-          : ('collection' as const),
-        ...row,
-      }))
       return {
         standing: toStanding(stands[0]),
-        value: { image: image[0] === undefined ? null : toImage(image[0]), counted },
+        value: {
+          image: image[0] === undefined ? null : toImage(image[0]),
+          counted: pullCounts(full, counts),
+        },
       }
     },
 

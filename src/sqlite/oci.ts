@@ -11,6 +11,7 @@ import type {
   OciUploadsBook,
   Viewer,
 } from '../ports.ts'
+import { pullCounter, pullCounts } from './counters.ts'
 import { guarded } from './failure.ts'
 import {
   audited,
@@ -26,6 +27,7 @@ import {
   standingQuery,
   text,
   unindexImages,
+  viewerContributes,
   viewerValues,
   visibleContainer,
   writerManages,
@@ -108,6 +110,18 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         .orderBy(t.manifestPieces.number),
     ),
   })
+  /** By an image of the library: what it goes by there, or the digest that was noted of its manifest. */
+  const ofImages = {
+    tag: sql`select 1 from tags gt where gt.container_id = containers.id and gt.name = ${text('tag')}`,
+    digest: sql`select 1 from images gi where gi.container_id = containers.id and gi.manifest = substr(${text('digest')}, 8)`,
+  }
+  /** Where a pull of it is counted: if it is there for the viewer, and not theirs to write. */
+  const pulled = (by: 'tag' | 'digest') =>
+    sql`select containers.id as container, collections.id as collection from containers join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id where containers.id = ${placed} and (exists (select 1 from manifests pm where pm.container_id = containers.id and pm.digest = ${chosen[by]}) or exists (${ofImages[by]})) and ${visibleContainer} and not ${viewerContributes}`
+  const pulls = {
+    tag: pullCounter(db, pulled('tag'), text('asker')),
+    digest: pullCounter(db, pulled('digest'), text('asker')),
+  }
   /** What the writer may read has the blob of that id under that digest. */
   const mayRead = sql`exists (select 1 from ${members} mm join blobs rb on rb.id = mm.blob_id and rb.state = 'live' join containers rn on rn.id = mm.container_id join collections rc on rc.id = rn.collection_id where rb.id = ${p('blobId')} and ((rc.private = 0 and rn.private = 0) or ${writerStands(sql`(wt.collection_id = '' or (wt.collection_id = rc.id and wt.container_id in ('', rn.id))) and (${writerManages} or ${levelIn(sql`wu.id`, sql`rc.id`)} > 0)`)}))`
   /** Of the values in `refs`: digest and size. */
@@ -646,17 +660,29 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     },
 
     async manifest(path, selector, viewer, now, options) {
-      const values = valuesOf(viewer, now, { ...path, ...selector })
+      const { text: withText, pull } = options
+      const counts = pull && {
+        asker: pull.asker,
+        week: pull.begin.getTime(),
+        counts: 1,
+        perContainer: pull.container,
+        perCollection: pull.collection,
+      }
+      const values = valuesOf(viewer, now, { ...path, ...selector, ...counts })
       const from = q[selector.by]
+      const counting = pulls[selector.by]
       const lookup = [
         standing(values),
         q.repository(values),
         from.manifest(values),
         images[selector.by](values),
       ] as const
-      const [stands, rows, found, of, pieces] = options.text
-        ? await handle.read(...lookup, from.pieces(values))
-        : [...(await handle.read(...lookup)), null]
+      const pieced = [...lookup, from.pieces(values)] as const
+      const [stands, rows, found, of, pieces, full, counted] = pull
+        ? await handle.write(...pieced, counting.full(values), counting.count(values))
+        : withText
+          ? ([...(await handle.read(...pieced)), [], []] as const)
+          : ([...(await handle.read(...lookup)), null, [], []] as const)
       const whole = pieces?.map((piece) => piece.text).join('') ?? null
       return {
         standing: toStanding(stands[0]),
@@ -667,6 +693,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
                 container: toContainer(rows[0]),
                 manifest: found[0] === undefined ? null : { ...found[0], text: whole },
                 images: of,
+                counted: pullCounts(full, counted),
               },
       }
     },

@@ -164,4 +164,125 @@ export function describeCounters(test: Test): void {
       expect((await pull(world, null, {}, selector)).value).toEqual({ image: null, counted: [] })
     })
   })
+
+  describe('pulls of a week by OCI', () => {
+    const named = (word: string) => `sha256:${digestOf(word)}`
+    async function place(world: World, isPrivate = false) {
+      const alice = await world.person('alice')
+      const { id: containerId } = await world.container(alice, 'alice/c/n', { private: isPrivate })
+      const manifest = {
+        mediaType: 'application/vnd.oci.image.index.v1+json',
+        size: 2,
+        subject: null,
+        artifactType: '',
+        annotations: null,
+        text: '{}',
+      }
+      for (const word of ['one', 'two'])
+        await world.database.manifests.put({
+          containerId,
+          manifest: { ...manifest, digest: named(word) },
+          refs: [],
+          tags: [word],
+          writer: alice.writer,
+        })
+      return { alice, containerId }
+    }
+    const pull = async (
+      { database }: World,
+      viewer: Viewer,
+      asker: string,
+      minutes = 1,
+      options: Partial<PullLimits> & { tag?: string; word?: string } = {},
+    ) => {
+      const { tag, word = 'one', ...limits } = options
+      const selector =
+        tag === undefined
+          ? ({ by: 'digest', digest: named(word) } as const)
+          : ({ by: 'tag', tag } as const)
+      const week = { begin: at(), container: 2, collection: 3, asker, ...limits }
+      const looked = { text: true, pull: week }
+      const found = await database.manifests.manifest(PATH, selector, viewer, at(minutes), looked)
+      return found.value
+    }
+    const c = (count: number, full = false) => ({ of: 'container', count, full })
+    const col = (count: number, full = false) => ({ of: 'collection', count, full })
+
+    test('are one for each asker and minute, by tag and digest, in one trip', async (world) => {
+      await place(world)
+      const trips = world.trips().length
+      const first = await pull(world, null, 'ann', 1, { tag: 'one' })
+      expect(world.trips().slice(trips)).toEqual([{ kind: 'write', statements: 6 }])
+      expect(first).toMatchObject({ manifest: { text: '{}' }, counted: [c(1), col(1)] })
+      // what belongs to it, whatever it asks for, is not asked about the limits any more
+      for (const options of [{ tag: 'one' }, {}, { word: 'two' }, { tag: 'one', container: 1 }])
+        expect((await pull(world, null, 'ann', 1.9, options))?.counted).toEqual([])
+      expect((await pull(world, null, 'ben', 1.5))?.counted).toEqual([c(2), col(2)])
+      // from the first request on, not from the last one
+      expect((await pull(world, null, 'ann', 2))?.counted).toEqual([c(2, true)])
+      // who was counted goes on although it is full; who was refused is not in
+      expect((await pull(world, null, 'ben', 2))?.counted).toEqual([])
+      for (let i = 0; i < 2; i++)
+        expect((await pull(world, null, 'cat', 2))?.counted).toEqual([c(2, true)])
+      expect((await pull(world, null, 'cat', 2, { container: 9 }))?.counted).toEqual([c(3), col(3)])
+      expect((await pull(world, null, 'dan', 2, { container: 0 }))?.counted).toEqual([col(3, true)])
+      // another week
+      expect((await pull(world, null, 'ann', 100, { begin: at(99) }))?.counted).toEqual([
+        c(1),
+        col(1),
+      ])
+    })
+
+    test('and those by the library are counted together', async (world) => {
+      const { alice, containerId } = await place(world)
+      await world.push(alice, containerId, 'image', { tag: 'latest' })
+      const week = { begin: at(), container: 2, collection: 0, counts: true }
+      const byLibrary = async () =>
+        (await world.database.catalog.pullImage(PATH, TAGGED, null, at(1), week)).value.counted
+      expect(await byLibrary()).toEqual([c(1)])
+      expect((await pull(world, null, 'ann', 1, { collection: 0 }))?.counted).toEqual([c(2)])
+      expect(await byLibrary()).toEqual([c(2, true)])
+    })
+
+    test('that come at once are counted exactly, one of an asker’s', async (world) => {
+      await place(world)
+      const seen = await Promise.all(
+        Array.from({ length: 24 }, (_, at) =>
+          pull(world, null, `asker ${at % 8}`, 1, { container: 5, collection: 0 }),
+        ),
+      )
+      const counted = seen.flatMap((found) => found?.counted ?? [])
+      expect(
+        counted
+          .filter(({ full }) => !full)
+          .map(({ count }) => count)
+          .toSorted(),
+      ).toEqual([1, 2, 3, 4, 5])
+      // three of each: of five the other two are parts, of three all are refused
+      expect(counted.filter(({ full }) => full)).toHaveLength(9)
+    })
+
+    test('are not those of who may write there, nor of what is not found or seen', async (world) => {
+      const { alice } = await place(world, true)
+      const stranger = await world.person('stranger')
+      for (const viewer of [alice.viewer, world.root.viewer])
+        for (let i = 0; i < 4; i++)
+          expect((await pull(world, viewer, `writer ${i}`))?.counted).toEqual([])
+      for (const viewer of [null, stranger.viewer]) await pull(world, viewer, 'outside')
+      const container = { entity: 'alice', collection: 'c', container: 'n' }
+      await world.database.catalog.setPrivate(container, false, byOperator(at(1)))
+      for (const options of [{ tag: 'none' }, { word: 'none' }]) {
+        const found = await pull(world, null, 'outside', 1, options)
+        expect(found).toMatchObject({ manifest: null, counted: [] })
+      }
+      expect((await pull(world, null, 'outside'))?.counted).toEqual([c(1), col(1)])
+    })
+
+    test('are forgotten with their week, askers too', async (world) => {
+      await place(world)
+      await pull(world, null, 'ann')
+      await world.database.counters.prune(at(1))
+      expect((await pull(world, null, 'ann'))?.counted).toEqual([c(1), col(1)])
+    })
+  })
 }

@@ -219,6 +219,7 @@ describe('query plans', () => {
   }
 
   /** What every pull and push asks. Writes are refused here, for nothing is there. */
+  const week = { begin: now, container: 1, collection: 1, asker: 'a' }
   const HOT: Record<string, (database: Database) => Promise<unknown>> = {
     'findImage by tag': ({ catalog }) => catalog.findImage(path, tagged, viewer, now),
     'findImage by digest': ({ catalog }) => catalog.findImage(path, digest, viewer, now),
@@ -283,6 +284,13 @@ describe('query plans', () => {
       manifests.manifest(path, { by: 'tag', tag: 't' }, viewer, now, { text: true }),
     'manifests.manifest by digest': ({ manifests }) =>
       manifests.manifest(path, { by: 'digest', digest: 'd' }, viewer, now, { text: true }),
+    'manifests.manifest by tag, counted': ({ manifests }) =>
+      manifests.manifest(path, { by: 'tag', tag: 't' }, viewer, now, { text: true, pull: week }),
+    'manifests.manifest by digest, counted': ({ manifests }) =>
+      manifests.manifest(path, { by: 'digest', digest: 'd' }, viewer, now, {
+        text: true,
+        pull: week,
+      }),
     'manifests.lacking': ({ manifests }) =>
       manifests.lacking('n', [{ kind: 'blob', digest: 'd', size: 1 }]),
     'manifests.put': ({ manifests }) =>

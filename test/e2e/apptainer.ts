@@ -14,15 +14,16 @@ export const MAIN = join(root, 'adapters/node/main.ts')
 /** Exit code (null after a signal) and what stood on the terminal, both streams as they came. */
 export type Outcome = { code: number | null; terminal: string }
 
-/** The client on PATH, else the one that scripts/setup.mjs brought; null when there is none. */
-export const findApptainer = () => findProgram('apptainer', '.cache/apptainer/bin')
+/** Where scripts/setup.mjs brings the clients to. */
+const BROUGHT = ['.cache/apptainer/bin', '.cache/oci-clients/bin'].map((at) => join(root, at))
 
-/** The program on PATH, else in `folder` of the repository; null when there is none. */
-export function findProgram(name: string, folder: string): string | null {
+/** The program on PATH, else the one that scripts/setup.mjs brought; null when there is none. */
+export function findProgram(name: string): string | null {
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '')
-  const programs = [...folders, join(root, folder)].map((f) => join(f, name))
+  const programs = [...folders, ...BROUGHT].map((folder) => join(folder, name))
   return programs.find((program) => existsSync(program)) ?? null
 }
+export const findApptainer = () => findProgram('apptainer')
 
 /** Runs a program to its end; `input` becomes its standard input, which is empty otherwise. */
 export function runProgram(

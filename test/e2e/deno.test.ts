@@ -1,6 +1,7 @@
 /** The real client against the registry on Deno. */
 import { hostTarget } from '../runtimes/host-target.ts'
 import { describeKeystoreClients } from './keystore.ts'
+import { describeOciClients } from './oci.ts'
 import { describeQuotaClient } from './quotas.ts'
 import { describeRoles } from './roles.ts'
 import { describeSigning } from './signing.ts'
@@ -8,6 +9,7 @@ import { describeClient, describeOneTag, describeRangeFailures } from './suite.t
 
 describeClient('Deno', () => hostTarget('deno'))
 describeKeystoreClients('Deno', (options) => hostTarget('deno', options))
+describeOciClients('Deno', (options) => hostTarget('deno', options))
 describeRangeFailures('Deno', () => hostTarget('deno'))
 describeOneTag('Deno', () => hostTarget('deno'))
 describeSigning('Deno', () => hostTarget('deno'))

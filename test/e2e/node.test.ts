@@ -9,6 +9,7 @@ import { nodeTarget } from '../runtimes/target.ts'
 import { makeClient, removeFolder } from './apptainer.ts'
 import { describeKeystoreClients } from './keystore.ts'
 import { startProxy } from './proxy.ts'
+import { describeOciClients } from './oci.ts'
 import { describeQuotaClient } from './quotas.ts'
 import { describeRoles } from './roles.ts'
 import { startServer } from './server.ts'
@@ -22,6 +23,7 @@ import {
 
 describeClient('Node', () => nodeTarget())
 describeKeystoreClients('Node', nodeTarget)
+describeOciClients('Node', nodeTarget)
 describeRangeFailures('Node', () => nodeTarget())
 describeOneTag('Node', () => nodeTarget())
 describeSigning('Node', () => nodeTarget())

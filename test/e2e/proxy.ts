@@ -39,6 +39,50 @@ export async function startProxy(
   }
 }
 
+/**
+ * 127.0.0.1:80 in front of `http://HOST:PORT`, byte for byte, for clients that cannot name a port. Needs
+ * root. There is one such port: waits, up to `patience` ms, until other tests have left it.
+ */
+export async function forwardPort80(
+  target: string,
+  patience = 120_000,
+): Promise<{ stop(): Promise<void> }> {
+  const { hostname, port } = new URL(target)
+  const sockets = new Set<Socket>()
+  const server = createServer((client) => {
+    const upstream = connect(Number(port), hostname)
+    for (const socket of [client, upstream]) {
+      sockets.add(socket)
+      socket.on('close', () => sockets.delete(socket)).on('error', () => socket.destroy())
+    }
+    client.pipe(upstream).pipe(client)
+  })
+  const listen = () =>
+    new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(80, '127.0.0.1', () => {
+        server.off('error', reject)
+        resolve()
+      })
+    })
+  for (const end = Date.now() + patience; ;) {
+    try {
+      await listen()
+      break
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || Date.now() > end) throw error
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    }
+  }
+  return {
+    async stop() {
+      const closed = new Promise((resolve) => server.close(resolve))
+      for (const socket of sockets) socket.destroy()
+      await closed
+    },
+  }
+}
+
 async function forward(
   client: Socket,
   upstream: Socket,

@@ -10,7 +10,7 @@ import { libraryClient, sha256 } from '../protocol/client.ts'
 import type { Target } from '../runtimes/target.ts'
 import {
   atMost,
-  findApptainer,
+  findProgram,
   makeClient,
   makeSifs,
   removeFolder,
@@ -30,12 +30,17 @@ export type SuiteOptions = {
   skip?: Record<string, string>
 }
 
-/** Runs `body` where there is a client; elsewhere says that there is none, which CI takes ill. */
-export function describeWithClient(name: string, body: () => void): void {
+/** Runs `body` where the clients are; elsewhere says which are not, which CI takes ill. */
+export function describeWithClient(
+  name: string,
+  body: () => void,
+  programs: readonly string[] = ['apptainer'],
+): void {
   describe(name, () => {
-    if (findApptainer() !== null) return body()
-    test('with the real client', (context) => {
-      const reason = 'no apptainer on PATH or in .cache/apptainer (scripts/setup.mjs --client)'
+    const missing = programs.filter((program) => findProgram(program) === null)
+    if (missing.length === 0) return body()
+    test('with the real clients', (context) => {
+      const reason = `no ${missing.join(', ')} on PATH or in .cache (scripts/setup.mjs --client)`
       if (process.env.CI) throw new Error(reason)
       context.skip(reason)
     })

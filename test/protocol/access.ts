@@ -31,7 +31,11 @@ type Caller = (typeof CALLERS)[number]
  * an administrator, and the owner's revoked, expired and pull-only token. Tickets are asked for by
  * the owner and used by everybody: they are the authority.
  *
- * 2: 200, 201, 202 or 204, P: 206, 1: 401, 3: 403, 4: 404, 9: 409, 5: 501
+ * What follows a # is one of the ways to ask on a route: a whole blob at once, a mount from what everybody
+ * can read, from anywhere, from what is somebody else's and private, from what does not exist; a manifest by
+ * its hash, or under a tag that it moves. HEAD is asked on the routes of GET.
+ *
+ * 2: 200, 201, 202 or 204, M: mounted (201), P: 206, 1: 401, 3: 403, 4: 404, 9: 409, 5: 501
  */
 const MATRIX = `
                                              public  private absent
@@ -76,15 +80,27 @@ GET  /v2                                     1222112 1222112 1222112
 GET  /v2/token                               2222112 2222112 2222112
 GET  /v2/_catalog                            2222112 2222112 2222112
 POST /v2/:name{.+}/blobs/uploads             1322113 1322113 1332113
+POST /v2/:name{.+}/blobs/uploads#whole       1322113 1322113 1332113
+POST /v2/:name{.+}/blobs/uploads#readable    13MM113 13MM113 133M113
+POST /v2/:name{.+}/blobs/uploads#anywhere    13MM113 13MM113 133M113
+POST /v2/:name{.+}/blobs/uploads#private     132M113 132M113 133M113
+POST /v2/:name{.+}/blobs/uploads#absent      1322113 1322113 1332113
 GET  /v2/:name{.+}/blobs/uploads/:id         1424113 1424113 1444113
 PATCH /v2/:name{.+}/blobs/uploads/:id        1424113 1424113 1444113
 PUT  /v2/:name{.+}/blobs/uploads/:id         1424113 1424113 1444113
 DELETE /v2/:name{.+}/blobs/uploads/:id       1424113 1424113 1444113
 GET  /v2/:name{.+}/blobs/:digest             2222112 1422112 1444114
+HEAD /v2/:name{.+}/blobs/:digest             2222112 1422112 1444114
 DELETE /v2/:name{.+}/blobs/:digest           1322113 1422113 1444113
 GET  /v2/:name{.+}/manifests/:reference      2222112 1422112 1444114
+GET  /v2/:name{.+}/manifests/:reference#hash 2222112 1422112 1444114
+HEAD /v2/:name{.+}/manifests/:reference      2222112 1422112 1444114
+HEAD /v2/:name{.+}/manifests/:reference#hash 2222112 1422112 1444114
 PUT  /v2/:name{.+}/manifests/:reference      1322113 1322113 1332113
+PUT  /v2/:name{.+}/manifests/:reference#hash 1322113 1322113 1332113
+PUT  /v2/:name{.+}/manifests/:reference#move 1322113 1322113 1332113
 DELETE /v2/:name{.+}/manifests/:reference    1322113 1422113 1444113
+DELETE /v2/:name{.+}/manifests/:reference#hash 1322113 1422113 1444113
 GET  /v2/:name{.+}/tags/list                 2222112 1422112 1444114
 GET  /v2/:name{.+}/referrers/:digest         2222112 1222112 1222112
 GET  /v1/users                               1332313 1332313 1332313
@@ -170,6 +186,7 @@ const CODES: Record<number, string> = {
   403: '3',
   404: '4',
   409: '9',
+  429: 'L',
   501: '5',
 }
 const ROWS = MATRIX.split('\n').flatMap((line) => {
@@ -178,6 +195,15 @@ const ROWS = MATRIX.split('\n').flatMap((line) => {
     ? []
     : [{ route: `${method} ${path}`, method, cells }]
 })
+
+/** The letter of an answer; a mount that was none is an upload (202). */
+export const letterOf = (route: string, status: number): string | undefined =>
+  MOUNTS.test(route) && status === 201 ? 'M' : CODES[status]
+const MOUNTS = /#(?:readable|anywhere|private|absent)$/
+/** The routes that rows stand for, once each. */
+export const routesOf = (rows: readonly { route: string }[]): string[] => [
+  ...new Set(rows.map(({ route }) => route.replace(/#.*$/, '').replace(/^HEAD /, 'GET '))),
+]
 
 /** What a refusal says to the person at the terminal, in either envelope. */
 export const sentenceOf = (json: any): string => json.error?.message ?? json.errors?.[0]?.message
@@ -318,6 +344,37 @@ async function repository(place: Place): Promise<string> {
   return at
 }
 
+/** The digest of the manifest that `repository` puts there. */
+const HASH = ociDigest(ociManifest('one'))
+/** An index of nothing needs no blobs, so that it can be the first thing of a repository. */
+const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json'
+const ociIndex = (annotation: string) => ({
+  body: JSON.stringify({
+    schemaVersion: 2,
+    mediaType: INDEX_TYPE,
+    manifests: [],
+    annotations: { annotation },
+  }),
+  headers: { 'content-type': INDEX_TYPE },
+})
+
+/** What mounts name: a blob that everybody can read, and one that only its owner and administrators can. */
+const SOURCES = { open: 'somebody’s blob', shut: 'somebody’s secret' }
+export async function makeSources({ url, mint }: Target): Promise<void> {
+  const owner = libraryClient(url, (await mint('sources')).jwt)
+  for (const [collection, content] of Object.entries(SOURCES)) {
+    await owner.ensure('sources', collection, 'box', { privateCollection: collection === 'shut' })
+    const at = `/v2/sources/${collection}/box/blobs/uploads/?digest=${ociDigest(content)}`
+    expect((await owner.call('POST', at, content)).status).toBe(201)
+  }
+}
+const mounting = (names: string, { open, shut } = SOURCES) => ({
+  readable: `/v2/${names}/blobs/uploads/?mount=${ociDigest(open)}&from=sources/open/box`,
+  anywhere: `/v2/${names}/blobs/uploads/?mount=${ociDigest(open)}`,
+  private: `/v2/${names}/blobs/uploads/?mount=${ociDigest(shut)}&from=sources/shut/box`,
+  absent: `/v2/${names}/blobs/uploads/?mount=${ociDigest('nothing')}&from=sources/none/box`,
+})
+
 /** An upload that the owner has opened there; or a ticket that nobody signed. */
 async function ociUpload(place: Place): Promise<string> {
   const at = `/v2/${place.names}/blobs/uploads/`
@@ -413,6 +470,16 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
   },
   'GET /v2': () => ({ path: '/v2/' }),
   'POST /v2/:name{.+}/blobs/uploads': ({ names }) => ({ path: `/v2/${names}/blobs/uploads/` }),
+  'POST /v2/:name{.+}/blobs/uploads#whole': ({ names }) => {
+    const body = unique('whole ')
+    return { path: `/v2/${names}/blobs/uploads/?digest=${ociDigest(body)}`, body }
+  },
+  ...Object.fromEntries(
+    (['readable', 'anywhere', 'private', 'absent'] as const).map((way) => [
+      `POST /v2/:name{.+}/blobs/uploads#${way}`,
+      ({ names }: Place) => ({ path: mounting(names)[way] }),
+    ]),
+  ),
   'GET /v2/:name{.+}/blobs/uploads/:id': async (place) => ({ path: await ociUpload(place) }),
   'PATCH /v2/:name{.+}/blobs/uploads/:id': async (place) => ({
     path: await ociUpload(place),
@@ -426,6 +493,9 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
   'GET /v2/:name{.+}/blobs/:digest': async (place) => ({
     path: `${await repository(place)}/blobs/${ociDigest(BLOB)}`,
   }),
+  'HEAD /v2/:name{.+}/blobs/:digest': async (place) => ({
+    path: `${await repository(place)}/blobs/${ociDigest(BLOB)}`,
+  }),
   'DELETE /v2/:name{.+}/blobs/:digest': async (place) => {
     const at = await repository(place)
     const digest = ociDigest('free')
@@ -433,21 +503,29 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
       await place.owner.call('POST', `${at}/blobs/uploads/?digest=${digest}`, 'free')
     return { path: `${at}/blobs/${digest}` }
   },
-  'GET /v2/:name{.+}/manifests/:reference': async (place) => ({
-    path: `${await repository(place)}/manifests/oci`,
+  ...Object.fromEntries(
+    ['GET', 'HEAD', 'DELETE'].flatMap((method) => [
+      [
+        `${method} /v2/:name{.+}/manifests/:reference`,
+        async (place: Place) => ({ path: `${await repository(place)}/manifests/oci` }),
+      ],
+      [
+        `${method} /v2/:name{.+}/manifests/:reference#hash`,
+        async (place: Place) => ({ path: `${await repository(place)}/manifests/${HASH}` }),
+      ],
+    ]),
+  ),
+  'PUT /v2/:name{.+}/manifests/:reference': async (place) => ({
+    path: `${await repository(place)}/manifests/new`,
+    ...ociIndex('new'),
   }),
-  'PUT /v2/:name{.+}/manifests/:reference': async (place) => {
-    const at = await repository(place)
-    // an index of nothing needs no blobs, so that it can be the first thing of a repository
-    const mediaType = 'application/vnd.oci.image.index.v1+json'
-    return {
-      path: `${at}/manifests/new`,
-      body: JSON.stringify({ schemaVersion: 2, mediaType, manifests: [] }),
-      headers: { 'content-type': mediaType },
-    }
+  'PUT /v2/:name{.+}/manifests/:reference#hash': async (place) => {
+    const index = ociIndex(unique('by hash '))
+    return { path: `${await repository(place)}/manifests/${ociDigest(index.body)}`, ...index }
   },
-  'DELETE /v2/:name{.+}/manifests/:reference': async (place) => ({
+  'PUT /v2/:name{.+}/manifests/:reference#move': async (place) => ({
     path: `${await repository(place)}/manifests/oci`,
+    ...ociIndex(unique('moved ')),
   }),
   'GET /v2/:name{.+}/tags/list': async (place) => ({
     path: `${await repository(place)}/tags/list`,
@@ -679,6 +757,7 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
 
     beforeAll(async () => {
       target = await makeTarget()
+      await makeSources(target)
       const stranger = await target.mint('mallory')
       const admin = await target.mint('boss', { admin: true, scopes: ALL })
       for (const kind of KINDS) {
@@ -712,7 +791,7 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
     test('every route of every protocol has a row, and every row a route', () => {
       const routes = routesInSource()
       expect(routes.length).toBeGreaterThan(35)
-      expect(ROWS.map(({ route }) => route).sort()).toEqual(routes.sort())
+      expect(routesOf(ROWS).sort()).toEqual(routes.sort())
     })
 
     test.each(ROWS)('$route', async ({ route, method, cells: expected }) => {
@@ -722,8 +801,8 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
       for (const [group, kind] of KINDS.entries()) {
         let row = ''
         for (const [column, caller] of CALLERS.entries()) {
-          const succeeds = expected.split(' ')[group]?.[column] === '2'
-          const changes = method !== 'GET'
+          const succeeds = /[2M]/.test(expected.split(' ')[group]?.[column] ?? '')
+          const changes = method !== 'GET' && method !== 'HEAD'
           // the other calls that change something bring something new to change
           const used =
             succeeds &&
@@ -734,10 +813,11 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
           const { path: at, body, headers } = await call(place, clients[kind][caller])
           const before = changes && !succeeds ? await seen(kind) : ''
           const { status, text } = await clients[kind][caller].call(method, at, body, headers)
-          row += CODES[status] ?? ` ${status} `
+          row += letterOf(route, status) ?? ` ${status} `
           // a refusal changes nothing, and speaks
           if (changes && !succeeds) expect(await seen(kind), `${kind} ${caller}`).toBe(before)
-          if (status >= 400) expect(sentenceOf(JSON.parse(text))).toMatch(/^\w.{8}/)
+          if (status >= 400 && method !== 'HEAD')
+            expect(sentenceOf(JSON.parse(text))).toMatch(/^\w.{8}/)
           cells++
         }
         found.push(row)
@@ -755,6 +835,12 @@ function describeMatrix(makeTarget: () => Promise<AccessTarget>): void {
         await owner.call('GET', `/v1/containers/${names}`),
         await owner.call('GET', `/v1/images/${names}:latest`),
         await owner.call('GET', `/v1/keys/${key.fingerprint}`),
+        await owner.call('GET', `/v1/usage?entity=${entity}`),
+        await owner.call('GET', '/v2/_catalog'),
+        await owner.call('GET', `/v2/${names}/tags/list`),
+        await owner.call('GET', `/v2/${names}/manifests/oci`),
+        await owner.call('GET', `/v2/${names}/manifests/${HASH}`),
+        await owner.call('GET', `/v2/${names}/blobs/${ociDigest(BLOB)}`),
       ]
       // pulls before are counted seconds later, with the first thing that is refused
       const uncounted = (text: string) =>
@@ -782,13 +868,56 @@ type Named = {
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'] as const
 
 /** Every address and body that can name something; `mine` belongs to whoever asks. */
-const namings = (n: Named, mine: { containerId: string; uploadID: string }): Call[] => {
+const namings = (
+  n: Named,
+  mine: { containerId: string; uploadID: string; location: string },
+): Call[] => {
   const hash = `sha256.${n.digest}`
   const path = `${n.entity}/${n.collection}/${n.container}`
   const part = { uploadID: mine.uploadID, partNumber: 1, partSize: 9, sha256sum: n.digest }
   const whole = { filesize: 9, sha256sum: n.digest }
   const done = { uploadID: mine.uploadID, completedParts: [{ partNumber: 1, token: '"x"' }] }
+  const digest = `sha256:${n.digest}`
+  const blob = ociDigest(BLOB)
+  const oci = `/v2/${path}`
+  const uploads = `${oci}/blobs/uploads/`
+  const upload = mine.location.replace('/v2/mallory/own/x', oci)
+  const range = { range: 'bytes=0-0' }
   return [
+    { path: `${oci}/tags/list` },
+    { path: `${oci}/tags/list?n=1&last=a` },
+    { path: `${oci}/tags/list?n=none` },
+    { path: `${oci}/manifests/oci`, ...ociIndex('moved') },
+    {
+      path: `${oci}/manifests/oci`,
+      body: ociManifest('one'),
+      headers: { 'content-type': MANIFEST_TYPE },
+    },
+    { path: `${oci}/manifests/new?tag=more`, body: 'no manifest' },
+    { path: `${oci}/manifests/latest`, headers: { 'if-none-match': '*' } },
+    { path: `${oci}/manifests/${HASH}`, headers: { 'if-none-match': `"${HASH}"` } },
+    { path: `${oci}/manifests/${digest}`, body: ociIndex('other').body },
+    { path: `${oci}/manifests/sha256:short` },
+    { path: `${oci}/blobs/${blob}` },
+    { path: `${oci}/blobs/${blob}`, headers: { 'if-none-match': `"${blob}"` } },
+    { path: `${oci}/blobs/${blob}`, headers: range },
+    { path: `${oci}/blobs/${digest}`, headers: { range: 'bytes=9999999-' } },
+    { path: `${oci}/blobs/sha512:short` },
+    { path: uploads },
+    { path: `${uploads}?digest=${ociDigest('x')}`, body: 'x' },
+    { path: `${uploads}?mount=${blob}&from=mallory/own/x` },
+    { path: `${uploads}?mount=${blob}&from=${path}` },
+    { path: `/v2/mallory/own/x/blobs/uploads/?mount=${ociDigest(`in ${n.entity}`)}&from=${path}` },
+    { path: `/v2/mallory/own/x/blobs/uploads/?mount=${digest}&from=${path}` },
+    { path: `/v2/mallory/own/x/blobs/uploads/?mount=${digest}` },
+    { path: `${uploads}${mine.uploadID.slice(0, 24)}?t=${mine.uploadID}`, body: 'x' },
+    { path: upload, body: 'chunk' },
+    { path: `${upload}&digest=${ociDigest('chunk')}`, body: 'chunk' },
+    { path: `${oci}/referrers/${HASH}` },
+    { path: `${oci}/referrers/${digest}?artifactType=application/x` },
+    { path: `/v2/_catalog?n=2&last=${n.entity}` },
+    { path: `/v2/token?service=x&scope=repository:${path}:pull,push,delete` },
+    { path: `/v2/token?scope=repository:${path}:pull&scope=repository:mallory/own/x:push` },
     { path: `/v1/entities/${n.entity}` },
     { path: `/v1/collections/${n.entity}/${n.collection}` },
     { path: `/v1/containers/${path}` },
@@ -831,11 +960,15 @@ function shape(answer: Answer, names: Record<string, string>): string {
   const headers = [...answer.headers]
     .filter(([header]) => !['date', 'x-request-id', 'ratelimit'].includes(header))
     .map(([header, value]) => `${header}: ${value}`)
-  const text = [answer.status, ...headers, answer.text].join('\n')
-  return Object.entries(names).reduce(
-    (out, [key, value]) => out.replaceAll(value, `<${key}>`),
-    text,
-  )
+  const said = answer.text.replaceAll(/eyJ[\w-]+\.([\w-]+)\.[\w-]+/g, (_, payload: string) => {
+    const { iat, nbf, exp, jti, ...rest } = JSON.parse(Buffer.from(payload, 'base64url').toString())
+    return `<token ${JSON.stringify(rest)}>`
+  })
+  const text = [answer.status, ...headers, said].join('\n')
+  return Object.entries(names)
+    .reduce((out, [key, value]) => out.replaceAll(value, `<${key}>`), text)
+    .replaceAll(/uploads\/[0-9a-f]{24}\?t=\S+|(?<=docker-upload-uuid: )[0-9a-f]{24}/g, '<upload>')
+    .replaceAll(/"issued_at":"[^"]*"/g, '"issued_at":"<time>"')
 }
 
 /** As `shape`, for what is made anew: any id, hash and time looks like any other. */
@@ -868,7 +1001,8 @@ function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
     let alice: LibraryClient
     let carol: LibraryClient
     let callers: Record<'anonymous' | 'stranger', LibraryClient>
-    let mine: { containerId: string; uploadID: string }
+    let mine: { containerId: string; uploadID: string; location: string }
+    let compared = 0
     let things: Record<string, [hidden: Named, absent: Named]>
 
     beforeAll(async () => {
@@ -883,6 +1017,10 @@ function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
       const push = async (owner: LibraryClient, ref: string, options: object): Promise<Named> => {
         const [, collection = '', container = ''] = ref.split('/')
         const place = await pushPlace(owner, ref, options)
+        const at = await repository(place)
+        const secret = `in ${place.entity}`
+        const blobs = `${at}/blobs/uploads/?digest=${ociDigest(secret)}`
+        expect((await owner.call('POST', blobs, secret)).status).toBe(201)
         const { entity, entityId, collectionId, containerId, imageId } = place
         const ids = { entityId, collectionId, containerId, imageId }
         return { entity, collection, container, ...ids, digest: sha256(place.bytes) }
@@ -908,10 +1046,16 @@ function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
       const parts = await ok(
         callers.stranger.call('POST', `/v2/imagefile/${own.image}/_multipart`, { filesize: 9 }),
       )
-      mine = { containerId: own.container, uploadID: parts.uploadID }
+      const opened = await callers.stranger.call('POST', '/v2/mallory/own/x/blobs/uploads/')
+      const location = opened.headers.get('location') ?? ''
+      expect(location).toMatch(/^\/v2\/mallory\/own\/x\//)
+      mine = { containerId: own.container, uploadID: parts.uploadID, location }
       await wait(ENDED_MS)
     })
-    afterAll(() => target.stop())
+    afterAll(async () => {
+      console.log(`private is absent: ${compared} pairs of answers compared`)
+      await target.stop()
+    })
 
     test.each([
       'an entity with nothing public',
@@ -933,6 +1077,7 @@ function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
               return shape(await client.call(method, call.path, body, call.headers), names)
             })
             const [hidden = '', absent = ''] = await compare(target, asks)
+            compared++
             const path = namings(pair[0], mine)[index]?.path
             if (hidden !== absent)
               differ.push(`${caller} ${method} ${path}\n${hidden}\n-- absent:\n${absent}`)
@@ -953,6 +1098,32 @@ function describePrivacy(makeTarget: () => Promise<AccessTarget>): void {
       expect(answers[0]).toMatch(/^200/)
       expect(answers[1]).toMatch(/^404/)
       if (target.trips !== undefined) expect(answers[1]).toMatch(/trips: read \d$/)
+    })
+
+    test('nor by OCI: of every kind of thing the owner is told what hides from others', async () => {
+      for (const thing of ['a collection', 'a container']) {
+        const [hidden, absent] = things[thing] ?? []
+        if (hidden === undefined || absent === undefined) throw new Error(`no ${thing}`)
+        const statuses = async (client: LibraryClient & { own: string }, n: Named) => {
+          const path = `${n.entity}/${n.collection}/${n.container}`
+          const mount = `mount=${ociDigest(`in ${n.entity}`)}&from=${path}`
+          const answers = [
+            await client.call('GET', `/v2/${path}/tags/list`),
+            await client.call('GET', `/v2/${path}/manifests/oci`),
+            await client.call('HEAD', `/v2/${path}/manifests/${HASH}`),
+            await client.call('HEAD', `/v2/${path}/blobs/${ociDigest(BLOB)}`),
+            await client.call('GET', `/v2/${path}/referrers/${HASH}`),
+            await client.call('POST', `/v2/${client.own}/mounted/blobs/uploads/?${mount}`),
+          ]
+          return answers.map(({ status }) => status).join(' ')
+        }
+        const own = { ...alice, own: 'alice/secret' }
+        const stranger = { ...callers.stranger, own: 'mallory/own' }
+        expect(await statuses(own, hidden)).toBe('200 200 200 200 200 201')
+        expect(await statuses(own, absent)).toBe('404 404 404 404 200 202')
+        for (const names of [hidden, absent])
+          expect(await statuses(stranger, names)).toBe('404 404 404 404 200 202')
+      }
     })
 
     test('lists, sums and times of public parents do not move with private pushes (R27)', async () => {
@@ -1125,7 +1296,7 @@ function describeEndings(makeTarget: () => Promise<AccessTarget>): void {
         await target.revoke(id)
         const { status, json } = await client.call(method, path, body, headers)
         expect(`${route} ${status}`).toBe(`${route} 401`)
-        expect(sentenceOf(json)).toMatch(/revoked/)
+        if (method !== 'HEAD') expect(sentenceOf(json)).toMatch(/revoked/)
       }
     })
 
@@ -1282,12 +1453,20 @@ PUT /v1/imports/:id/blobs/:digest          403  403  403    403   admin
 PUT /v1/imports/:id/blobs/:digest/:part    403  403  403    403   admin
 POST /v1/imports/:id/blobs/:digest/parts   403  403  403    403   admin
 POST /v2/:name{.+}/blobs/uploads           403  202  403    403   push
+POST /v2/:name{.+}/blobs/uploads#whole     403  201  403    403   push
+POST /v2/:name{.+}/blobs/uploads#readable  403  202  403    403   push
+POST /v2/:name{.+}/blobs/uploads#anywhere  403  202  403    403   push
+POST /v2/:name{.+}/blobs/uploads#private   403  202  403    403   push
+POST /v2/:name{.+}/blobs/uploads#absent    403  202  403    403   push
 PATCH /v2/:name{.+}/blobs/uploads/:id      403  202  403    403   push
 PUT /v2/:name{.+}/blobs/uploads/:id        403  201  403    403   push
 DELETE /v2/:name{.+}/blobs/uploads/:id     403  204  403    403   push
 DELETE /v2/:name{.+}/blobs/:digest         403  403  202    403   delete
 PUT /v2/:name{.+}/manifests/:reference     403  201  403    403   push
+PUT /v2/:name{.+}/manifests/:reference#hash 403 201  403    403   push
+PUT /v2/:name{.+}/manifests/:reference#move 403 201  403    403   push
 DELETE /v2/:name{.+}/manifests/:reference  403  403  202    403   delete
+DELETE /v2/:name{.+}/manifests/:reference#hash 403 403 202  403   delete
 `
 const SINGLE: Scope[] = ['pull', 'push', 'delete', 'keys']
 const SCOPED_ROWS = SCOPED.split('\n').flatMap((line) => {
@@ -1306,6 +1485,7 @@ function describeScopes(makeTarget: () => Promise<AccessTarget>): void {
     beforeAll(async () => {
       target = await makeTarget()
       alice = libraryClient(target.url, (await target.mint('alice')).jwt)
+      await makeSources(target)
       shared = await privatePlace()
       ofScope = {}
       for (const scope of SINGLE)

@@ -228,6 +228,131 @@ export function describeLimits(
       expect((await pull(await at('alice'), 'alice/c/one:latest')).status).toBe(200)
     })
 
+    const MANIFEST = 'application/vnd.oci.image.index.v1+json'
+    /** A repository of theirs with a tag; its address, and the manifest's digest. */
+    async function repository(user: string, ref: string) {
+      const owner = await at(user)
+      const body = JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST, manifests: [] })
+      const base = `/v2/${ref}`
+      const headers = { 'content-type': MANIFEST }
+      expect((await owner.call('PUT', `${base}/manifests/v1`, body, headers)).status).toBe(201)
+      return { base, digest: `sha256:${sha256(Buffer.from(body))}` }
+    }
+    /** 429 as OCI says it, with the library's fields. */
+    function expectOciLimited(answer: Answer, name: string): void {
+      expect([answer.status, answer.json.errors[0].code]).toEqual([429, 'TOOMANYREQUESTS'])
+      expect(answer.json.errors[0].message).toMatch(/^Too many pulls from this .*try again in/)
+      expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
+      expect(limitOf(answer)).toEqual([
+        expect.stringMatching(new RegExp(`^"${name}";q=\\d+;w=${WEEK}$`)) as string,
+        `"${name}";r=0;t=T`,
+      ])
+    }
+
+    test('a pull by OCI is one, however many requests it takes, and counts with those by the library', async () => {
+      await pushed('olga', 'olga/c/one')
+      const { base, digest } = await repository('olga', 'olga/c/one')
+      const tag = `${base}/manifests/v1`
+      const owner = await at('olga')
+      for (const answer of await times(4, () => owner.get(tag)))
+        expect([answer.status, answer.headers.has('ratelimit')]).toEqual([200, false])
+
+      // what is no pull
+      const guest = await at('puller')
+      const etag = { 'if-none-match': `"${digest}"` }
+      expect((await guest.call('HEAD', tag)).status).toBe(200)
+      expect((await guest.call('GET', tag, undefined, etag)).status).toBe(304)
+      expect((await guest.get(`${base}/manifests/none`)).status).toBe(404)
+      expect((await guest.get(`${base}/tags/list`)).status).toBe(200)
+      expect((await guest.get(`${base}/referrers/${digest}`)).status).toBe(200)
+
+      const first = await guest.get(tag)
+      expect([first.status, ...limitOf(first)]).toEqual([
+        200,
+        `"container-week";q=2;w=${WEEK}, "collection-week";q=3;w=${WEEK}`,
+        '"container-week";r=1;t=T, "collection-week";r=2;t=T',
+      ])
+      // of the same user, wherever they are
+      for (const path of [tag, tag, `${base}/manifests/${digest}`]) {
+        const part = await (await at('puller')).get(path)
+        expect([part.status, part.headers.has('ratelimit')]).toEqual([200, false])
+      }
+      // of another asker, who has no token, and of whom another header says the same
+      const nobody = await at()
+      const other = { 'if-none-match': '"other"' }
+      expect((await nobody.call('GET', tag, undefined, other)).status).toBe(200)
+      for (const path of [tag, `${base}/manifests/${digest}`])
+        expectOciLimited(await (await at()).get(path), 'container-week')
+      expectLimited(await pull(await at(), 'olga/c/one:latest'), 'container-week', WEEK)
+      // who is in the middle of a pull ends it, and what is no pull goes on
+      expect((await nobody.get(tag)).status).toBe(200)
+      expect((await guest.get(tag)).status).toBe(200)
+      expect((await (await at()).call('HEAD', tag)).status).toBe(200)
+      expect((await owner.get(tag)).status).toBe(200)
+
+      const { base: next } = await repository('olga', 'olga/c/two')
+      expect((await (await at()).get(`${next}/manifests/v1`)).status).toBe(200)
+      expectOciLimited(await (await at()).get(`${next}/manifests/v1`), 'collection-week')
+    })
+
+    test('what is private looks absent by OCI, however often it was pulled (R28)', async () => {
+      const { base } = await repository('petra', 'petra/c/hidden')
+      const stranger = await at('stranger')
+      for (let i = 0; i < 3; i++) await (await at()).get(`${base}/manifests/v1`)
+      expectOciLimited(await stranger.get(`${base}/manifests/v1`), 'container-week')
+      await target.setPrivate('petra/c/hidden', true)
+      const absent = '/v2/petra/c/absent/manifests/v1'
+      const hidden = await stranger.get(`${base}/manifests/v1`)
+      expect([hidden.status, hidden.json.errors[0].code]).toEqual([404, 'NAME_UNKNOWN'])
+      expectAlike(hidden, await stranger.get(absent))
+      const nobody = await (await at()).get(`${base}/manifests/v1`)
+      expect(nobody.status).toBe(401)
+      expectAlike(nobody, await (await at()).get(absent))
+    })
+
+    test('requests and days count under /v2, and a refused password is one (R58)', async () => {
+      const one = await at()
+      for (const status of statuses(await times(40, () => one.call('HEAD', '/v2/'))))
+        expect(status).toBe(401)
+      const refused = await one.get('/v2/nothing/here/at/all/tags/list')
+      expect([refused.status, refused.json.errors[0].code]).toEqual([429, 'TOOMANYREQUESTS'])
+      expect(limitOf(refused)[0]).toBe('"requests";q=40;w=60')
+      expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0)
+
+      const daily = newAddress()
+      await times(30, () => by(null, daily).get('/v2/_catalog'))
+      const late = await by(null, daily).get('/v2/_catalog')
+      expect([late.status, limitOf(late)[0]]).toEqual([429, '"anonymous-day";q=30;w=86400'])
+
+      const guesser = by(null)
+      const wrong = { authorization: `Basic ${Buffer.from('alice:wrong').toString('base64')}` }
+      const guesses = await times(6, () => guesser.call('GET', '/v2/', undefined, wrong))
+      expect(statuses(guesses)).toEqual([401, 401, 401, 401, 401, 429])
+      expect(guesses[5]?.json.errors[0].code).toBe('TOOMANYREQUESTS')
+    })
+
+    test('downloads of a container count a pull by OCI once', async () => {
+      const { base, digest } = await repository('quinn', 'quinn/d/box')
+      const downloads = async () => {
+        const shown = await (await at('quinn')).get('/v1/containers/quinn/d/box')
+        return expectData(shown).downloadCount as number
+      }
+      const owner = await at('quinn')
+      const guest = await at('guestofquinn')
+      for (const who of [owner, guest])
+        for (const path of ['v1', 'v1', digest]) await who.get(`${base}/manifests/${path}`)
+      let seen = 0
+      // written with what comes seconds later
+      for (let waited = 0; waited < 40 && seen < 2; waited++) {
+        await new Promise((resolve) => setTimeout(resolve, 300))
+        await (await at()).get('/v1/imagefile/quinn/d/none')
+        await by(null).get('/v1/search?value=none')
+        await guest.get(`${base}/manifests/v1`)
+        seen = await downloads()
+      }
+      expect(seen).toBe(2)
+    })
+
     test('what is private looks absent, however often it was pulled (R28)', async () => {
       await pushed('bob', 'bob/c/hidden')
       const guest = await at('guest')

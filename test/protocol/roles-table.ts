@@ -6,7 +6,8 @@
  * contributes, former member of it, staff, administrator, robot (contributor, its token bound to the
  * collection), a revoked and an expired token of the owner, a CI job of another issuer (contributor).
  *
- * 2: 200, P: 206, 1: 401, 3: 403, 4: 404, 9: 409, L: 429, 5: 501; = is as for `public`. All people's tokens
+ * 2: 200 to 204, M: mounted (201), P: 206, 1: 401, 3: 403, 4: 404, 9: 409, L: 429, 5: 501; = is as for
+ * `public`. What follows a # is a way to ask on a route (test/protocol/access.ts). All people's tokens
  * carry every scope; those of robot and job carry pull and push. For what is absent there is no
  * collection that the job's rule could name, so its token opens nothing.
  */
@@ -47,7 +48,33 @@ POST /v2/imagefile/:id/_multipart           1332223222112 1432224222112 14444444
 PUT /v2/imagefile/:id/_multipart            1444244444114 =             1444444444111 =             =             =             =
 PUT /v2/imagefile/:id/_multipart_complete   1444244444114 =             1444444444111 =             1444344444114 1444344444114 =
 PUT /v2/imagefile/:id/_multipart_abort      1444244444114 =             1444444444111 =             1444344444114 =             =
+GET /v2                                     1222222222112 =             1222222222111 =             =             =             =
 GET /v2/token                               2222222222112 =             2222222222111 =             =             =             =
+GET /v2/_catalog                            2222222222112 =             2222222222111 =             =             =             =
+POST /v2/:name{.+}/blobs/uploads            1332223222112 =             1333333223111 =             1333333333113 =             =
+POST /v2/:name{.+}/blobs/uploads#whole      1332223222112 =             1333333223111 =             1333333333113 1333333333113 =
+POST /v2/:name{.+}/blobs/uploads#readable   133MMM3MMM11M =             1333333MM3111 =             1333333333113 1333333333113 =
+POST /v2/:name{.+}/blobs/uploads#anywhere   133MMM3MMM11M =             1333333MM3111 =             1333333333113 1333333333113 =
+POST /v2/:name{.+}/blobs/uploads#private    1332223MM2112 =             1333333MM3111 =             1333333333113 1332223332112 =
+POST /v2/:name{.+}/blobs/uploads#absent     1332223222112 =             1333333223111 =             1333333333113 =             =
+GET /v2/:name{.+}/blobs/uploads/:id         1444244444114 =             1444444444111 =             1444344444114 =             =
+PATCH /v2/:name{.+}/blobs/uploads/:id       1444244444114 =             1444444444111 =             1444344444114 1444344444114 =
+PUT /v2/:name{.+}/blobs/uploads/:id         1444244444114 =             1444444444111 =             1444344444114 1444344444114 =
+DELETE /v2/:name{.+}/blobs/uploads/:id      1444244444114 =             1444444444111 =             1444344444114 =             =
+GET /v2/:name{.+}/blobs/:digest             2222222222112 1422224222112 1444444444111 =             =             =             =
+HEAD /v2/:name{.+}/blobs/:digest            2222222222112 1422224222112 1444444444111 =             =             =             =
+DELETE /v2/:name{.+}/blobs/:digest          1333233223113 1433234223113 1444444443111 =             1333333333113 =             =
+GET /v2/:name{.+}/manifests/:reference      2222222222112 1422224222112 1444444444111 =             =             =             LLL222L222112
+GET /v2/:name{.+}/manifests/:reference#hash 2222222222112 1422224222112 1444444444111 =             =             =             LLL222L222112
+HEAD /v2/:name{.+}/manifests/:reference     2222222222112 1422224222112 1444444444111 =             =             =             =
+HEAD /v2/:name{.+}/manifests/:reference#hash 2222222222112 1422224222112 1444444444111 =             =             =             =
+PUT /v2/:name{.+}/manifests/:reference      1332223222112 =             1333333223111 =             1333333333113 =             =
+PUT /v2/:name{.+}/manifests/:reference#hash 1332223222112 =             1333333223111 =             1333333333113 =             =
+PUT /v2/:name{.+}/manifests/:reference#move 1332223222112 =             1333333223111 1333333333113 1333333333113 =             =
+DELETE /v2/:name{.+}/manifests/:reference   1333233223113 1433234223113 1444444443111 1333333333113 1333333333113 =             =
+DELETE /v2/:name{.+}/manifests/:reference#hash 1333233223113 1433234223113 1444444443111 1333333333113 1333333333113 =             =
+GET /v2/:name{.+}/tags/list                 2222222222112 1422224222112 1444444444111 =             =             =             =
+GET /v2/:name{.+}/referrers/:digest         2222222222112 1222222222112 1222222222111 =             =             =             =
 GET /share                                  2222222222222 =             4444444444444 =             =             =             =
 GET /v1/blob                                PPPPPPPPPPPPP =             3333333333333 =             =             =             =
 PUT /v1/blob                                2222222222222 =             3333333333333 =             =             =             =
