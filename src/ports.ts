@@ -561,7 +561,7 @@ export type ManifestsBook = {
   repository(path: RepositoryPath, viewer: Viewer, now: Date): Promise<Seen<Container | null>>
   /**
    * A blob that the repository has, of its own or of an image, as long as its bytes are there.
-   * `config`: it has an image, and so the config of one.
+   * `config`: it has an image, and so the config of one, or a manifest that names that.
    */
   member(
     path: RepositoryPath,

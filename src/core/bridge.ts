@@ -17,7 +17,6 @@ import { nameOf, type Catalog } from './catalog.ts'
 import { derivedHex, derivedIndex, derivedManifest, type DerivedManifest } from './derived.ts'
 import type { Claims, Container, ManifestRef } from './model.ts'
 import { isName, isTagName } from './names.ts'
-import { partsOfDigest } from './repositories.ts'
 import { inspectBlob } from './uploads.ts'
 import { createVerdicts, warnUnmet } from './verdicts.ts'
 
@@ -127,8 +126,10 @@ export function createBridge(deps: {
         }),
       facts.signatures,
     )
-    const { value: attached } = await database.catalog.imageById(image.id, null, clock.now())
-    if (attached !== null) warnUnmet(deps.log, attached, nameOf(attached))
+    if (image.policy === 'warn') {
+      const { value: attached } = await database.catalog.imageById(image.id, null, clock.now())
+      if (attached !== null) warnUnmet(deps.log, attached, nameOf(attached))
+    }
     return image.id
   }
 

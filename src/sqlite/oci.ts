@@ -1,5 +1,5 @@
 /** Repositories as OCI sees them: the blobs they have, manifests, tags, and uploads on their way. */
-import { and, asc, eq, sql, type SQL } from 'drizzle-orm'
+import { and, eq, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import { DERIVED_LENGTH, EMPTY_DIGEST, EMPTY_JSON } from '../core/derived.ts'
 import type { Manifest, OciUpload } from '../core/model.ts'
@@ -129,9 +129,11 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   const hex = sql`case when ${wanted(1)} like 'sha256:%' then substr(${wanted(1)}, 8) end`
   const imageBlob = sql`images ib join blobs bb on bb.id = ib.blob_id and bb.state = 'live' where ib.container_id = ${containerId}`
   const config = sql.raw(`'${EMPTY_DIGEST}'`)
+  /** An image has it, or a manifest that was pushed while one did. */
+  const hasConfig = sql`(exists (select 1 from ${imageBlob}) or exists (select 1 from manifest_refs cr where cr.container_id = ${containerId} and cr.digest = ${config}))`
   /** What an image's manifest has beside the name of the container, as `derivedManifest` makes it. */
   const derivedSize = sql`(select ${sql.raw(String(DERIVED_LENGTH))} + length(dm.size) + length(replace(dn.name, rtrim(dn.name, replace(dn.name, '/', '')), '')) from images dm join blobs db on db.id = dm.blob_id and db.state = 'live' join containers dn on dn.id = dm.container_id where dm.container_id = ${containerId} and dm.manifest = ${hex} limit 1)`
-  const present = sql`case when ${wanted(0)} = 'blob' then coalesce((select b.size from repository_blobs m join blobs b on b.id = m.blob_id and b.state = 'live' where m.container_id = ${containerId} and m.digest = ${wanted(1)}), (select bb.size from ${imageBlob} and ib.digest = ${hex}), case when ${wanted(1)} = ${config} and exists (select 1 from ${imageBlob}) then ${sql.raw(String(EMPTY_JSON.length))} end) else coalesce((select f.size from manifests f where f.container_id = ${containerId} and f.digest = ${wanted(1)}), ${derivedSize}) end`
+  const present = sql`case when ${wanted(0)} = 'blob' then coalesce((select b.size from repository_blobs m join blobs b on b.id = m.blob_id and b.state = 'live' where m.container_id = ${containerId} and m.digest = ${wanted(1)}), (select bb.size from ${imageBlob} and ib.digest = ${hex}), case when ${wanted(1)} = ${config} and ${hasConfig} then ${sql.raw(String(EMPTY_JSON.length))} end) else coalesce((select f.size from manifests f where f.container_id = ${containerId} and f.digest = ${wanted(1)}), ${derivedSize}) end`
   const mounted: Coming = {
     entity: entityOfContainer,
     digest: sql`(select digest from blobs where id = ${p('blobId')})`,
@@ -250,12 +252,16 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         )
         .limit(1),
     ),
-    anyImage: prepare(() =>
+    config: prepare(() =>
       db
-        .select({ id: t.images.id })
-        .from(t.images)
-        .where(and(eq(t.images.containerId, placed), sql`${t.images.blobId} is not null`))
-        .limit(1),
+        .select({ id: t.containers.id })
+        .from(t.containers)
+        .where(
+          and(
+            eq(t.containers.id, placed),
+            sql`(exists (select 1 from images ci where ci.container_id = containers.id and ci.blob_id is not null) or exists (select 1 from manifest_refs cr where cr.container_id = containers.id and cr.digest = ${config}))`,
+          ),
+        ),
     ),
     readable: prepare(() =>
       db
@@ -372,6 +378,15 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         .insert(t.manifestRefs)
         .select(
           sql`select ${containerId} as container_id, ${p('digest')} as manifest, ${wanted(0)} as kind, ${wanted(1)} as digest from json_each(${p('refs')}) x where true`,
+        )
+        .onConflictDoNothing(),
+    ),
+    /** What only an image has becomes the repository's: the manifest needs it when the image goes. */
+    joinImages: prepare(() =>
+      db
+        .insert(t.repositoryBlobs)
+        .select(
+          sql`select ${containerId} as container_id, ${wanted(1)} as digest, ji.blob_id as blob_id, ${p('now')} as created_at from json_each(${p('refs')}) x join images ji on ji.container_id = ${containerId} and ji.digest = ${hex} where ${wanted(0)} = 'blob' and ji.blob_id is not null`,
         )
         .onConflictDoNothing(),
     ),
@@ -596,9 +611,9 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     async member(path, digest, viewer, now) {
       const values = valuesOf(viewer, now, { ...path, digest })
       const lookup = [standing(values), q.repository(values), q.member(values)] as const
-      const [stands, rows, blobs, images] =
+      const [stands, rows, blobs, configs] =
         digest === EMPTY_DIGEST
-          ? await handle.read(...lookup, q.anyImage(values))
+          ? await handle.read(...lookup, q.config(values))
           : [...(await handle.read(...lookup)), []]
       return {
         standing: toStanding(stands[0]),
@@ -608,7 +623,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
             : {
                 container: toContainer(rows[0]),
                 blob: blobs[0] ?? null,
-                config: images.length > 0,
+                config: configs.length > 0,
               },
       }
     },
@@ -752,6 +767,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           q.put(values),
           ...pieces,
           q.putRefs(values),
+          q.joinImages(values),
           // the library's tags first: what they change takes away what OCI had there
           q.unindexNoted(values),
           q.dropLibraryTags(values),

@@ -21,6 +21,7 @@ import type { Database, NewUser, Seen, Viewer, Writer } from '../../src/ports.ts
 import { describeIdentities } from './identities.ts'
 import { describePeople } from './people.ts'
 import { describeCounters } from './counters.ts'
+import { describeBridge } from './bridge.ts'
 import { describeManifests } from './manifests.ts'
 import { ALL, describeAudit } from './audit.ts'
 import { describeKeys } from './keys.ts'
@@ -2639,6 +2640,7 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
     describeSignatures(test)
     describeImports(test)
     describeManifests(test)
+    describeBridge(test)
     describeQuotas(test)
     describeShares(test)
 

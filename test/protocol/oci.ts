@@ -117,7 +117,7 @@ export function ociClient(url: string, token: string | null = null) {
 }
 
 /** The spec's envelope with this status and code, and a sentence. */
-function expectError(answer: Read, status: number, code: string): void {
+export function expectError(answer: Read, status: number, code: string): void {
   expect(answer.status, answer.text.slice(0, 300)).toBe(status)
   expect(answer.headers.get('content-type')).toMatch(/^application\/json/)
   const [error] = answer.json.errors

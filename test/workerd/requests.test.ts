@@ -2,8 +2,10 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { clearSign, makeKey } from '../fixtures/make-key.ts'
 import { buildSif, deffile, partition, sampleSif } from '../fixtures/sif.ts'
+import { makeSigner, signedSif } from '../fixtures/signed-sif.ts'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient, putBytes, sha256 } from '../protocol/client.ts'
+import { ociClient } from '../protocol/oci.ts'
 import { migrate } from './database.ts'
 import { firstAdmin, isolate, serve, settings, URL, type Isolate } from './worker.ts'
 
@@ -115,6 +117,44 @@ it('no request asks D1 or R2 more than 50 times', async () => {
   await read('/v1/keys')
   await read(key)
   expectData(await alice.call('DELETE', key))
+
+  // OCI: a signed SIF where signatures are asked for, an index of what both sides brought
+  const signer = await makeSigner('Olga')
+  const armored = new URLSearchParams({ keytext: signer.armor }).toString()
+  expect((await alice.call('POST', '/pks/add', armored)).status).toBe(200)
+  const { fingerprint } = signer
+  await alice.ensure('alice', 'strict', 'n')
+  const policy = { ref: 'alice/strict', policy: 'require', fingerprints: [fingerprint] }
+  expectData(await alice.call('PUT', '/v1/policy', policy))
+  const oci = ociClient(URL, made.token)
+  const sif = await signedSif([deffile('oci'), partition({ data: 'oci' })], [{ by: signer }])
+  const described = (mediaType: string, body: Uint8Array) => ({
+    mediaType,
+    digest: `sha256:${sha256(body)}`,
+    size: body.length,
+  })
+  for (const body of [sif, Buffer.from('{}')]) await oci.blob('alice/strict/n', body)
+  const manifest = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      config: described('application/vnd.sylabs.sif.config.v1+json', Buffer.from('{}')),
+      layers: [described('application/vnd.sylabs.sif.layer.v1.sif', sif)],
+    }),
+  )
+  const answers = [await oci.put('alice/strict/n', 'v1', manifest.toString())]
+  const own = await oci.call('GET', '/v2/alice/c/n/manifests/latest')
+  const IMAGE = 'application/vnd.oci.image.manifest.v1+json'
+  const INDEX = 'application/vnd.oci.image.index.v1+json'
+  const index = { schemaVersion: 2, manifests: [described(IMAGE, own.bytes)] }
+  answers.push(await oci.put('alice/c/n', 'index', index, INDEX))
+  for (const path of ['manifests/index', 'tags/list', `blobs/${described('', bytes).digest}`])
+    answers.push(await oci.call('GET', `/v2/alice/c/n/${path}`))
+  answers.push(await oci.call('GET', '/v2/_catalog'))
+  answers.push(await oci.call('DELETE', '/v2/alice/c/n/manifests/index'))
+  answers.push(
+    await oci.call('DELETE', `/v2/alice/strict/n/manifests/${described('', manifest).digest}`),
+  )
+  expect(answers.map(({ status }) => status)).toEqual([201, 201, 200, 200, 200, 200, 202, 202])
 
   // administration
   await ask('GET', '/v1/users')
