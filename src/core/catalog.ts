@@ -149,8 +149,8 @@ export function createCatalog(deps: Deps) {
 
   /**
    * Throws for a tag that names an OCI image, to who may see it: in the words that make SingularityCE
-   * from 4.1 on pull it by OCI (protocol.md §3.5). What is hidden is asked about as what is absent: both
-   * must take the same time (R26).
+   * from 4.1 on pull it by OCI (protocol.md §3.5). Asked of what is hidden as of what is absent, or the
+   * second question would tell them apart (R26).
    */
   async function refuseOther(
     { path, selector }: Ref,
@@ -158,9 +158,9 @@ export function createCatalog(deps: Deps) {
     claims: Claims | null,
     action: 'see' | 'download',
   ): Promise<void> {
-    if (selector.kind !== 'tag') return
     const facts = found.value === null ? null : containerFacts('image', found.value)
-    if (facts !== null && decide(found.identity, action, facts) === 'allow') return
+    const hidden = !['allow', 'deny'].includes(decide(found.identity, action, facts))
+    if (selector.kind !== 'tag' || !hidden) return
     const { identity, value } = await look(claims, (viewer, now) =>
       catalog.taggedElsewhere(path, selector.tag, viewer, now),
     )
@@ -257,8 +257,9 @@ export function createCatalog(deps: Deps) {
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.pullImage(ref.path, selectorOf(ref, arch), viewer, now, week),
       )
-      await refuseOther(ref, { identity, value: value.image }, claims, 'download')
-      const image = await present(ref, { identity, value: value.image }, 'download')
+      const found = { identity, value: value.image }
+      await refuseOther(ref, found, claims, 'download')
+      const image = await present(ref, found, 'download')
       return { ...image, counted: value.counted }
     },
 

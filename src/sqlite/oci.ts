@@ -38,8 +38,8 @@ import { announced, fitsBeside, fitsNow, overQuota, type Coming } from './quotas
 import { containerColumns, named, toContainer, toStanding } from './rows.ts'
 import * as t from './schema.ts'
 
-/** Characters of a piece: at most 1.5 MB, for D1 takes rows of 2 MB. */
-const PIECE = 500_000
+/** Characters of a piece: at most 0.9 MB, and in JSON of JSON twice that, for D1 takes rows of 2 MB. */
+const PIECE = 300_000
 /** Characters of annotations in one list of referrers. */
 const ANNOTATIONS = 3_000_000
 /** The config of a SIF, `{}`: every repository with an image has it. */
@@ -58,6 +58,16 @@ const containerId = p('containerId').getSQL()
 const placed = sql`(select pn.id from containers pn join collections pc on pc.id = pn.collection_id join entities pe on pe.id = pc.entity_id where pe.name = ${text('entity')} and pc.name = ${text('collection')} and pn.name = ${text('container')})`
 const entityOfContainer = sql`(select qc.entity_id from containers qn join collections qc on qc.id = qn.collection_id where qn.id = ${containerId})`
 const nameOfContainer = sql`(select ae.name || '/' || ac.name || '/' || an.name from containers an join collections ac on ac.id = an.collection_id join entities ae on ae.id = ac.entity_id where an.id = ${containerId})`
+
+/** A blob that the repository gets, or (`there`) has had; ahead of what it tells of. */
+const blobNoted = (db: Handle['db'], action: string, detail: SQL, there = sql`not`) =>
+  audited(db, {
+    action,
+    object: sql`'container ' || ${containerId}`,
+    name: sql`${nameOfContainer} || '@' || ${p('digest')}`,
+    detail,
+    when: sql`${there} exists (select 1 from repository_blobs where container_id = ${containerId} and digest = ${p('digest')})`,
+  })
 
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
@@ -114,10 +124,10 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         .orderBy(t.manifestPieces.number),
     ),
   })
-  /** By an image of the library: what it goes by there, or the digest that was noted of its manifest. */
+  /** By an image of the library: what it goes by there, or its manifest's digest, if that was noted. */
   const ofImages = {
     tag: sql`select 1 from tags gt where gt.container_id = containers.id and gt.name = ${text('tag')}`,
-    digest: sql`select 1 from images gi where gi.container_id = containers.id and gi.manifest = substr(${text('digest')}, 8)`,
+    digest: sql`select 1 from images gi where gi.container_id = containers.id and (gi.manifest = substr(${text('digest')}, 8) or (gi.manifest is null and gi.blob_id is not null))`,
   }
   /** Where a pull of it is counted: if it is there for the viewer, and not theirs to write. */
   const pulled = (by: 'tag' | 'digest') =>
@@ -141,7 +151,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   const mounted: Coming = {
     entity: entityOfContainer,
     digest: sql`(select digest from blobs where id = ${p('blobId')})`,
-    size: p('size').getSQL(),
+    size: sql`(select size from blobs where id = ${p('blobId')})`,
   }
   const beyondQuota = overQuota(handle, mounted, { what: 'blob', may: mayWrite(inContainer, 2) })
   const containerFrozen = sql`exists (select 1 from containers where id = ${containerId} and frozen = 1)`
@@ -286,6 +296,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
         withinQuota: fitsBeside(mounted),
       }),
     ),
+    mountNoted: blobNoted(db, 'blob.mount', sql`${mounted.size} || ' bytes'`),
     mount: prepare(() =>
       db
         .insert(t.repositoryBlobs)
@@ -297,18 +308,13 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
           set: { createdAt: sql`excluded.created_at`, blobId: sql`excluded.blob_id` },
         }),
     ),
-    sizeOf: prepare(() =>
-      db
-        .select({ size: t.blobs.size })
-        .from(t.blobs)
-        .where(eq(t.blobs.id, text('blobId'))),
-    ),
     removeGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
         complete: sql`not exists (select 1 from manifest_refs where container_id = ${containerId} and kind = 'blob' and digest = ${p('digest')}) and not exists (select 1 from ${imageBlob} and (ib.digest = substr(${p('digest')}, 8) or ${p('digest')} = ${config}))`,
       }),
     ),
+    removalNoted: blobNoted(db, 'blob.delete', sql`''`, sql``),
     removeMember: prepare(() =>
       db
         .delete(t.repositoryBlobs)
@@ -644,16 +650,18 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     },
 
     async mount({ writer, ...change }) {
-      const [sizes] = await handle.read(q.sizeOf(change))
-      const values = { ...writerValues(writer), ...change, size: sizes[0]?.size ?? 0 }
+      const values = { ...writerValues(writer), ...change }
       const lost = () => new RegistryError('not_found', 'unreadable', { subject: 'blob' })
       try {
-        await guarded(handle.write(q.mountGuard(values), q.mount(values), q.dropGuard()), {
-          may_write: lostRight,
-          found: gone,
-          readable: lost,
-          within_quota: () => beyondQuota(values),
-        })
+        await guarded(
+          handle.write(q.mountGuard(values), q.mountNoted(values), q.mount(values), q.dropGuard()),
+          {
+            may_write: lostRight,
+            found: gone,
+            readable: lost,
+            within_quota: () => beyondQuota(values),
+          },
+        )
         return true
       } catch (error) {
         if (error instanceof RegistryError && error.subject === 'blob') return false
@@ -663,8 +671,13 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
 
     async removeMember(containerId, digest, writer) {
       const values = { ...writerValues(writer), containerId, digest }
-      const [, removed] = await guarded(
-        handle.write(q.removeGuard(values), q.removeMember(values), q.dropGuard()),
+      const [, , removed] = await guarded(
+        handle.write(
+          q.removeGuard(values),
+          q.removalNoted(values),
+          q.removeMember(values),
+          q.dropGuard(),
+        ),
         {
           may_write: lostRight,
           complete: () =>
@@ -1097,6 +1110,11 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
         ),
     ),
     healMembers: healMembers(db, p('sha256').getSQL()),
+    joinNoted: blobNoted(
+      db,
+      'blob.push',
+      sql`cast(${p('size')} as integer) || ' bytes' || case when exists (select 1 from blobs where key = ${p('key')}) then ', uploaded' else ', stored copy' end`,
+    ),
     join: prepare(() =>
       db
         .insert(t.repositoryBlobs)
@@ -1294,12 +1312,13 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
 
     async finish(uploadId, claim, { writer, ...done }) {
       const values = { ...writerValues(writer), id: uploadId, claim, ...done }
-      const [, , , , , , used] = await guarded(
+      const [, , , , , , , used] = await guarded(
         handle.write(
           q.finishGuard(values),
           q.newBlob(values),
           q.healImages(values),
           q.healMembers(values),
+          q.joinNoted(values),
           q.join(values),
           q.done(values),
           q.used(values),

@@ -81,6 +81,37 @@ const linkTo = ({ stored, owner }: Lab) => ({
   by: owner.writer,
 })
 
+const BLOB = 'b'.repeat(64)
+/** A whole blob that is about to become the repository's. */
+async function uploaded({ database }: World, { stored, owner }: Lab) {
+  const { containerId } = stored
+  const { writer } = owner
+  const upload = { id: newId(), key: newId(), containerId, createdAt: at(), expiresAt: at(60) }
+  await database.ociUploads.open(upload, writer, { perUser: 100 })
+  const claim = newId()
+  await database.ociUploads.claim(upload.id, {
+    claim,
+    at: 0,
+    coming: 7,
+    sha256: null,
+    tailKey: newId(),
+    now: at(),
+    leaseUntil: at(1),
+    expiresAt: at(60),
+    free: null,
+    defaultQuota: null,
+  })
+  const done = { containerId, digest: `sha256:${BLOB}`, sha256: BLOB, size: 7, key: upload.key }
+  const finish = () =>
+    database.ociUploads.finish(upload.id, claim, {
+      ...done,
+      blobId: newId(),
+      defaultQuota: null,
+      writer,
+    })
+  return { finish, containerId, digest: done.digest, writer }
+}
+
 const MANIFEST = {
   digest: `sha256:${'0'.repeat(64)}`,
   mediaType: 'application/vnd.oci.image.index.v1+json',
@@ -595,8 +626,30 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'manifests.repository': 'reads',
   'manifests.member': 'reads',
   'manifests.readableMember': 'reads',
-  'manifests.mount': { not: 'a blob that no manifest names yet' },
-  'manifests.removeMember': { not: 'a blob that no manifest names any more' },
+  'manifests.mount': [
+    {
+      row: { action: 'blob.mount', name: `lab/tools/copy@sha256:${BLOB}`, detail: '7 bytes' },
+      make: async (world, lab) => {
+        const { finish, digest, writer } = await uploaded(world, lab)
+        await finish()
+        const { manifests } = world.database
+        const blob = await manifests.readableMember(digest, null, lab.owner.viewer, at())
+        const { id: containerId } = await world.container(lab.owner, 'lab/tools/copy')
+        const change = { containerId, digest, blobId: blob?.id ?? '', defaultQuota: null, writer }
+        return () => manifests.mount(change)
+      },
+    },
+  ],
+  'manifests.removeMember': [
+    {
+      row: { action: 'blob.delete', name: `lab/tools/needle@sha256:${BLOB}`, detail: '' },
+      make: async (world, lab) => {
+        const { finish, containerId, digest, writer } = await uploaded(world, lab)
+        await finish()
+        return () => world.database.manifests.removeMember(containerId, digest, writer)
+      },
+    },
+  ],
   'manifests.manifest': 'reads',
   'manifests.lacking': 'reads',
   'manifests.indexed': 'reads',
@@ -659,7 +712,26 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'ociUploads.renew': { not: 'bytes on their way' },
   'ociUploads.release': { not: 'bytes on their way' },
   'ociUploads.parts': 'reads',
-  'ociUploads.finish': { not: 'a blob that no manifest names yet' },
+  'ociUploads.finish': [
+    {
+      row: {
+        action: 'blob.push',
+        name: `lab/tools/needle@sha256:${BLOB}`,
+        detail: '7 bytes, uploaded',
+        object: /^container [0-9a-f]{24}$/,
+      },
+      make: async (world, lab) => (await uploaded(world, lab)).finish,
+    },
+    {
+      row: { action: 'blob.push', detail: '7 bytes, stored copy' },
+      make: async (world, lab) => {
+        const { finish, containerId, digest, writer } = await uploaded(world, lab)
+        await finish()
+        await world.database.manifests.removeMember(containerId, digest, writer)
+        return (await uploaded(world, lab)).finish
+      },
+    },
+  ],
   'ociUploads.end': { not: 'bytes on their way' },
   'ociUploads.expire': { not: 'the sweep’s' },
   'ociUploads.leftovers': 'reads',
@@ -683,6 +755,8 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'imports.stageRows': { not: 'invisible until it is finished' },
   'imports.stageBlob': { not: 'invisible until it is finished' },
   'imports.setHandle': { not: 'invisible until it is finished' },
+  'imports.stagedNames': 'reads',
+  'imports.stagedManifest': 'reads',
   'imports.readyBlob': { not: 'invisible until it is finished' },
   'imports.abort': { not: 'invisible until it is finished' },
   'imports.expire': { not: 'the sweep’s' },

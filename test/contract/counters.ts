@@ -242,6 +242,15 @@ export function describeCounters(test: Test): void {
       expect(await byLibrary()).toEqual([c(1)])
       expect((await pull(world, null, 'ann', 1, { collection: 0 }))?.counted).toEqual([c(2)])
       expect(await byLibrary()).toEqual([c(2, true)])
+      // what only the library has is pulled by OCI too
+      const more = { container: 9, collection: 0 }
+      const tagged = await pull(world, null, 'ben', 1, { ...more, tag: 'latest' })
+      expect(tagged).toMatchObject({ manifest: null, images: [{}], counted: [c(3)] })
+      const unknown = await pull(world, null, 'cat', 1, { ...more, tag: 'none' })
+      expect(unknown).toMatchObject({ images: [], counted: [] })
+      // of a digest nobody knows before their manifests are made
+      const derived = await pull(world, null, 'cat', 1, { ...more, word: 'derived' })
+      expect(derived).toMatchObject({ images: [{}], counted: [c(4)] })
     })
 
     test('that come at once are counted exactly, one of an asker’s', async (world) => {

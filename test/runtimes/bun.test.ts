@@ -5,6 +5,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -22,6 +23,7 @@ describeTeams('Bun', (options) => hostTarget('bun', options))
 describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
 describeOci('Bun', (options) => hostTarget('bun', options))
+describeOciRules('Bun', (options) => hostTarget('bun', options))
 describeBridge('Bun', (options) => hostTarget('bun', options))
 describeOciAuth('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))

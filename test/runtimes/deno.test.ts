@@ -5,6 +5,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -22,6 +23,7 @@ describeTeams('Deno', (options) => hostTarget('deno', options))
 describeMoving('Deno', () => hostTarget('deno'))
 describePolicy('Deno', (options) => hostTarget('deno', options))
 describeOci('Deno', (options) => hostTarget('deno', options))
+describeOciRules('Deno', (options) => hostTarget('deno', options))
 describeBridge('Deno', (options) => hostTarget('deno', options))
 describeOciAuth('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))

@@ -6,6 +6,7 @@ import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -24,6 +25,7 @@ describeTeams('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
+describeOciRules('Node', nodeTarget)
 describeBridge('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)

@@ -6,6 +6,7 @@ import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
+import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -31,6 +32,7 @@ const IMPOSSIBLE: Record<string, string> = {
   'large headers and addresses': PARSER,
   'requests that are no HTTP': PARSER,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
+  'the realm is where a trusted proxy says, and a Host that is none is 400 (R33)': NO_PROXY,
 }
 
 /** The one that all tests of bad input share; one of them starts a second. */
@@ -48,6 +50,7 @@ describe('Workers', () => {
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
+  describeOciRules('Workers', workersTarget, /^$/)
   describeBridge('Workers', workersTarget)
   describeOciAuth('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
   describeQuotas('Workers', workersTarget)
