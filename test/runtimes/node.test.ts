@@ -8,6 +8,9 @@ import { describeManage } from '../protocol/manage.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -24,6 +27,9 @@ describeTeams('Node', nodeTarget)
 describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
+describeOciGarbage('Node', nodeTarget)
+describeOciLoad('Node', nodeTarget)
+describeOciAbuse('Node', nodeTarget, () => process.memoryUsage().rss)
 describeBridge('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)

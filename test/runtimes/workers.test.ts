@@ -8,6 +8,9 @@ import { describeLibrary } from '../protocol/library.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -48,6 +51,9 @@ describe('Workers', () => {
   describeMoving('Workers', workersTarget, { images: 50 })
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
+  describeOciGarbage('Workers', workersTarget)
+  describeOciLoad('Workers', workersTarget)
+  describeOciAbuse('Workers', workersTarget)
   describeBridge('Workers', workersTarget)
   describeOciAuth('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
   describeQuotas('Workers', workersTarget)
