@@ -11,7 +11,7 @@ import { nodeTarget } from '../runtimes/target.ts'
 const UPLOADS = 1000
 
 test('1,000 uploads at once: nothing lost, equal content once, rows that fit', async () => {
-  const env = { SREG_SWEEP_INTERVAL: '1', SREG_SWEEP_GRACE: '0' }
+  const env = { SREG_SWEEP_INTERVAL: '5', SREG_SWEEP_GRACE: '0' }
   const target = await nodeTarget({ env })
   try {
     const { digests, same } = await pushAtOnce(target, { uploads: UPLOADS, atOnce: 200 })

@@ -105,11 +105,11 @@ export function describeMoving(
       expect(sharing.facts).toContainEqual(expect.stringMatching(/^\["cleo","\w+",2\]$/))
       expect(sharing.reach).toContainEqual(expect.arrayContaining(['rob', 'bob/c1/n1', 200]))
       expect(await shared(copy, here, world.refs)).toEqual(sharing)
+      const back = join(base, 'back.sreg')
+      expect((await sreg('export', back, copy)).code).toBe(0)
       const stored = await repositories(source.url, there)
       expect(stored).toHaveLength(REPOSITORIES)
       expect(await repositories(copy.url, here)).toEqual(stored)
-      const back = join(base, 'back.sreg')
-      expect((await sreg('export', back, copy)).code).toBe(0)
       expect(await seen(copy.url, here, world.refs)).toEqual(
         await seen(source.url, there, world.refs),
       )

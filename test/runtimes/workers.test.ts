@@ -9,6 +9,9 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -51,6 +54,9 @@ describe('Workers', () => {
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
   describeOciRules('Workers', workersTarget, /^$/)
+  describeOciGarbage('Workers', workersTarget)
+  describeOciLoad('Workers', workersTarget)
+  describeOciAbuse('Workers', workersTarget)
   describeBridge('Workers', workersTarget)
   describeOciAuth('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
   describeQuotas('Workers', workersTarget)
