@@ -262,20 +262,16 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
   ): Promise<Seen<{ container: Container; below: Below; tags: Tag[] } | null>>
-  /** The container, where OCI knows a tag that the library does not: what it names is no SIF. */
-  taggedElsewhere(
-    path: LookupPath,
-    tag: string,
-    viewer: Viewer,
-    now: Date,
-  ): Promise<Seen<Container | null>>
-  /** An image whose bytes are attached; never one that is still on its way. */
+  /**
+   * An image whose bytes are attached; never one that is still on its way. Where there is none,
+   * `elsewhere` is the container if OCI knows the tag: what it names is no SIF.
+   */
   findImage(
     path: LookupPath,
     selector: ImageSelector,
     viewer: Viewer,
     now: Date,
-  ): Promise<Seen<Image | null>>
+  ): Promise<Seen<Image | null> & { elsewhere: Container | null }>
   /**
    * As `findImage`, and counts a pull of what is found and visible in the same batch, unless the
    * viewer may write there, or a limit of `week` is reached: then nothing is counted. Without
@@ -287,7 +283,7 @@ export type CatalogBook = {
     viewer: Viewer,
     now: Date,
     week: PullLimits & { counts: boolean },
-  ): Promise<Seen<{ image: Image | null; counted: PullCount[] }>>
+  ): Promise<Seen<{ image: Image | null; counted: PullCount[] }> & { elsewhere: Container | null }>
   /** `visible` says that the entity has a collection the viewer can see. */
   entityById(
     id: string,

@@ -3,6 +3,7 @@ import { RegistryError } from '../../src/errors.ts'
 import type { Database } from '../../src/ports.ts'
 import {
   builder,
+  hasRows,
   isBusy,
   isFull,
   sqliteDatabase,
@@ -42,9 +43,13 @@ export function d1Database(binding: D1Binding, options: D1Options = {}): Databas
         ),
       )
       // rows come as objects, their keys in the order of the columns: names must differ (`named`)
-      return statements.map(({ query }, at) =>
+      const all = statements.map(({ query }, at) =>
         query.rows((answers[at]?.results ?? []).map((row) => Object.values(row))),
       )
+      return all.map((rows, at) => {
+        const unless = statements[at]?.unless
+        return unless !== undefined && hasRows(all[statements.indexOf(unless)]) ? [] : rows
+      })
     } catch (error) {
       throw translated(error)
     }

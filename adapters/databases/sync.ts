@@ -3,6 +3,7 @@ import { RegistryError } from '../../src/errors.ts'
 import type { Database } from '../../src/ports.ts'
 import {
   builder,
+  hasRows,
   isBusy,
   isFull,
   sqliteDatabase,
@@ -92,10 +93,21 @@ export async function openWith(
     return query.rows(execute(query.bind(values)))
   }
 
+  function runAll(statements: readonly Statement[]): unknown[] {
+    const all: unknown[] = []
+    for (const statement of statements) {
+      const { unless } = statement
+      all.push(
+        unless !== undefined && hasRows(all[statements.indexOf(unless)]) ? [] : run(statement),
+      )
+    }
+    return all
+  }
+
   function transact(statements: readonly Statement[]): unknown[] {
     begin()
     try {
-      const rows = statements.map(run)
+      const rows = runAll(statements)
       commit()
       writes += 1
       return rows
@@ -136,7 +148,7 @@ export async function openWith(
     // and what the command line commits between two of them is asked again by the guard of any write.
     read(...statements: readonly Statement[]) {
       options.onTrip?.('read', statements.length)
-      return patiently(() => statements.map(run))
+      return patiently(() => runAll(statements))
     },
     write(...statements: readonly Statement[]) {
       options.onTrip?.('write', statements.length)

@@ -149,25 +149,19 @@ export function createCatalog(deps: Deps) {
 
   /**
    * Throws for a tag that names an OCI image, to who may see it: in the words that make SingularityCE
-   * from 4.1 on pull it by OCI (protocol.md §3.5). Asked of what is hidden as of what is absent, or the
-   * second question would tell them apart (R26).
+   * from 4.1 on pull it by OCI (protocol.md §3.5).
    */
-  async function refuseOther(
-    { path, selector }: Ref,
-    found: { identity: Identity; value: Image | null },
-    claims: Claims | null,
+  function refuseOther(
+    { selector }: Ref,
+    identity: Identity,
+    elsewhere: Container | null,
     action: 'see' | 'download',
-  ): Promise<void> {
-    const facts = found.value === null ? null : containerFacts('image', found.value)
-    const hidden = !['allow', 'deny'].includes(decide(found.identity, action, facts))
-    if (selector.kind !== 'tag' || !hidden) return
-    const { identity, value } = await look(claims, (viewer, now) =>
-      catalog.taggedElsewhere(path, selector.tag, viewer, now),
-    )
-    if (value === null || decide(identity, action, factsOfContainer(value)) !== 'allow') return
+  ): void {
+    if (elsewhere === null || selector.kind !== 'tag') return
+    if (decide(identity, action, factsOfContainer(elsewhere)) !== 'allow') return
     throw new RegistryError(
       'invalid',
-      `This tag names an OCI image (application/vnd.oci.image.config.v1+json), which is no SIF: pull it as docker://HOST/${nameOf(value)}:${selector.tag}.`,
+      `This tag names an OCI image (application/vnd.oci.image.config.v1+json), which is no SIF: pull it as docker://HOST/${nameOf(elsewhere)}:${selector.tag}.`,
       { subject: 'image' },
     )
   }
@@ -237,11 +231,11 @@ export function createCatalog(deps: Deps) {
       claims: Claims | null,
       action: 'see' | 'download' = 'see',
     ): Promise<Present> {
-      const seen = await look(claims, (viewer, now) =>
-        catalog.findImage(ref.path, selectorOf(ref, arch), viewer, now),
-      )
-      await refuseOther(ref, seen, claims, action)
-      return present(ref, seen, action)
+      const select = selectorOf(ref, arch)
+      const found = await catalog.findImage(ref.path, select, claims, clock.now())
+      const identity = identify(claims, found.standing)
+      refuseOther(ref, identity, found.elsewhere, action)
+      return present(ref, { identity, value: found.value }, action)
     },
 
     /**
@@ -254,13 +248,12 @@ export function createCatalog(deps: Deps) {
       claims: Claims | null,
       week: PullLimits & { counts: boolean },
     ): Promise<Present & { counted: PullCount[] }> {
-      const { identity, value } = await look(claims, (viewer, now) =>
-        catalog.pullImage(ref.path, selectorOf(ref, arch), viewer, now, week),
-      )
-      const found = { identity, value: value.image }
-      await refuseOther(ref, found, claims, 'download')
-      const image = await present(ref, found, 'download')
-      return { ...image, counted: value.counted }
+      const select = selectorOf(ref, arch)
+      const found = await catalog.pullImage(ref.path, select, claims, clock.now(), week)
+      const identity = identify(claims, found.standing)
+      refuseOther(ref, identity, found.elsewhere, 'download')
+      const { image, counted } = found.value
+      return { ...(await present(ref, { identity, value: image }, 'download')), counted }
     },
 
     async createEntity(

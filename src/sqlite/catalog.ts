@@ -835,15 +835,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     }
   }
 
-  function imageStatement(
+  /** The image; of a tag that the library does not know also the container where OCI knows it. */
+  function imageStatements(
     path: LookupPath,
     selector: ImageSelector,
     values: Record<string, unknown>,
   ) {
     const from = pathOf(path)
-    return selector.by === 'tag'
-      ? from.byTag({ ...values, tag: selector.tag, arch: selector.arch })
-      : from.byDigest({ ...values, digest: selector.digest })
+    if (selector.by === 'digest') return [from.byDigest({ ...values, ...selector })] as const
+    const named = { ...values, ...selector }
+    const image = from.byTag(named)
+    return [image, { ...from.taggedElsewhere(named), unless: image }] as const
   }
 
   return {
@@ -902,18 +904,16 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       )
     },
 
-    async taggedElsewhere(path, tag, viewer, now) {
-      const values = { ...viewerValues(viewer, now), ...path, tag }
-      return see(viewer, values, [pathOf(path).taggedElsewhere(values)] as const, ([rows]) =>
-        rows[0] === undefined ? null : toContainer(rows[0]),
-      )
-    },
-
     async findImage(path, selector, viewer, now) {
       const values = { ...viewerValues(viewer, now), ...path }
-      return see(viewer, values, [imageStatement(path, selector, values)] as const, ([image]) =>
-        image[0] === undefined ? null : toImage(image[0]),
-      )
+      const statements = imageStatements(path, selector, values)
+      const { standing, value } = await see(viewer, values, statements, (rows) => rows)
+      const [image, elsewhere] = value
+      return {
+        standing,
+        value: image[0] === undefined ? null : toImage(image[0]),
+        elsewhere: elsewhere?.[0] === undefined ? null : toContainer(elsewhere[0]),
+      }
     },
 
     async pullImage(path, selector, viewer, now, week) {
@@ -927,11 +927,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         perCollection: week.collection,
       }
       const counting = pullsOf[path.entity === null ? 'unique' : 'named'][selector.by]
-      const [stands, image, full, counts] = await handle.write(
+      const [stands, full, counts, image, elsewhere] = await handle.write(
         standing(values),
-        imageStatement(path, selector, values),
         counting.full(values),
         counting.count(values),
+        ...imageStatements(path, selector, values),
       )
       return {
         standing: toStanding(stands[0]),
@@ -939,6 +939,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           image: image[0] === undefined ? null : toImage(image[0]),
           counted: pullCounts(full, counts),
         },
+        elsewhere: elsewhere?.[0] === undefined ? null : toContainer(elsewhere[0]),
       }
     },
 

@@ -25,9 +25,14 @@ export type Query = {
 export type Statement<Rows = unknown> = {
   query: Query
   values: Record<string, unknown>
+  /** One of the same trip: where that has rows this one has none, and a driver that can does not run it. */
+  unless?: Statement
   /** Carries the type only. */
   rows?: Rows
 }
+
+/** Of what a statement yielded. */
+export const hasRows = (rows: unknown): boolean => Array.isArray(rows) && rows.length > 0
 
 export type RowsOf<T extends readonly Statement[]> = {
   [K in keyof T]: T[K] extends Statement<infer Rows> ? Rows : never

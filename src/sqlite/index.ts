@@ -17,7 +17,7 @@ import { sqliteGrants, sqliteTeams } from './teams.ts'
 import { sqliteEnded, sqliteSettings, sqliteTokens, sqliteUsers } from './tokens.ts'
 import { sqliteBlobs, sqliteUploads } from './uploads.ts'
 
-export { builder, type Handle, type Query, type RowsOf, type Statement } from './handle.ts'
+export { builder, hasRows, type Handle, type Query, type RowsOf, type Statement } from './handle.ts'
 export { isBusy, isFull } from './failure.ts'
 export * as schema from './schema.ts'
 

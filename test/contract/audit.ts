@@ -768,7 +768,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   ...Object.fromEntries(
     Object.entries({
       catalog:
-        'ownEntities findEntity findCollection findContainer findImage taggedElsewhere entityById collectionById containerById imageById entityParent readableBlob taggable listTags search',
+        'ownEntities findEntity findCollection findContainer findImage entityById collectionById containerById imageById entityParent readableBlob taggable listTags search',
       uploads: 'find forImage closed',
       blobs: 'dying known liveCount',
       signatures: 'keysOf stale unexamined standing',

@@ -233,17 +233,17 @@ export function describeBridge(test: Test): void {
         images: {},
       })
       expect(await listed(world)).toEqual(['t'])
-      const elsewhere = await world.database.catalog.taggedElsewhere(PATH, 't', null, at(1))
-      expect(elsewhere.value?.id).toBe(containerId)
+      const elsewhere = async (tag: string) => {
+        const select = { by: 'tag', tag, arch: 'amd64' } as const
+        return (await world.database.catalog.findImage(PATH, select, null, at(1))).elsewhere
+      }
+      expect((await elsewhere('t'))?.id).toBe(containerId)
       await world.tag(alice, containerId, two, 't')
       expect(await under(world, containerId, 't')).toEqual({
         manifest: null,
         images: { amd64: two },
       })
-      for (const tag of ['t', 'none'])
-        expect(
-          (await world.database.catalog.taggedElsewhere(PATH, tag, null, at(1))).value,
-        ).toBeNull()
+      for (const tag of ['t', 'none']) expect(await elsewhere(tag)).toBeNull()
     })
 
     test('of an index are its images and no others, of each arch the first', async (world) => {
