@@ -114,6 +114,9 @@ CREATE TABLE oci_upload_keys (
 --> statement-breakpoint
 CREATE INDEX oci_upload_keys_upload ON oci_upload_keys (upload_id);
 --> statement-breakpoint
+-- Staged images and memberships are looked up by the SHA-256 of their bytes.
+CREATE INDEX import_rows_name ON import_rows (import_id, kind, name);
+--> statement-breakpoint
 -- What an entity has through its repositories counts with its images: `images` of a holding is the number
 -- of images and memberships of that content, whose bytes count once.
 CREATE TRIGGER members_added AFTER INSERT ON repository_blobs BEGIN

@@ -1200,7 +1200,7 @@ export type StagedRow = {
   id: string
   parentId: string
   name: string
-  /** The MovedRow as JSON; of a key also its facts, and the revision that it was merged with. */
+  /** The MovedRow as JSON; of a key also its facts, and the revision that it was merged with, of a manifest what it says. */
   record: string
 }
 
@@ -1213,6 +1213,9 @@ export type StagedBlob = {
   /** Verified and inspected. */
   ready: boolean
 }
+
+/** What was found in a staged blob: a SIF, or what repositories have besides; its SHA-512 where that names it. */
+export type StagedFacts = (SifFacts | { opaque: true }) & { sha512?: string }
 
 /**
  * Why rows cannot be imported: the entity is in use, its owner is another one, the user of that name
@@ -1234,7 +1237,7 @@ export type ImportsBook = {
   find(id: string): Promise<Import | null>
   /** Those that have not ended, the oldest first, at most 1,000. */
   list(): Promise<OpenImport[]>
-  /** Adds rows, replacing those of the same kind and id; `conflict` unless the import is open. */
+  /** Adds rows, replacing those of the same kind and id but pieces; `conflict` unless the import is open. */
   stageRows(id: string, rows: StagedRow[], expiresAt: Date): Promise<void>
   /** Commits the key before the first byte (R21), replacing a former one; `conflict` unless open. */
   stageBlob(
@@ -1244,7 +1247,14 @@ export type ImportsBook = {
   ): Promise<void>
   setHandle(id: string, digest: string, key: string, handle: string): Promise<void>
   /** Notes that the bytes under `key` (null: the live blob's) are verified and what is in them. */
-  readyBlob(id: string, digest: string, key: string | null, facts: SifFacts): Promise<void>
+  readyBlob(id: string, digest: string, key: string | null, facts: StagedFacts): Promise<void>
+  /** Digests, as OCI writes them, by which repositories of the import have the blob of that SHA-256. */
+  stagedNames(id: string, sha256: string): Promise<string[]>
+  /** A manifest in several pieces, by container and digest, and those of its pieces that have come, in order. */
+  stagedManifest(
+    id: string,
+    manifest: string,
+  ): Promise<{ manifest: Extract<MovedRow, { type: 'manifest' }> | null; pieces: string[] }>
   stagedBlob(id: string, digest: string): Promise<StagedBlob | null>
   /** At most `limit` of what stands in the way; empty when nothing does. */
   conflicts(id: string, limit: number): Promise<ImportConflict[]>

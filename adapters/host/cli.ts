@@ -362,9 +362,12 @@ function counter() {
 function importWords(report: ImportReport | null, unusedSecrets: boolean): string[] {
   if (report === null) return ['This file was imported before; nothing has changed.']
   const { user, team, entity, collection, container, image, tag, token, key } = report.rows
+  const { manifest, ociTag, membership } = report.rows
   const lines = [
     `Imported ${image} images (${size(report.bytes)}) with ${tag} tags in ${container} containers, ${collection} collections and ${entity} entities, ${user} users, ${team} teams, ${token} tokens and ${key} public keys.`,
   ]
+  if (membership + manifest > 0)
+    lines.push(`For OCI: ${manifest} manifests with ${ociTag} tags, and ${membership} blobs.`)
   if (report.demoted.length > 0)
     lines.push(
       `An import makes nobody administrator or staff; ordinary users here are: ${report.demoted.join(', ')}.`,

@@ -85,7 +85,7 @@ export async function* writeArchive(
   yield lines([await source.head()])
   if (options.secrets !== undefined) yield lines([{ type: 'secrets', secrets: options.secrets }])
 
-  const tags: Extract<MovedRow, { type: 'tag' }>[] = []
+  const tags: Extract<MovedRow, { type: 'tag' | 'ociTag' }>[] = []
   const fits = placesRead()
   const sizes = new Map<string, number>()
   let cursor: string | null = null
@@ -93,12 +93,13 @@ export async function* writeArchive(
     const page = await source.page(cursor)
     const rows: MovedRow[] = []
     for (const row of page.rows) {
-      if (row.type === 'tag') {
+      if (row.type === 'tag' || row.type === 'ociTag') {
         tags.push(row)
         continue
       }
       if (!fits(row)) continue
       if (row.type === 'image') sizes.set(row.digest, row.size)
+      if (row.type === 'membership') sizes.set(row.sha256, row.size)
       rows.push(row)
     }
     at.rows += rows.length
@@ -132,7 +133,10 @@ export async function* writeArchive(
   yield utf8.encode(`${endLine(records, hash.hex())}\n`)
 }
 
-type Place = 'entity' | 'collection' | 'container' | 'image' | 'team'
+type Place = 'entity' | 'collection' | 'container' | 'image' | 'team' | 'blob' | 'manifest'
+
+/** `{}`, the config of the manifest of a SIF: a repository that has an image has it. */
+const EMPTY_CONFIG = 'sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'
 
 /**
  * Tells of one row after the other whether the places it needs have been read. A server of an older
@@ -142,6 +146,8 @@ function placesRead(): (row: MovedRow) => boolean {
   const read = new Map<Place, Set<string>>([
     ['image', new Set()],
     ['team', new Set()],
+    ['blob', new Set()],
+    ['manifest', new Set()],
   ])
   const has = (place: Place, id: string) => read.get(place)?.has(id) ?? true
   const add = (place: Place, id: string) => {
@@ -159,7 +165,21 @@ function placesRead(): (row: MovedRow) => boolean {
       case 'container':
         return has('collection', row.collectionId) && add(row.type, row.id)
       case 'image':
+        add('blob', `${row.containerId}/sha256:${row.digest}`)
         return has('container', row.containerId) && add(row.type, row.id)
+      case 'membership':
+        return has('container', row.containerId) && add('blob', `${row.containerId}/${row.digest}`)
+      case 'manifest':
+        return (
+          has('container', row.containerId) &&
+          row.blobs.every(
+            (digest) => digest === EMPTY_CONFIG || has('blob', `${row.containerId}/${digest}`),
+          ) &&
+          add('manifest', `${row.containerId}/${row.digest}`)
+        )
+      case 'piece':
+      case 'ociTag':
+        return has('manifest', `${row.containerId}/${row.manifest}`)
       case 'tag':
         return has('image', row.imageId)
       case 'grant':
@@ -239,6 +259,8 @@ export async function readArchive(
         if (chars + line.length > PAGE_CHARS || page.length === PAGE_ROWS) await flush()
         page.push(row)
         chars += line.length
+        // the last piece of a manifest makes the sink read all of it
+        if (row.type === 'piece') await flush()
         at.rows += 1
       }
       options.progress?.(at)
@@ -295,7 +317,7 @@ export function checkHead(value: Json): ArchiveHead {
 
 function checkBlob({ digest, size }: Json): { digest: string; size: number } {
   if (typeof digest !== 'string' || !/^[0-9a-f]{64}$/.test(digest)) throw broken('a digest is none')
-  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 1)
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
     throw broken('a size is none')
   return { digest, size }
 }

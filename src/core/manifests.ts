@@ -30,6 +30,8 @@ export const MAX_MANIFEST = 4 * 1024 * 1024
 const MAX_DESCRIPTORS = 1000
 /** Deepest nesting of arrays and objects (R54). */
 const DEEPEST = 32
+/** Values in lists and objects: more than a thousand layers with annotations have. */
+const MOST_VALUES = 200_000
 /** Characters of the annotations of a manifest that refers to another: they stand in lists. */
 const MAX_ANNOTATIONS = 65_536
 /** Tags that one request sets, and entries on a page of a list (R54). */
@@ -79,7 +81,8 @@ export type ParsedManifest = Omit<Manifest, 'digest' | 'size'> & {
  * in one, or is larger than anybody needs.
  */
 export function parseManifest(text: string, contentType: string | null): ParsedManifest {
-  if (depthOf(text) > DEEPEST) throw invalid(`it is nested deeper than ${DEEPEST} levels`)
+  const much = tooMuch(text)
+  if (much !== null) throw invalid(much)
   let document: unknown
   try {
     document = JSON.parse(text)
@@ -184,15 +187,23 @@ function textsOf(value: unknown): Record<string, string> | null {
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Deepest nesting of brackets outside texts; counted before parsing, in one pass. */
-function depthOf(text: string): number {
-  let deepest = 0
+/** Why a text is not even parsed: its brackets are nested too deep, or it has too many values (R54). */
+function tooMuch(text: string): string | null {
   let level = 0
-  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/gs)) {
-    if (token === '[' || token === '{') deepest = Math.max(deepest, ++level)
-    else if (token === ']' || token === '}') level--
+  let commas = 0
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (code === 0x22) {
+      // over a text, to the quote that no backslash takes away
+      for (at++; at < text.length && text.charCodeAt(at) !== 0x22; at++)
+        if (text.charCodeAt(at) === 0x5c) at++
+    } else if (code === 0x5b || code === 0x7b) {
+      if (++level > DEEPEST) return `it is nested deeper than ${DEEPEST} levels`
+    } else if (code === 0x5d || code === 0x7d) level--
+    else if (code === 0x2c && ++commas >= MOST_VALUES)
+      return `it has more than ${MOST_VALUES} values`
   }
-  return deepest
+  return null
 }
 
 /** What a reference of a manifest's address names: a digest has a colon, a tag cannot. */

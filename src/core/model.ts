@@ -590,6 +590,37 @@ export type MovedRow =
       frozen?: boolean
       updatedAt: number
     }
+  /** What a repository has: `digest` as OCI writes it, `sha256` of the same bytes in hex. */
+  | {
+      type: 'membership'
+      containerId: string
+      digest: string
+      sha256: string
+      size: number
+      createdAt: number
+    }
+  | {
+      type: 'manifest'
+      containerId: string
+      digest: string
+      mediaType: string
+      /** The beginning of its text; the rest stands in `pieces` - 1 rows of type `piece`, behind it. */
+      text: string
+      pieces: number
+      /** Digests that it names of blobs, for whoever writes a file. */
+      blobs: string[]
+      createdBy: string
+      createdAt: number
+    }
+  | { type: 'piece'; containerId: string; manifest: string; number: number; text: string }
+  | {
+      type: 'ociTag'
+      containerId: string
+      name: string
+      manifest: string
+      frozen: boolean
+      updatedAt: number
+    }
   | {
       type: 'team'
       id: string
@@ -654,7 +685,7 @@ export type OpenImport = {
 /** What an import has made visible, and what people should know of it. */
 export type ImportReport = {
   rows: Record<MovedKind, number>
-  /** Bytes of the images, equal ones counted once. */
+  /** Bytes of images and blobs, equal ones counted once. */
   bytes: number
   /** Names of administrators and staff who are ordinary users here: an import grants no power (R42). */
   demoted: string[]

@@ -3,9 +3,12 @@ import { RegistryError } from '../errors.ts'
 import type { StagedRow } from '../ports.ts'
 import { MAX_POLICY_KEYS, SCOPES, type MovedKind, type MovedRow, type Scope } from './model.ts'
 import { checkName, isId, type NameKind } from './names.ts'
+import { isDigest, isOciName, isTag } from './repositories.ts'
 
 /** Longest description, in characters: bodies that set one have at most 64 KiB (R54). */
 const LONGEST_TEXT = 65_536
+/** Characters of a piece of a manifest, as the database keeps it. */
+const LONGEST_PIECE = 300_000
 /** Longest armor, in characters (R53). */
 const LONGEST_ARMOR = 1024 * 1024
 
@@ -34,12 +37,22 @@ const named =
   (value) =>
     typeof value === 'string' && checkName(kind, value) === value
 
+/** What the library allows, or OCI, whose pushes make places too. */
+const placed = (kind: 'collection' | 'container'): Check => {
+  const ofLibrary = named(kind)
+  return (value) =>
+    (typeof value === 'string' && isOciName(value, { deep: kind === 'container' })) ||
+    ofLibrary(value)
+}
+
 /** A user's, or that of an identity which another issuer vouches for (issuers.ts). */
 const userName: Check = (value) => matches(/^oidc:[0-9a-f]{12}$/)(value) || named('user')(value)
 
 const fingerprint = matches(/^(?:[0-9A-F]{40}|[0-9A-F]{64})$/)
 /** Empty: bound to nothing. */
 const binding: Check = (value) => value === '' || id(value)
+const digest: Check = (value) => typeof value === 'string' && isDigest(value)
+const piece: Check = (value) => typeof value === 'string' && value.length <= LONGEST_PIECE
 const arch = matches(/^[a-z0-9_]{1,32}$/)
 const times = { createdAt: time, updatedAt: time }
 
@@ -78,7 +91,7 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
   collection: {
     id,
     entityId: id,
-    name: named('collection'),
+    name: placed('collection'),
     description: text,
     private: flag,
     policy: orMissing(matches(/^(off|warn|require)$/)),
@@ -91,7 +104,7 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
   container: {
     id,
     collectionId: id,
-    name: named('container'),
+    name: placed('container'),
     description: text,
     fullDescription: text,
     private: flag,
@@ -115,6 +128,37 @@ const SHAPES: { [K in MovedKind]: Record<string, Check> } = {
     arch,
     imageId: id,
     frozen: orMissing(flag),
+    updatedAt: time,
+  },
+  membership: {
+    containerId: id,
+    digest,
+    sha256: matches(/^[0-9a-f]{64}$/),
+    size: count,
+    createdAt: time,
+  },
+  // what is in it is looked at when it is staged
+  manifest: {
+    containerId: id,
+    digest,
+    mediaType: text,
+    text: piece,
+    pieces: (value) => count(value) && Number(value) >= 1,
+    blobs: (value) => Array.isArray(value) && value.every(digest),
+    createdBy: id,
+    createdAt: time,
+  },
+  piece: {
+    containerId: id,
+    manifest: digest,
+    number: (value) => count(value) && Number(value) >= 1,
+    text: piece,
+  },
+  ociTag: {
+    containerId: id,
+    name: (value) => typeof value === 'string' && isTag(value),
+    manifest: digest,
+    frozen: flag,
     updatedAt: time,
   },
   // names of teams are those of things
@@ -197,6 +241,18 @@ export function stagedRow(row: MovedRow): StagedRow {
       return of(`${row.containerId}/${row.week}`, row.containerId, String(row.week))
     case 'key':
       return of(row.fingerprint, row.ownerId ?? '', row.fingerprint)
+    case 'membership':
+      return of(`${row.containerId}/${row.digest}`, row.containerId, row.sha256)
+    case 'manifest':
+      return of(`${row.containerId}/${row.digest}`, row.containerId, row.digest)
+    case 'piece':
+      return of(
+        `${row.containerId}/${row.manifest}/${row.number}`,
+        `${row.containerId}/${row.manifest}`,
+        row.manifest,
+      )
+    case 'ociTag':
+      return of(`${row.containerId}/${row.name}`, `${row.containerId}/${row.manifest}`, row.name)
     case 'tag':
       return of(`${row.containerId}/${row.arch}/${row.name}`, row.imageId, row.name)
   }

@@ -20,8 +20,11 @@ import type {
 import { absent } from './access.ts'
 import type { ArchiveHead, ArchiveSink, ArchiveSource } from './archive.ts'
 import type { Import, ImportReport, MovedKind, MovedRow, OpenImport } from './model.ts'
+import { hasher } from './digest.ts'
+import { MAX_MANIFEST, parseManifest } from './manifests.ts'
 import { stagedRow } from './moved-rows.ts'
 import { mergeKeys, readKeys } from './openpgp.ts'
+import { partsOfDigest } from './repositories.ts'
 import { objectHasher, type ObjectDigests } from './signatures.ts'
 import type { SweepBudget } from './sweep.ts'
 import {
@@ -41,8 +44,9 @@ const HOLD_MS = 15 * 60_000
 const STAGED_MS = 24 * 3_600_000
 /** Rows asked for at a time, and the characters of JSON after which a page is full. */
 const ROWS = 200
-/** Keys asked for at a time: one has up to 1 MiB. */
-const KEY_ROWS = 20
+/** Keys and manifests asked for at a time: one has up to 1 MiB. */
+const LARGE_ROWS = 20
+const LARGE: readonly string[] = ['key', 'manifest', 'piece'] satisfies MovedKind[]
 const PAGE_CHARS = 512 * 1024
 /** Blobs up to here are stored in one go; object stores take no more than 5 GiB so. */
 const WHOLE = 1024 * 1024 * 1024
@@ -51,14 +55,19 @@ const NAMED = 20
 
 /**
  * Places before what is in them, so that what is in a place that goes meanwhile is known not to fit;
- * tags before images, which stay when a tag moves; users last, for their rows stay (R38).
+ * tags before images and manifests, which stay when a tag moves; blobs before the manifests that name
+ * them; users last, for their rows stay (R38).
  */
 const KINDS: readonly MovedKind[] = [
   'entity',
   'collection',
   'container',
   'tag',
+  'ociTag',
   'image',
+  'membership',
+  'manifest',
+  'piece',
   'team',
   'member',
   'grant',
@@ -145,10 +154,12 @@ export function createExports({ database, blobs, clock, ids, log, registryId, ke
     /** Some rows after `cursor`, and where the next ones begin; null when there are none. */
     async page(cursor: string | null): Promise<{ rows: MovedRow[]; cursor: string | null }> {
       await hold()
-      const [kind = '', after = ''] = cursor === null ? [KINDS[0]] : cursor.split(':')
+      const at = cursor ?? `${KINDS[0]}:`
+      const kind = at.slice(0, at.indexOf(':'))
+      const after = at.slice(kind.length + 1)
       const place = KINDS.indexOf(kind as MovedKind)
       if (place < 0) throw new RegistryError('invalid', 'This cursor is not one of ours.')
-      const limit = kind === 'key' ? KEY_ROWS : ROWS
+      const limit = LARGE.includes(kind) ? LARGE_ROWS : ROWS
       let page = await database.exports.rows(kind as MovedKind, after, limit)
       const chars = JSON.stringify(page.rows).length
       if (chars > PAGE_CHARS) {
@@ -246,20 +257,44 @@ export function createImports(
         { subject: 'blob' },
       )
     await imports.stageBlob(importId, { digest, size, blobId: ids.next(), key }, until())
-    if (here === null) return true
-    const facts = await inspectBlob(blobs, here, size, { check: checkSignatures })
-    await imports.readyBlob(importId, digest, null, facts)
+    if (key !== null && size > 0) return true
+    if (key !== null) {
+      // of nothing nothing is sent
+      await blobs.put(key, noBytes(), 0, digest)
+      await ready(importId, digest, { key, size })
+    }
+    if (key === null && here !== null) await ready(importId, digest, { key: here, size }, null)
     return false
   }
 
-  /** The bytes are under the key and their digest is right: what is in them is found out here. */
+  /**
+   * The bytes are under the key and their digest is right: what is in them is found out here. What
+   * repositories have need be no SIF, and may go by its SHA-512; `staged` null: they were here before.
+   */
   async function ready(
     importId: string,
     digest: string,
-    { key, size, known }: { key: string; size: number; known: ObjectDigests },
+    { key, size, known = null }: { key: string; size: number; known?: ObjectDigests | null },
+    staged: string | null = key,
   ): Promise<void> {
-    const facts = await inspectBlob(blobs, key, size, { known, check: checkSignatures })
-    await imports.readyBlob(importId, digest, key, facts)
+    const names = await imports.stagedNames(importId, digest)
+    const facts = await inspectBlob(blobs, key, size, { known, check: checkSignatures }).catch(
+      (error: unknown) => {
+        if (names.length > 0 && isRegistryError(error, 'invalid')) return { opaque: true } as const
+        throw error
+      },
+    )
+    const long = names.some((name) => name.startsWith('sha512:'))
+    const more = long ? { sha512: await sha512Of(key) } : {}
+    await imports.readyBlob(importId, digest, staged, { ...facts, ...more })
+  }
+
+  async function sha512Of(key: string): Promise<string> {
+    const blob = await blobs.get(key)
+    if (blob === null) throw new Error('the blob went while it was being checked')
+    const hash = hasher('sha512')
+    for await (const chunk of blob.stream()) hash.update(chunk)
+    return hash.hex()
   }
 
   async function startParts(importId: string, digest: string): Promise<string> {
@@ -377,6 +412,35 @@ export function createImports(
     return staged
   }
 
+  /** A manifest whose text is whole is checked as at push, and its facts are staged with it (R42). */
+  function stagedManifest(row: Extract<MovedRow, { type: 'manifest' }>, rest = ''): StagedRow {
+    const bytes = new TextEncoder().encode(row.text + rest)
+    const { algorithm, hex } = partsOfDigest(row.digest)
+    const hash = hasher(algorithm)
+    hash.update(bytes)
+    if (hash.hex() !== hex || bytes.length > MAX_MANIFEST)
+      throw new RegistryError(
+        'invalid',
+        `The manifest ${row.digest} in this file is another one. Nothing was imported.`,
+        { subject: 'manifest' },
+      )
+    const facts = parseManifest(row.text + rest, row.mediaType)
+    const record = { ...row, ...facts, size: bytes.length }
+    return { ...stagedRow(row), record: JSON.stringify(record) }
+  }
+
+  /** Manifests in several pieces, the last of which have come. */
+  async function stageWhole(
+    importId: string,
+    rows: Extract<MovedRow, { type: 'piece' }>[],
+  ): Promise<void> {
+    for (const id of new Set(rows.map((row) => `${row.containerId}/${row.manifest}`))) {
+      const { manifest, pieces } = await imports.stagedManifest(importId, id)
+      if (manifest === null || pieces.length !== manifest.pieces - 1) continue
+      await imports.stageRows(importId, [stagedManifest(manifest, pieces.join(''))], until())
+    }
+  }
+
   return {
     async open(head: ArchiveHead): Promise<Import> {
       const { exportId } = head
@@ -385,9 +449,17 @@ export function createImports(
 
     async stageRows(importId: string, rows: MovedRow[]): Promise<void> {
       const keys = rows.filter((row) => row.type === 'key')
-      const others = rows.filter((row) => row.type !== 'key').map(stagedRow)
+      const others = rows
+        .filter((row) => row.type !== 'key')
+        .map((row) =>
+          row.type === 'manifest' && row.pieces === 1 ? stagedManifest(row) : stagedRow(row),
+        )
       const staged = keys.length === 0 ? others : [...others, ...(await stagedKeys(keys))]
       await imports.stageRows(importId, staged, until())
+      await stageWhole(
+        importId,
+        rows.filter((row) => row.type === 'piece'),
+      )
     },
 
     want,
@@ -497,6 +569,8 @@ function standsInTheWay(conflicts: ImportConflict[]): RegistryError {
     [`Nothing was imported, for this stands in the way:`, ...shown, ...more].join('\n'),
   )
 }
+
+const noBytes = (): Bytes => ({ async *[Symbol.asyncIterator]() {} })
 
 /** Cuts a body into consecutive pieces of asked lengths. */
 function splitter(body: Bytes, onChunk: (chunk: Uint8Array) => void) {

@@ -50,6 +50,13 @@ export function parseRepository(name: string): RepositoryPath {
   return { entity: first, collection: second, container: rest.join('/') }
 }
 
+/** Whether a collection, or with slashes a container, may be called so by OCI. */
+export const isOciName = (text: string, { deep }: { deep: boolean }): boolean =>
+  text.length <= LONGEST &&
+  (deep ? text.split('/') : [text]).every((part) => COMPONENT.test(part) && !isId(part))
+
+export const isDigest = (text: string): boolean => DIGEST.test(text)
+
 /** The path as `parseRepository` takes it: `entity/collection/container`. */
 export const placeOf = ({ entity, collection, container }: RepositoryPath): string =>
   `${entity}/${collection}/${container}`
@@ -58,7 +65,7 @@ export const isTag = (text: string): boolean => TAG.test(text)
 
 /** Returns a digest, `sha256:` or `sha512:` and hex digits; `digest_mismatch` for all others. */
 export function checkDigest(text: string): string {
-  if (DIGEST.test(text)) return text
+  if (isDigest(text)) return text
   throw new RegistryError(
     'digest_mismatch',
     `The digest ${quote(text)} does not work here: use sha256: or sha512: and lower-case hex digits.`,

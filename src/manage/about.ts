@@ -206,6 +206,10 @@ const kinds = [
   'pulls',
   'image',
   'tag',
+  'membership',
+  'manifest',
+  'piece',
+  'ociTag',
   'key',
 ] as const
 const importReport = record<ImportReport>('ImportReport')(

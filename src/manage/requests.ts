@@ -108,7 +108,7 @@ export const exportHead = z.strictObject({
 export const importedRows = z.strictObject({
   rows: z.array(z.record(z.string(), z.unknown())).check(z.maxLength(1000)),
 })
-export const wantedBlob = z.strictObject({ size: bytes })
+export const wantedBlob = z.strictObject({ size: z.number().check(z.int(), z.gte(0)) })
 export const importedParts = z.strictObject({
   parts: z
     .array(z.strictObject({ number: bytes, etag: z.string().check(z.maxLength(256)) }))

@@ -48,7 +48,7 @@ export const described: Described = {
       ),
     },
     'GET /v2/_catalog': {
-      summary: 'Lists repositories with manifests',
+      summary: 'Lists repositories with manifests or images',
       query: page,
       answer: bare(z.object({ repositories: z.array(text) })),
       errors: ['invalid', 'unauthenticated'],
@@ -136,7 +136,7 @@ export const described: Described = {
     },
     'DELETE /v2/:name{.+}/blobs/:digest': {
       summary: 'Takes a blob from a repository',
-      more: 'Not while a manifest of the repository names it.',
+      more: 'Not while a manifest of the repository names it, or an image has it.',
       params: blob,
       answer: null,
       others: { 202: 'It has gone.' },
@@ -144,6 +144,7 @@ export const described: Described = {
     },
     'GET /v2/:name{.+}/manifests/:reference': {
       summary: 'Reads a manifest, byte by byte as it was pushed',
+      more: 'Images of the library are manifests as well, and tags of several architectures indexes.',
       params: manifest,
       answer: JSON_MANIFEST,
       others: { 304: 'It is known.' },
@@ -151,6 +152,7 @@ export const described: Described = {
     },
     'PUT /v2/:name{.+}/manifests/:reference': {
       summary: 'Stores a manifest, under a tag or its digest',
+      more: 'Of a SIF, the library has the image under the same tags from then on.',
       params: manifest,
       query: z.object({
         tag: said(z.optional(text), 'Of a manifest by digest: a tag; may be repeated.'),
@@ -158,10 +160,11 @@ export const described: Described = {
       body: JSON_MANIFEST,
       answer: null,
       others: { 201: 'It is stored.' },
-      errors: ['invalid', 'not_found', 'too_large', 'quota_exceeded'],
+      errors: ['invalid', 'not_found', 'too_large', 'conflict', 'quota_exceeded'],
     },
     'DELETE /v2/:name{.+}/manifests/:reference': {
       summary: 'Deletes a tag, or a manifest with its tags',
+      more: 'In the library too; an image goes when no tag and no manifest of it is left.',
       params: manifest,
       answer: null,
       others: { 202: 'It has gone.' },

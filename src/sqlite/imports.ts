@@ -207,6 +207,72 @@ export function sqliteExports(handle: Handle): ExportsBook {
         .orderBy(asc(t.keys.fingerprint))
         .limit(p('limit')),
     ),
+    membership: prepare(() =>
+      db
+        .select(
+          named({
+            containerId: t.repositoryBlobs.containerId,
+            digest: t.repositoryBlobs.digest,
+            sha256: t.blobs.digest,
+            size: t.blobs.size,
+            createdAt: sql<number>`repository_blobs.created_at`,
+          }),
+        )
+        .from(t.repositoryBlobs)
+        .innerJoin(t.blobs, and(eq(t.blobs.id, t.repositoryBlobs.blobId), isLive))
+        .where(
+          sql`(repository_blobs.container_id, repository_blobs.digest) > (${text('first')}, ${text('second')})`,
+        )
+        .orderBy(asc(t.repositoryBlobs.containerId), asc(t.repositoryBlobs.digest))
+        .limit(p('limit')),
+    ),
+    manifest: prepare(() =>
+      db
+        .select(
+          named({
+            containerId: t.manifests.containerId,
+            digest: t.manifests.digest,
+            mediaType: t.manifests.mediaType,
+            text: t.manifestPieces.text,
+            pieces: sql<number>`(select count(*) from manifest_pieces mp where mp.container_id = manifests.container_id and mp.manifest = manifests.digest)`,
+            blobs: sql<string>`(select json_group_array(mr.digest) from manifest_refs mr where mr.container_id = manifests.container_id and mr.manifest = manifests.digest and mr.kind = 'blob')`,
+            createdBy: t.manifests.createdBy,
+            createdAt: t.manifests.createdAt,
+          }),
+        )
+        .from(t.manifests)
+        .innerJoin(
+          t.manifestPieces,
+          sql`manifest_pieces.container_id = manifests.container_id and manifest_pieces.manifest = manifests.digest and manifest_pieces.number = 0`,
+        )
+        .where(
+          sql`(manifests.container_id, manifests.digest) > (${text('first')}, ${text('second')})`,
+        )
+        .orderBy(asc(t.manifests.containerId), asc(t.manifests.digest))
+        .limit(p('limit')),
+    ),
+    piece: prepare(() =>
+      db
+        .select()
+        .from(t.manifestPieces)
+        .where(
+          sql`number > 0 and (container_id, manifest, number) > (${text('first')}, ${text('second')}, cast(${p('third')} as integer))`,
+        )
+        .orderBy(
+          asc(t.manifestPieces.containerId),
+          asc(t.manifestPieces.manifest),
+          asc(t.manifestPieces.number),
+        )
+        .limit(p('limit')),
+    ),
+    ociTag: prepare(() =>
+      db
+        .select()
+        .from(t.ociTags)
+        .where(sql`(container_id, name) > (${text('first')}, ${text('second')})`)
+        .orderBy(asc(t.ociTags.containerId), asc(t.ociTags.name))
+        .limit(p('limit')),
+    ),
     blob: prepare(() =>
       db
         .select({ key: t.blobs.key, size: t.blobs.size, live: sql<number>`state = 'live'` })
@@ -224,7 +290,7 @@ export function sqliteExports(handle: Handle): ExportsBook {
     limit: number,
   ): Promise<{ rows: MovedRow[]; last: string }> {
     const at = { after, limit }
-    const [first = '', second = ''] = after.split('/')
+    const [first = '', second = '', third = '0'] = after.split('/')
     const pair = { first, second, limit }
     switch (kind) {
       case 'token': {
@@ -255,6 +321,42 @@ export function sqliteExports(handle: Handle): ExportsBook {
         return {
           rows: rows.map((row) => ({ type: kind, ...row })),
           last: rows.at(-1)?.fingerprint ?? '',
+        }
+      }
+      case 'membership': {
+        const [rows] = await handle.read(q.membership(pair))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.containerId}/${last.digest}`,
+        }
+      }
+      case 'manifest': {
+        const [rows] = await handle.read(q.manifest(pair))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({
+            type: kind,
+            ...row,
+            blobs: JSON.parse(row.blobs) as string[],
+          })),
+          last: last === undefined ? '' : `${last.containerId}/${last.digest}`,
+        }
+      }
+      case 'piece': {
+        const [rows] = await handle.read(q.piece({ ...pair, third }))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.containerId}/${last.manifest}/${last.number}`,
+        }
+      }
+      case 'ociTag': {
+        const [rows] = await handle.read(q.ociTag(pair))
+        const last = rows.at(-1)
+        return {
+          rows: rows.map((row) => ({ type: kind, ...row })),
+          last: last === undefined ? '' : `${last.containerId}/${last.name}`,
         }
       }
       case 'user': {
@@ -326,10 +428,18 @@ export function sqliteExports(handle: Handle): ExportsBook {
   }
 }
 
+/** `{}`, the config of the manifest of a SIF: a repository that has an image has it. */
+const EMPTY_CONFIG = 'sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'
+
+/** The staged bytes of `b` have come, or were here before. */
+const bytesThere = sql.raw(
+  `(b.key is not null or exists (select 1 from blobs lb where lb.digest = b.digest and lb.state = 'live' and lb.size = b.size))`,
+)
+
 /** Kind of the row that a row's parent_id names. */
 const parentKind = (row: string) =>
   sql.raw(
-    `case ${row}.kind when 'token' then 'user' when 'key' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' when 'member' then 'team' when 'grant' then 'collection' when 'star' then 'container' when 'pulls' then 'container' end`,
+    `case ${row}.kind when 'token' then 'user' when 'key' then 'user' when 'entity' then 'user' when 'collection' then 'entity' when 'container' then 'collection' when 'image' then 'container' when 'tag' then 'image' when 'member' then 'team' when 'grant' then 'collection' when 'star' then 'container' when 'pulls' then 'container' when 'membership' then 'container' when 'manifest' then 'container' when 'piece' then 'manifest' when 'ociTag' then 'manifest' end`,
   )
 
 export function sqliteImports(handle: Handle): ImportsBook {
@@ -381,8 +491,21 @@ export function sqliteImports(handle: Handle): ImportsBook {
     union all
     select 1 from ${staged('image')} and exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = ${field('digest')} and b.size <> ${field('size')})`
 
+  /**
+   * Manifests whose text is not whole, or that name blobs which neither a membership nor an image of
+   * their container is, and memberships that are not of their bytes.
+   */
+  const danglingOci = sql`
+    select 1 from ${staged('manifest')} and (${field('size')} is null or exists (select 1 from json_each(r.record, '$.refs') x where json_extract(x.value, '$.kind') = 'blob' and json_extract(x.value, '$.digest') <> ${sql.raw(`'${EMPTY_CONFIG}'`)} and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = 'membership' and q.id = r.parent_id || '/' || json_extract(x.value, '$.digest') and ${field('size', 'q')} = json_extract(x.value, '$.size')) and not exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = 'image' and q.name = substr(json_extract(x.value, '$.digest'), 8) and q.parent_id = r.parent_id and ${field('size', 'q')} = json_extract(x.value, '$.size'))))
+    union all
+    select 1 from ${staged('piece')} and exists (select 1 from import_rows q where q.import_id = ${here} and q.kind = 'manifest' and q.id = r.parent_id and ${field('number')} >= ${field('pieces', 'q')})
+    union all
+    select 1 from ${staged('membership')} and exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = r.name and (b.size <> ${field('size')} or (b.facts is not null and ${field('digest')} not in ('sha256:' || b.digest, coalesce('sha512:' || json_extract(b.facts, '$.sha512'), '')))))`
+
   const unready = sql`
-    select 1 from ${staged('image')} and not exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = ${field('digest')} and b.facts is not null and (b.key is not null or exists (select 1 from blobs lb where lb.digest = b.digest and lb.state = 'live' and lb.size = b.size)))`
+    select 1 from ${staged('image')} and not exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = ${field('digest')} and b.facts is not null and json_extract(b.facts, '$.opaque') is null and ${bytesThere})
+    union all
+    select 1 from ${staged('membership')} and not exists (select 1 from import_blobs b where b.import_id = ${here} and b.digest = r.name and b.facts is not null and ${bytesThere})`
 
   /** Keys that have changed here since they were merged with those of the file. */
   const changedKeys = sql`
@@ -441,6 +564,8 @@ export function sqliteImports(handle: Handle): ImportsBook {
             name: sql`excluded.name`,
             record: sql`excluded.record`,
           },
+          // a manifest was checked with the pieces that had come
+          setWhere: sql`import_rows.kind <> 'piece'`,
         }),
     ),
     stageBlob: prepare(() =>
@@ -494,6 +619,27 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .from(t.importBlobs)
         .where(sql`import_id = ${here} and digest = ${p('digest')}`),
     ),
+    stagedNames: prepare(() =>
+      db
+        .select({ digest: sql<string>`json_extract(record, '$.digest')`.as('digest') })
+        .from(t.importRows)
+        .where(sql`import_id = ${here} and kind = 'membership' and name = ${text('sha256')}`),
+    ),
+    stagedManifest: prepare(() =>
+      db
+        .select({ record: t.importRows.record })
+        .from(t.importRows)
+        .where(sql`import_id = ${here} and kind = 'manifest' and id = ${text('manifest')}`),
+    ),
+    stagedPieces: prepare(() =>
+      db
+        .select({ text: sql<string>`json_extract(record, '$.text')`.as('text') })
+        .from(t.importRows)
+        .where(
+          sql`import_id = ${here} and kind = 'piece' and name = ${text('digest')} and parent_id = ${text('manifest')}`,
+        )
+        .orderBy(sql`json_extract(record, '$.number')`),
+    ),
     conflicts: prepare(() =>
       db
         .select({
@@ -531,7 +677,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         ),
         claimed: isOpen,
         // of an import that has ended the rows are gone, which is not what is wrong with it
-        found: sql`not ${isOpen} or ((select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling}))`,
+        found: sql`not ${isOpen} or ((select count(*) from import_rows where import_id = ${here}) = ${p('rows')} and not exists (${dangling}) and not exists (${danglingOci}))`,
         readable: sql`not exists (${unready})`,
         first: sql`not exists (${conflicting}) and not exists (${changedKeys})`,
       }),
@@ -627,6 +773,52 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .insert(t.tags)
         .select(
           sql`select ${field('containerId')} as container_id, r.name as name, ${field('arch')} as arch, r.parent_id as image_id, ${field('updatedAt')} as updated_at, coalesce(${field('frozen')}, 0) as frozen from ${staged('tag')} order by r.seq`,
+        ),
+    ),
+    healMembers: prepare(() =>
+      db
+        .update(t.repositoryBlobs)
+        .set({
+          blobId: sql`(select nb.id from blobs ob join blobs nb on nb.digest = ob.digest and nb.state = 'live' where ob.id = repository_blobs.blob_id)`,
+        })
+        .where(
+          sql`blob_id in (select ob.id from import_blobs ib join blobs ob on ob.digest = ib.digest and ob.state = 'lost' where ib.import_id = ${here} and ib.key is not null and ${liveOf(sql`ib.digest`)} is not null)`,
+        ),
+    ),
+    memberships: prepare(() =>
+      db
+        .insert(t.repositoryBlobs)
+        .select(
+          sql`select r.parent_id as container_id, ${field('digest')} as digest, ${liveOf(sql`r.name`)} as blob_id, ${field('createdAt')} as created_at from ${staged('membership')} order by r.seq`,
+        ),
+    ),
+    manifests: prepare(() =>
+      db
+        .insert(t.manifests)
+        .select(
+          sql`select r.parent_id as container_id, ${field('digest')} as digest, ${field('mediaType')} as media_type, ${field('size')} as size, ${field('subject')} as subject, ${field('artifactType')} as artifact_type, ${field('annotations')} as annotations, coalesce(${userHere(field('createdBy'))}, ${field('createdBy')}) as created_by, ${field('createdAt')} as created_at, ${field('sif')} as sif from ${staged('manifest')} order by r.seq`,
+        ),
+    ),
+    manifestPieces: prepare(() =>
+      db
+        .insert(t.manifestPieces)
+        .select(
+          sql`select r.parent_id as container_id, ${field('digest')} as manifest, 0 as number, ${field('text')} as text from ${staged('manifest')} union all select ${field('containerId')}, r.name, ${field('number')}, ${field('text')} from ${staged('piece')}`,
+        ),
+    ),
+    manifestRefs: prepare(() =>
+      db
+        .insert(t.manifestRefs)
+        .select(
+          sql`select r.parent_id as container_id, ${field('digest')} as manifest, json_extract(x.value, '$.kind') as kind, json_extract(x.value, '$.digest') as digest from import_rows r, json_each(r.record, '$.refs') x where r.kind = 'manifest' and r.import_id = ${here}`,
+        ),
+    ),
+    /** After the library's tags, whose triggers take those of the same name away. */
+    ociTags: prepare(() =>
+      db
+        .insert(t.ociTags)
+        .select(
+          sql`select ${field('containerId')} as container_id, r.name as name, ${field('manifest')} as manifest, ${field('updatedAt')} as updated_at, ${field('frozen')} as frozen from ${staged('ociTag')} order by r.seq`,
         ),
     ),
     teams: prepare(() =>
@@ -894,6 +1086,23 @@ export function sqliteImports(handle: Handle): ImportsBook {
       const [rows] = await handle.read(q.stagedBlob({ importId, digest }))
       return rows[0] === undefined ? null : { ...rows[0], ready: rows[0].ready === 1 }
     },
+    async stagedNames(importId, sha256) {
+      const [rows] = await handle.read(q.stagedNames({ importId, sha256 }))
+      return rows.map(({ digest }) => digest)
+    },
+    async stagedManifest(importId, manifest) {
+      const digest = manifest.slice(manifest.indexOf('/') + 1)
+      const values = { importId, manifest, digest }
+      const [rows, pieces] = await handle.read(q.stagedManifest(values), q.stagedPieces(values))
+      const record = rows[0]?.record
+      return {
+        manifest:
+          record === undefined
+            ? null
+            : (JSON.parse(record) as Extract<MovedRow, { type: 'manifest' }>),
+        pieces: pieces.map((piece) => piece.text),
+      }
+    },
     async conflicts(importId, limit) {
       const [rows] = await handle.read(q.conflicts({ importId, limit }))
       return rows
@@ -921,6 +1130,12 @@ export function sqliteImports(handle: Handle): ImportsBook {
         q.verdicts(values),
         q.issuers(values),
         q.tags(values),
+        q.healMembers(values),
+        q.memberships(values),
+        q.manifests(values),
+        q.manifestPieces(values),
+        q.manifestRefs(values),
+        q.ociTags(values),
         q.teams(values),
         q.members(values),
         q.grants(values),
@@ -984,6 +1199,10 @@ export function sqliteImports(handle: Handle): ImportsBook {
         container: 0,
         image: 0,
         tag: 0,
+        membership: 0,
+        manifest: 0,
+        piece: 0,
+        ociTag: 0,
         team: 0,
         member: 0,
         grant: 0,

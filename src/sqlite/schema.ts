@@ -280,7 +280,10 @@ export const importRows = sqliteTable(
     name: text('name').notNull(),
     record: text('record').notNull(),
   },
-  (t) => [uniqueIndex('import_rows_own').on(t.importId, t.kind, t.id)],
+  (t) => [
+    uniqueIndex('import_rows_own').on(t.importId, t.kind, t.id),
+    index('import_rows_name').on(t.importId, t.kind, t.name),
+  ],
 )
 
 export const importBlobs = sqliteTable(

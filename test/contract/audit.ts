@@ -755,6 +755,8 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'imports.stageRows': { not: 'invisible until it is finished' },
   'imports.stageBlob': { not: 'invisible until it is finished' },
   'imports.setHandle': { not: 'invisible until it is finished' },
+  'imports.stagedNames': 'reads',
+  'imports.stagedManifest': 'reads',
   'imports.readyBlob': { not: 'invisible until it is finished' },
   'imports.abort': { not: 'invisible until it is finished' },
   'imports.expire': { not: 'the sweep’s' },

@@ -18,6 +18,10 @@ const KINDS: MovedKind[] = [
   'container',
   'image',
   'tag',
+  'membership',
+  'manifest',
+  'piece',
+  'ociTag',
   'team',
   'member',
   'grant',
@@ -193,6 +197,61 @@ function sharedOf(
     gone: `${name}-gone`,
     team: team ?? '',
   }
+}
+
+/** What a repository beside an image has: blobs by both algorithms, a manifest in two pieces, and its tag. */
+function repositoryOf({ name, ids }: ReturnType<typeof fileOf>) {
+  const containerId = ids.container
+  const layer = digestOf(`${name} layer`)
+  const sha512 = '5'.repeat(128)
+  const [small, large] = [`sha256:${digestOf('small')}`, `sha512:${'6'.repeat(128)}`]
+  const manifest = (digest: string, more: object) => ({
+    type: 'manifest',
+    containerId,
+    digest,
+    mediaType: 'application/vnd.oci.image.manifest.v1+json',
+    text: '{"small":1}',
+    pieces: 1,
+    blobs: [`sha256:${layer}`],
+    createdBy: ids.user,
+    createdAt: START + 7,
+    ...more,
+  })
+  const rows = [
+    ...[`sha256:${layer}`, `sha512:${sha512}`].map((digest) => ({
+      type: 'membership',
+      containerId,
+      digest,
+      sha256: layer,
+      size: 7,
+      createdAt: START + 6,
+    })),
+    manifest(small, {}),
+    manifest(large, { text: '{"la', pieces: 2, blobs: [] }),
+    { type: 'piece', containerId, manifest: large, number: 1, text: 'rge":1}' },
+    {
+      type: 'ociTag',
+      containerId,
+      name: 'V_1',
+      manifest: large,
+      frozen: true,
+      updatedAt: START + 8,
+    },
+  ] as MovedRow[]
+  const facts = {
+    mediaType: 'application/vnd.oci.image.manifest.v1+json',
+    subject: small,
+    artifactType: 'application/x',
+    annotations: '{"a":"b"}',
+    size: 11,
+  }
+  /** As the core stages it: with what it says. */
+  const asStaged = (row: MovedRow, refs: object[]): StagedRow => ({
+    ...stagedRow(row),
+    record: JSON.stringify({ ...row, ...facts, refs }),
+  })
+  const names = { kind: 'blob', digest: `sha256:${layer}`, size: 7 }
+  return { rows, layer, sha512, small, large, asStaged, names }
 }
 
 /** The same rows whatever the order, for `toEqual`. */
@@ -399,6 +458,83 @@ export function describeImports(test: Test): void {
       await (await staged(world, kept)).finish({ sameIssuer: true, keepPower: true })
       expect(await scopes(kept.ids.user)).toEqual([[kept.ids.token, ['pull', 'admin']]])
       expect((await users.byName(kept.name))?.role).toBe('admin')
+    })
+
+    test('blobs of repositories, manifests and their tags go in and out the same', async (world) => {
+      const { database } = world
+      const { imports, manifests } = database
+      const file = fileOf()
+      const repository = repositoryOf(file)
+      const { small, large, layer, sha512, asStaged, names } = repository
+      const rows = [...file.rows, ...repository.rows]
+      const { id, finish } = await staged(world, { ...file, rows })
+      const key = newId()
+      world.touched.keys.add(key)
+      expect((await imports.stagedNames(id, layer)).toSorted()).toEqual([
+        `sha256:${layer}`,
+        `sha512:${sha512}`,
+      ])
+      expect(await imports.stagedManifest(id, `${file.ids.container}/${large}`)).toMatchObject({
+        manifest: { digest: large, pieces: 2 },
+        pieces: ['rge":1}'],
+      })
+      const refused = (why: string) =>
+        expectRefused(world, why as 'invalid', () => finish({ rows: rows.length }))
+      // a manifest whose text was not looked at is none, and blobs must have come
+      await refused('invalid')
+      const ofDigest = (digest: string) =>
+        repository.rows.find((row) => row.type === 'manifest' && row.digest === digest) as MovedRow
+      await imports.stageRows(id, [asStaged(ofDigest(large), [])], at(60))
+      await imports.stageRows(id, [asStaged(ofDigest(small), [{ ...names, size: 8 }])], at(60))
+      await refused('invalid')
+      await imports.stageRows(id, [asStaged(ofDigest(small), [names])], at(60))
+      await refused('unavailable')
+      await imports.stageBlob(id, { digest: layer, size: 7, blobId: newId(), key }, at(60))
+      await refused('unavailable')
+      await imports.readyBlob(id, layer, key, { opaque: true, sha512: '4'.repeat(128) })
+      await refused('invalid')
+      await imports.readyBlob(id, layer, key, { opaque: true, sha512 })
+      // a piece that has come is not replaced: its manifest was checked with it
+      const piece = repository.rows.find((row) => row.type === 'piece') as MovedRow
+      const lie = { ...stagedRow(piece), record: JSON.stringify({ ...piece, text: 'no' }) }
+      await imports.stageRows(id, [lie], at(60))
+      await finish({ rows: rows.length })
+      for (const limit of [1, 2, 1000]) {
+        const out: MovedRow[] = []
+        for (const kind of ['membership', 'manifest', 'piece', 'ociTag'] as const)
+          out.push(...(await everything(database, kind, limit)))
+        expect([limit, sorted(out)]).toEqual([limit, sorted(repository.rows)])
+      }
+      const path = { entity: file.name, collection: 'c', container: 'n' }
+      const { viewer } = world.root
+      const by = { by: 'tag', tag: 'V_1' } as const
+      const found = await manifests.manifest(path, by, viewer, at(1), { text: true })
+      expect(found.value?.manifest).toMatchObject({
+        digest: large,
+        subject: small,
+        artifactType: 'application/x',
+        size: 11,
+        text: '{"large":1}',
+      })
+      const list = { after: '', artifactType: null, limit: 10 }
+      const referrers = await manifests.referrers(path, small, list, viewer, at(1))
+      expect(referrers.value?.manifests).toHaveLength(2)
+      for (const digest of [`sha256:${layer}`, `sha512:${sha512}`]) {
+        const member = await manifests.member(path, digest, viewer, at(1))
+        expect(member.value?.blob).toMatchObject({ key, size: 7 })
+      }
+      const owner = await world.token((await database.users.byName(file.name)) ?? world.root.user)
+      await expectRefused(world, 'conflict', () =>
+        manifests.removeMember(file.ids.container, `sha256:${layer}`, owner.writer),
+      )
+    })
+
+    test('what only a repository has becomes no image, whatever the rows say (R8)', async (world) => {
+      const { imports } = world.database
+      const file = fileOf()
+      const { id, key, finish } = await staged(world, file)
+      await imports.readyBlob(id, file.digest, key, { opaque: true })
+      await expectRefused(world, 'unavailable', () => finish())
     })
 
     test('roles, teams, grants, quotas, what is frozen, stars and pulls go in and out the same', async (world) => {

@@ -4,7 +4,7 @@
  * suite.ts.
  */
 import { createHash } from 'node:crypto'
-import { copyFile, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readFile, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
@@ -30,6 +30,7 @@ type Program = (typeof PROGRAMS)[number]
 
 const OCI = 'application/vnd.oci.image'
 const ARCHES = ['amd64', 'arm64']
+const MARK = Buffer.from('bytes after the last object')
 
 /** Somebody with all the clients, logged in with none of them. */
 type Person = {
@@ -188,6 +189,11 @@ export function describeOciClients(
           terminal.replaceAll(absent, hidden).replaceAll(/time="[^"]*"|^[\d/]+ [\d:]+ /gm, '')
         expect(plain(one)).toBe(plain(other))
       }
+      const storedOfSize = async (size: number) => {
+        const sizes = await Promise.all((await target.store.names()).map(target.store.size))
+        return sizes.filter((each) => each === size).length
+      }
+
       beforeAll(async () => {
         folder = await mkdtemp(join(tmpdir(), 'sreg-e2e-'))
         sifs = await makeSifs(at('sifs'))
@@ -287,6 +293,33 @@ export function describeOciClients(
           expectSuccess(ran)
           expect(ran.terminal).toMatch(/^hello$/m)
         })
+
+        test('one image by library, oras and shub: the same bytes, stored once', async (context) => {
+          expectSuccess(await alice.apptainer.connect(target.url, token))
+          const byLibrary = ['push', '-U', sif('signed.sif'), 'library://alice/names/library:v1']
+          expectSuccess(await alice.apptainer.run(byLibrary))
+          // of a size that nothing else has
+          await writeFile(sif('named.sif'), Buffer.concat([await readFile(sif('small.sif')), MARK]))
+          expectSuccess(await pushSif(alice, 'named.sif', 'alice/names/oras:v1'))
+          const images = [
+            ['signed.sif', 'alice/names/library:v1'],
+            ['named.sif', 'alice/names/oras:v1'],
+          ] as const
+          for (const [file, ref] of images) {
+            await expectSif(alice, file, [`library://${ref}`])
+            await expectSif(nobody, file, [`oras://${host}/${ref}`])
+            expect(await storedOfSize((await stat(sif(file))).size)).toBe(1)
+          }
+          await byShub(context, async () => {
+            for (const [file, ref] of images)
+              await expectSif(nobody, file, ['--no-https', `shub://localhost/${ref}`])
+          })
+          // whoever takes it away takes it from all its names
+          const [, [, ref]] = images
+          expectSuccess(await alice.apptainer.run(['delete', '--force', `library://${ref}`]))
+          for (const name of [`library://${ref}`, `oras://${host}/${ref}`])
+            expect((await alice.apptainer.pull([name])).sha256).toBeNull()
+        }, 180_000)
 
         test('shub: from the cache, and not what is private', async (context) => {
           await api.push('alice/shub/app', await readFile(sif('small.sif')))

@@ -146,6 +146,42 @@ export async function coreWith(options: {
   }
 }
 
+/**
+ * Puts a few turns of the event loop before and after each call of a port, its books included, and
+ * now and then loses the answer of a call that was carried out (R7).
+ */
+export function delayed(random: () => number, lose: (name: string) => boolean) {
+  const wait = async () => {
+    for (let turns = Math.floor(random() * 4); turns > 0; turns--)
+      await new Promise((resolve) => setImmediate(resolve))
+  }
+  const around = <T extends object>(port: T): T =>
+    new Proxy(port, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name)
+        if (typeof value === 'object' && value !== null) return around(value)
+        if (typeof value !== 'function') return value
+        return async (...args: unknown[]) => {
+          await wait()
+          const result: unknown = await Reflect.apply(value, target, args)
+          await wait()
+          if (lose(String(name))) throw new Error('the answer was lost')
+          return result
+        }
+      },
+    })
+  return around
+}
+
+/** SHA-256 of what is stored under a key; null for nothing. */
+export async function readAll(blobs: BlobStore, key: string): Promise<string | null> {
+  const blob = await blobs.get(key)
+  if (blob === null) return null
+  const chunks: Uint8Array[] = []
+  for await (const chunk of blob.stream()) chunks.push(chunk)
+  return sha256(Buffer.concat(chunks))
+}
+
 /** Everything in the store. */
 export async function keysOf(blobs: BlobStore): Promise<string[]> {
   const keys: string[] = []

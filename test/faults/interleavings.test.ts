@@ -8,10 +8,18 @@ import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import type { Claims } from '../../src/core/model.ts'
 import { parseRef } from '../../src/core/ref.ts'
 import { isRegistryError } from '../../src/errors.ts'
-import type { BlobStore } from '../../src/ports.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { sha256 } from '../protocol/client.ts'
-import { bytesOf, coreWith, DAY_MS, heldClock, keysOf, type Core } from './inside.ts'
+import {
+  bytesOf,
+  coreWith,
+  DAY_MS,
+  delayed,
+  heldClock,
+  keysOf,
+  readAll,
+  type Core,
+} from './inside.ts'
 import { seeded } from './process.ts'
 
 const BUDGET_MS = 6000
@@ -21,42 +29,7 @@ const CONTENTS = ['one', 'two'].map((content) => sampleSif({ content }))
 const TAGS = ['latest', 'stable']
 const config = { shortRefs: 'default' } as const
 
-/**
- * Puts a few turns of the event loop before and after each call of a port, its books included, and
- * now and then loses the answer of a call that was carried out (R7).
- */
-function delayed(random: () => number, lose: () => boolean) {
-  const wait = async () => {
-    for (let turns = Math.floor(random() * 4); turns > 0; turns--)
-      await new Promise((resolve) => setImmediate(resolve))
-  }
-  const around = <T extends object>(port: T): T =>
-    new Proxy(port, {
-      get(target, name) {
-        const value: unknown = Reflect.get(target, name)
-        if (typeof value === 'object' && value !== null) return around(value)
-        if (typeof value !== 'function') return value
-        return async (...args: unknown[]) => {
-          await wait()
-          const result: unknown = await Reflect.apply(value, target, args)
-          await wait()
-          if (name === 'attach' && lose()) throw new Error('the answer was lost')
-          return result
-        }
-      },
-    })
-  return around
-}
-
 type User = Awaited<ReturnType<Core['user']>>
-
-async function readAll(blobs: BlobStore, key: string): Promise<string | null> {
-  const blob = await blobs.get(key)
-  if (blob === null) return null
-  const chunks: Uint8Array[] = []
-  for await (const chunk of blob.stream()) chunks.push(chunk)
-  return sha256(Buffer.concat(chunks))
-}
 
 async function episode(seed: number): Promise<{ pushes: number; refused: number }> {
   const random = seeded(seed)
@@ -67,7 +40,7 @@ async function episode(seed: number): Promise<{ pushes: number; refused: number 
     blobs: memoryBlobs({ clock }),
     clock,
     graceSeconds: 0,
-    around: delayed(random, () => losing && random() < 0.05),
+    around: delayed(random, (name) => losing && name === 'attach' && random() < 0.05),
   })
   // One whose images all may read, and one who can read those but is not read.
   const users = [await core.user('alice'), await core.user('bob', { private: true })]

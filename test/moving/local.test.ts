@@ -10,9 +10,10 @@ import { moving, openAdmin, platform } from '../../adapters/node/main.ts'
 import { systemClock } from '../../adapters/system.ts'
 import { readArchive } from '../../src/admin.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
+import { ociClient } from '../protocol/oci.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { diskStore, nodeTarget, type Target } from '../runtimes/target.ts'
-import { fill, seen, shared } from './world.ts'
+import { fill, REPOSITORIES, repositories, seen, shared } from './world.ts'
 
 type Ended = { code: number; out: Uint8Array; err: string; printed: string }
 
@@ -81,7 +82,7 @@ beforeAll(async () => {
   world = await fill(source, 50)
   file = join(base, 'registry.sreg')
   const { code, err } = await sreg(['export', file, '--data', source.data])
-  expect([code, err]).toEqual([0, expect.stringMatching(/^Exported \d+ rows and 40 blobs of /)])
+  expect([code, err]).toEqual([0, expect.stringMatching(/^Exported \d+ rows and 49 blobs of /)])
 })
 afterAll(async () => {
   for (const made of targets) await made.stop()
@@ -113,6 +114,9 @@ describe('a registry moves by one file', () => {
     const here = await copy.mint('boss', { admin: true, scopes: ['pull', 'admin'] })
     const before = await seen(source.url, there.jwt, world.refs)
     expect(before.length).toBeGreaterThan(60)
+    const stored = await repositories(source.url, there.jwt)
+    expect(stored).toHaveLength(REPOSITORIES)
+    expect(await repositories(copy.url, here.jwt)).toEqual(stored)
     expect(await seen(copy.url, here.jwt, world.refs)).toEqual(before)
     // what strangers see
     const public_ = await seen(source.url, null, world.refs)
@@ -408,8 +412,10 @@ describe('beside a running server', () => {
     })
     const bytes = new Uint8Array(await got.arrayBuffer())
     await libraryClient(other.url, zoe.jwt).push('zoe/c/n', bytes)
+    // and the config of the images of OCI
+    await ociClient(other.url, zoe.jwt).blob('zoe/c/oci', Buffer.from('{}'))
     expect((await sreg(['import', file, '--data', other.data])).code).toBe(0)
-    expect(await other.store.names()).toHaveLength(40)
+    expect(await other.store.names()).toHaveLength(49)
     const ada = await other.mint('ada')
     const mine = await fetch(`${other.url}/v1/imagefile/${ref}:v0?arch=amd64`, {
       headers: { authorization: `Bearer ${ada.jwt}` },

@@ -6,9 +6,12 @@ import type { MovedRow } from '../../src/core/model.ts'
 import { buildSif, deffile, inspectMetadata, partition, signature } from '../fixtures/sif.ts'
 import { clearSign, makeKey } from '../fixtures/make-key.ts'
 import { libraryClient } from '../protocol/client.ts'
+import { ociClient } from '../protocol/oci.ts'
 import type { Target } from '../runtimes/target.ts'
 
 export const PEOPLE = ['ada', 'bob', 'cleo', 'dora', 'emil'] as const
+const IMAGE = 'application/vnd.oci.image.manifest.v1+json'
+const INDEX = 'application/vnd.oci.image.index.v1+json'
 const ARCHES = ['amd64', 'arm64', 'ppc64le'] as const
 
 /** Every image has its own bytes but each fifth, which equals its predecessor's. */
@@ -50,6 +53,7 @@ export async function fill(target: Target, count: number) {
     })
   }
   await target.setPrivate('ada/c0/n0', true)
+  await fillRepositories(target, tokens[0]?.jwt ?? '')
   await fillKeystore(target, tokens[0]?.jwt ?? '')
   share(target)
   return { tokens, refs: [...refs].toSorted() }
@@ -90,6 +94,8 @@ function share({ data }: Target): void {
     sqlite.close()
   }
 }
+
+const sumOf = (text: string) => createHash('sha256').update(text).digest('hex')
 
 const SHARING = [...PEOPLE, 'sven', 'rob', 'gone']
 
@@ -143,6 +149,12 @@ export async function shared(target: Target, admin: string, refs: readonly strin
     ...of('star').map(({ userId, ...star }) => ({ ...star, user: name(userId) })),
     ...of('pulls'),
     ...of('tag'),
+    ...of('membership'),
+    ...[...of('manifest'), ...of('piece')].map(({ text, ...row }) => ({
+      ...row,
+      text: sumOf(text),
+    })),
+    ...of('ociTag'),
     ...of('container').map(({ id, frozen, downloads }) => ({ id, frozen, downloads })),
     ...entities
       .filter((entity) => PEOPLE.includes(entity.name as (typeof PEOPLE)[number]))
@@ -157,6 +169,74 @@ export async function shared(target: Target, admin: string, refs: readonly strin
     }
   }
   return { facts: facts.map((fact) => JSON.stringify(fact)).toSorted(), reach }
+}
+
+const NAMES = ['ada/oci/app', 'ada/oci/deep/er/a__b', 'ada/o.k/x']
+/** What `repositories` sees there: of each name its tags, and of one its manifests, referrers and blobs. */
+export const REPOSITORIES = 14
+
+/**
+ * Images for two archs under an index, with a signature, one large manifest, blobs by SHA-512 and of
+ * nothing, an untagged manifest, and names that only OCI allows.
+ */
+async function fillRepositories({ url }: Target, jwt: string): Promise<void> {
+  const client = ociClient(url, jwt)
+  const [app = '', ...others] = NAMES
+  const descriptor = ({ manifest, digest }: { manifest: string; digest: string }) => ({
+    mediaType: IMAGE,
+    digest,
+    size: Buffer.byteLength(manifest),
+  })
+  const one = await client.image(app, 'amd64')
+  const two = await client.image(app, '')
+  const index = JSON.stringify({
+    schemaVersion: 2,
+    mediaType: INDEX,
+    manifests: [one, two].map(descriptor),
+  })
+  await client.put(app, 'Latest', index, INDEX)
+  await client.image(app, '', {
+    subject: descriptor(one),
+    artifactType: 'application/x.sig',
+    annotations: { made: 'here' },
+  })
+  await client.image(app, 'large', { large: 'ü"💾'.repeat(120_000) })
+  await client.blob(app, new Uint8Array())
+  const long = createHash('sha512').update('long').digest('hex')
+  const open = await client.open(app)
+  await client.close(open, `sha512:${long}`, Buffer.from('long'))
+  for (const name of others) await client.image(name, 'v1')
+  await client.call('DELETE', `/v2/${app}/manifests/amd64`)
+}
+
+/** Every manifest of the repositories of the world, byte by byte, with who refers to it, and the blobs. */
+export async function repositories(url: string, jwt: string): Promise<unknown[]> {
+  const client = ociClient(url, jwt)
+  const lines: unknown[] = []
+  const read = async (path: string) => {
+    const { status, headers, bytes } = await client.call('GET', path)
+    const sum = createHash('sha256').update(bytes).digest('hex')
+    lines.push([path, status, headers.get('content-type'), bytes.length, sum])
+    return bytes
+  }
+  const [app = ''] = NAMES
+  for (const name of NAMES) {
+    const { json } = await client.call('GET', `/v2/${name}/tags/list`)
+    lines.push([name, json])
+  }
+  for (const tag of ['Latest', 'large', 'amd64']) await read(`/v2/${app}/manifests/${tag}`)
+  const index = await client.call('GET', `/v2/${app}/manifests/Latest`)
+  for (const { digest } of index.json.manifests) {
+    const manifest = await read(`/v2/${app}/manifests/${digest}`)
+    const [layer] = JSON.parse(new TextDecoder().decode(manifest)).layers
+    await read(`/v2/${app}/blobs/${layer.digest}`)
+    lines.push((await client.call('GET', `/v2/${app}/referrers/${digest}`)).json)
+  }
+  const long = createHash('sha512').update('long').digest('hex')
+  const none = createHash('sha256').update('').digest('hex')
+  for (const digest of [`sha512:${long}`, `sha256:${none}`])
+    await read(`/v2/${app}/blobs/${digest}`)
+  return lines
 }
 
 /** Three keys: one that the user owns, one that they removed, and one that is nobody's. */

@@ -12,10 +12,11 @@ import { systemClock } from '../../adapters/system.ts'
 import { writeArchive } from '../../src/admin.ts'
 import type { MovedRow } from '../../src/core/model.ts'
 import { buildSif, deffile, partition, sampleSif } from '../fixtures/sif.ts'
-import { fill, seen, shared } from '../moving/world.ts'
+import { fill, REPOSITORIES, repositories, seen, shared } from '../moving/world.ts'
 import { nodeTarget, type Target } from '../runtimes/target.ts'
 import { expectRefusal } from './answers.ts'
 import { libraryClient, sha256, type LibraryClient } from './client.ts'
+import { ociClient } from './oci.ts'
 
 /** D1 allows no more statements in one request on the free plan. */
 const MOST_STATEMENTS = 50
@@ -106,6 +107,9 @@ export function describeMoving(
       expect(await shared(copy, here, world.refs)).toEqual(sharing)
       const back = join(base, 'back.sreg')
       expect((await sreg('export', back, copy)).code).toBe(0)
+      const stored = await repositories(source.url, there)
+      expect(stored).toHaveLength(REPOSITORIES)
+      expect(await repositories(copy.url, here)).toEqual(stored)
       expect(await seen(copy.url, here, world.refs)).toEqual(
         await seen(source.url, there, world.refs),
       )
@@ -115,6 +119,7 @@ export function describeMoving(
       const home = await target(nodeTarget)
       expect((await sreg('import', back, home)).err).toContain(`Imported ${images + 1} images`)
       expect(await shared(home, await boss(home), world.refs)).toEqual(sharing)
+      expect(await repositories(home.url, await boss(home))).toEqual(stored)
       expect(await seen(home.url, await boss(home), world.refs)).toEqual(
         await seen(source.url, there, world.refs),
       )
@@ -262,7 +267,9 @@ export function describeMoving(
           [edited('tag', { frozen: 1 }), /frozen/],
           [edited('image', { id: '../x' }), /id/],
           [edited('container', { private: 'no' }), /private/],
-          [[{ type: 'manifest' }], /does not know/],
+          [[{ type: 'blob' }], /does not know/],
+          [repository(rows).map((row) => ({ ...row, digest: 'sha256:x' })), /digest/],
+          [repository(rows).map((row) => ({ ...row, text: '{}' })), /another one/],
         ] as const) {
           const { id } = await open(await importHead())
           expectRefusal(await stage(id, [...wrong]), 400, words)
@@ -286,6 +293,44 @@ export function describeMoving(
         expect(
           (await admin.call('GET', '/v1/containers/boss/c/own')).json.data.images,
         ).toHaveLength(1)
+      })
+
+      test('manifests are what their digest says, blobs need be no SIF (R42)', async () => {
+        const { rows, bytes, ref } = small()
+        const more = repository(rows)
+        const [, manifest] = more
+        const all = [...rows, ...more]
+        for (const [wrong, status, words] of [
+          // no membership for what the manifest names
+          [[...rows, manifest], 400, /do not fit together/],
+          [all.filter(({ type }) => type !== 'container'), 400, /do not fit together/],
+        ] as const) {
+          const head = await importHead()
+          const { id } = await open(head)
+          await stage(id, wrong as unknown[])
+          await send(id, bytes)
+          await send(id, LAYER)
+          expectRefusal(await finish(id, head, wrong.length), status, words)
+          await admin.call('DELETE', `/v1/imports/${id}`)
+        }
+        const head = await importHead()
+        const { id } = await open(head)
+        // nobody has said yet that a repository has it
+        expectRefusal(await send(id, LAYER), 400, /no SIF/)
+        await stage(id, all)
+        await send(id, bytes)
+        expectRefusal(await finish(id, head, all.length), 503, /missing/)
+        await send(id, LAYER)
+        expect((await finish(id, head, all.length)).json.data.rows).toMatchObject({
+          membership: 1,
+          manifest: 1,
+          ociTag: 1,
+        })
+        const nobody = ociClient(copy.url)
+        const got = await nobody.call('GET', `/v2/${ref}/manifests/V_1`)
+        expect([got.status, got.text]).toEqual([200, manifest?.text])
+        const blob = await nobody.call('GET', `/v2/${ref}/blobs/sha256:${sha256(LAYER)}`)
+        expect(Buffer.compare(blob.bytes, LAYER)).toBe(0)
       })
 
       test('what stands in the way is listed', async () => {
@@ -403,6 +448,37 @@ function small() {
     { type: 'user', id: user, name, role: 'user', disabled: false, createdAt: 1 },
   ]
   return { rows, bytes, digest, ref: `${name}/c/n` }
+}
+
+const LAYER = Buffer.from('no image at all')
+
+/** A tagged manifest of the container of those rows, and the blob that it names. */
+function repository(rows: { type: string; id?: string; createdBy?: string }[]) {
+  const containerId = rows.find(({ type }) => type === 'container')?.id
+  const createdBy = rows.find(({ type }) => type === 'user')?.id
+  const blob = { digest: `sha256:${sha256(LAYER)}`, size: LAYER.length }
+  const mediaType = 'application/vnd.oci.image.manifest.v1+json'
+  const text = JSON.stringify({
+    schemaVersion: 2,
+    config: { mediaType: 'application/x', ...blob },
+    layers: [],
+  })
+  const digest = `sha256:${sha256(Buffer.from(text))}`
+  return [
+    { type: 'membership', containerId, ...blob, sha256: sha256(LAYER), createdAt: 1 },
+    {
+      type: 'manifest',
+      containerId,
+      digest,
+      mediaType,
+      text,
+      pieces: 1,
+      blobs: [],
+      createdBy,
+      createdAt: 2,
+    },
+    { type: 'ociTag', containerId, name: 'V_1', manifest: digest, frozen: false, updatedAt: 3 },
+  ]
 }
 
 /** An export of them. */

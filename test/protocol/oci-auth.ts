@@ -139,6 +139,28 @@ export function describeOciAuth(
       })
     })
 
+    test('the realm is where a trusted proxy says, and a Host that is none is 400 (R33)', async () => {
+      const ping = (of: string) =>
+        nobody.call('GET', '/v2/', undefined, {
+          'x-forwarded-host': of,
+          'x-forwarded-proto': 'https',
+        })
+      expect(challengeOf(await ping('registry.example.org:5000'))).toEqual({
+        realm: 'https://registry.example.org:5000/v2/token',
+        service: 'registry.example.org:5000',
+        scope: null,
+      })
+      for (const none of ['a b', 'evil",x="', 'user@host']) {
+        const answer = await ping(none)
+        expect(answer.status).toBe(400)
+        expect(answer.headers.get('www-authenticate')).toBeNull()
+        expect(answer.json.errors[0].message).toContain('no host name')
+      }
+      // what can be no repository has no scope
+      for (const path of ['/v2/a%22b/manifests/x', '/v2/v1/x/manifests/x', '/v2/A/manifests/x'])
+        expect(challengeOf(await nobody.call('PUT', path)).scope).toBeNull()
+    })
+
     describe('scopes', () => {
       const all = 'pull,push,delete'
 

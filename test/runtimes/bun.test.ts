@@ -8,6 +8,9 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -24,6 +27,9 @@ describeMoving('Bun', () => hostTarget('bun'))
 describePolicy('Bun', (options) => hostTarget('bun', options))
 describeOci('Bun', (options) => hostTarget('bun', options))
 describeOciRules('Bun', (options) => hostTarget('bun', options))
+describeOciGarbage('Bun', (options) => hostTarget('bun', options))
+describeOciLoad('Bun', (options) => hostTarget('bun', options))
+describeOciAbuse('Bun', (options) => hostTarget('bun', options))
 describeBridge('Bun', (options) => hostTarget('bun', options))
 describeOciAuth('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))

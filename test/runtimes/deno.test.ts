@@ -8,6 +8,9 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -24,6 +27,9 @@ describeMoving('Deno', () => hostTarget('deno'))
 describePolicy('Deno', (options) => hostTarget('deno', options))
 describeOci('Deno', (options) => hostTarget('deno', options))
 describeOciRules('Deno', (options) => hostTarget('deno', options))
+describeOciGarbage('Deno', (options) => hostTarget('deno', options))
+describeOciLoad('Deno', (options) => hostTarget('deno', options))
+describeOciAbuse('Deno', (options) => hostTarget('deno', options))
 describeBridge('Deno', (options) => hostTarget('deno', options))
 describeOciAuth('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))

@@ -9,6 +9,9 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -26,6 +29,9 @@ describeMoving('Node', nodeTarget)
 describePolicy('Node', nodeTarget)
 describeOci('Node', nodeTarget)
 describeOciRules('Node', nodeTarget)
+describeOciGarbage('Node', nodeTarget)
+describeOciLoad('Node', nodeTarget)
+describeOciAbuse('Node', nodeTarget, () => process.memoryUsage().rss)
 describeBridge('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)

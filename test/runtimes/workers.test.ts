@@ -9,6 +9,9 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
+import { describeOciAbuse } from '../protocol/oci-abuse.ts'
+import { describeOciGarbage } from '../protocol/oci-garbage.ts'
+import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
 import { describePeople } from '../protocol/people.ts'
 import { describePolicy } from '../protocol/policy.ts'
@@ -32,6 +35,7 @@ const IMPOSSIBLE: Record<string, string> = {
   'large headers and addresses': PARSER,
   'requests that are no HTTP': PARSER,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
+  'the realm is where a trusted proxy says, and a Host that is none is 400 (R33)': NO_PROXY,
 }
 
 /** The one that all tests of bad input share; one of them starts a second. */
@@ -50,6 +54,9 @@ describe('Workers', () => {
   describePolicy('Workers', workersTarget)
   describeOci('Workers', workersTarget)
   describeOciRules('Workers', workersTarget, /^$/)
+  describeOciGarbage('Workers', workersTarget)
+  describeOciLoad('Workers', workersTarget)
+  describeOciAbuse('Workers', workersTarget)
   describeBridge('Workers', workersTarget)
   describeOciAuth('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
   describeQuotas('Workers', workersTarget)
