@@ -305,9 +305,17 @@ export function describeLimits(
       const hidden = await stranger.get(`${base}/manifests/v1`)
       expect([hidden.status, hidden.json.errors[0].code]).toEqual([404, 'NAME_UNKNOWN'])
       expectAlike(hidden, await stranger.get(absent))
-      const nobody = await (await at()).get(`${base}/manifests/v1`)
-      expect(nobody.status).toBe(401)
-      expectAlike(nobody, await (await at()).get(absent))
+      // the challenge has the name that was asked for, and nothing else
+      const challenged = async (path: string) => {
+        const { status, headers, text } = await (await at()).get(path)
+        const challenge = headers
+          .get('www-authenticate')
+          ?.replace(/c\/(hidden|absent):/, 'c/<name>:')
+        return { status, challenge, text }
+      }
+      const nobody = await challenged(`${base}/manifests/v1`)
+      expect(nobody).toMatchObject({ status: 401, challenge: expect.stringContaining('<name>') })
+      expect(await challenged(absent)).toEqual(nobody)
     })
 
     test('requests and days count under /v2, and a refused password is one (R58)', async () => {

@@ -56,7 +56,9 @@ export function describeOciRules(
     }
   }
 
-  describe(`${name}: OCI under the operator's rules`, () => {
+  // each test starts a registry or two, which hooks elsewhere have a minute for
+  describe(`${name}: OCI under the operator's rules`, { timeout: 60_000 }, () => {
+    // two registries, one after the other: workerd takes its time to start
     test('SREG_READ_ONLY: nothing is pushed, mounted or deleted; pulls go on', async () => {
       const before = await makeTarget()
       const alice = await clientOf(before, 'alice')
@@ -197,7 +199,7 @@ export function describeOciRules(
     })
   })
 
-  describe(`${name}: OCI in the audit log (R57)`, () => {
+  describe(`${name}: OCI in the audit log (R57)`, { timeout: 60_000 }, () => {
     test('pushes, mounts, tags and deletes: who, what, from where; refusals added up', async () => {
       await withTarget({}, async (target) => {
         const boss = await clientOf(target, 'boss', { admin: true, scopes: [...SCOPES] })
