@@ -70,7 +70,7 @@ export function describeCounters(test: Test): void {
       await world.push(alice, other.id, 'two', { tag: 'latest' })
       const trips = world.trips().length
       const first = await pull(world, null)
-      expect(world.trips().slice(trips)).toEqual([{ kind: 'write', statements: 4 }])
+      expect(world.trips().slice(trips)).toEqual([{ kind: 'write', statements: 5 }])
       expect(first.value.image).toMatchObject({ id: image.id, containerId: container.id })
       expect(first.value.counted).toEqual([c(1), col(1)])
       expect((await pull(world, null, { counts: false })).value.counted).toEqual([])
