@@ -56,6 +56,9 @@ type Found = { container: Container; manifest: StoredManifest; counted: PullCoun
 /** A referrer as lists have it; `annotations` is what its manifest says. */
 export type Referrer = Manifest & { annotations: Record<string, string> | null }
 
+/** What is to be mounted: a blob of `from`, or for null of anywhere; of what anybody may read only, or not. */
+export type MountSource = { digest: string; from: RepositoryPath | null; publicOnly: boolean }
+
 export type Manifests = ReturnType<typeof createManifests>
 
 const invalid = (why: string) =>
@@ -401,14 +404,14 @@ export function createManifests(deps: {
      */
     async mount(
       path: RepositoryPath,
-      source: { digest: string; from: RepositoryPath | null },
+      { digest, from, publicOnly }: MountSource,
       claims: Claims | null,
     ): Promise<boolean> {
       const { container, writer, identity } = await pushed(path, claims)
-      const { digest, from } = source
       const scoped = identity.kind === 'user' && identity.scopes.includes('pull')
-      if (!scoped) return false
-      const blob = await held(await manifests.readableMember(digest, from, claims, writer.now))
+      if (!scoped || (publicOnly && !access.rules.anonymousPull)) return false
+      const viewer = publicOnly ? null : claims
+      const blob = await held(await manifests.readableMember(digest, from, viewer, writer.now))
       if (blob === null) return false
       const change = { containerId: container.id, digest, blobId: blob.id, defaultQuota, writer }
       return manifests.mount(change)

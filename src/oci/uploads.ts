@@ -7,6 +7,7 @@ import { parseRepository } from '../core/repositories.ts'
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 import { ticketMark } from '../http/ticket.ts'
+import type { MountSource } from '../core/manifests.ts'
 import type { RepositoryPath } from '../ports.ts'
 import type { OciDeps } from './routes.ts'
 import { askedDigest, CONTENT, lengthOf, rangeOf, receivedRange, repositoryOf } from './wire.ts'
@@ -58,17 +59,18 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, l
     })
 
   /** What a mount names, null where that can be nothing: then it is an upload like any other (R31). */
-  function mounted(c: Ctx): { digest: string; from: RepositoryPath | null } | null {
+  function mounted(c: Ctx): MountSource | null {
     const digest = c.req.query('mount')
     const from = c.req.query('from')
     const { access } = c.get('claims') ?? {}
-    // an OCI token says where its blobs may come from
-    const source = { type: 'repository', name: from ?? '', actions: ['pull'] }
-    if (access !== undefined && !actionsOn(access, source).includes('pull')) return null
     if (digest === undefined || !/^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/.test(digest))
       return null
+    // an OCI token says where its blobs may come from; of nowhere in particular, what anybody may read
+    if (from === undefined) return { digest, from: null, publicOnly: access !== undefined }
+    const source = { type: 'repository', name: from, actions: ['pull'] }
+    if (access !== undefined && !actionsOn(access, source).includes('pull')) return null
     try {
-      return { digest, from: from === undefined ? null : parseRepository(from) }
+      return { digest, from: parseRepository(from), publicOnly: false }
     } catch (error) {
       if (isRegistryError(error, 'invalid')) return null
       throw error

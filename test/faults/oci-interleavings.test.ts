@@ -180,7 +180,7 @@ async function episode(seed: number): Promise<Record<string, number>> {
     } else if (dice < 0.45) {
       const from = pick(users)
       const digest = named(layer)
-      const source = { digest, from: random() < 0.5 ? pathOf(from) : null }
+      const source = { digest, from: random() < 0.5 ? pathOf(from) : null, publicOnly: false }
       if (await manifests.mount(path, source, user.claims)) count('mounts')
       await expectWhole(user, digest)
     } else if (dice < 0.55) {

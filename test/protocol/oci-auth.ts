@@ -318,9 +318,15 @@ export function describeOciAuth(
         const to = repository('alice/mounted/box', 'pull,push')
         const alone = await with_([to])
         expect((await alone.call('POST', path)).status).toBe(202)
-        const blind = await alone.call('POST', path.replace(/&from=.*/, ''))
-        expect(blind.status).toBe(202)
         expect((await alone.call('HEAD', `/v2/alice/mounted/box/blobs/${digest}`)).status).toBe(404)
+        // of nowhere in particular: what anybody may read, and not what only its user may
+        const blind = (of: string) => path.replace(/mount=.*/, `mount=${of}`)
+        const hers = Buffer.from('hers alone')
+        await ociClient(target.url, jwt).blob('alice/hidden/box', hers)
+        const secret = `sha256:${sha256(hers)}`
+        expect((await alone.call('POST', blind(secret))).status).toBe(202)
+        expect((await alone.call('POST', blind(digest))).status).toBe(201)
+        expect((await alone.call('HEAD', `/v2/alice/mounted/box/blobs/${digest}`)).status).toBe(200)
         const pusher = await with_([to, repository('alice/shown/box', 'push')])
         expect((await pusher.call('POST', path)).status).toBe(202)
         for (const scopes of [
