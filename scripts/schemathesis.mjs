@@ -113,6 +113,7 @@ async function furnish({ url, admin }) {
     { path: '/tags/', id: pushed.container },
     { path: '/v2/imagefile/', id: pushed.image },
     { path: '/v1/users/', name: 'alice' },
+    { path: '/v2/.name./', name: ref },
     { path: '/v1/exports/blobs/', digest: pushed.digest },
   ]
   const existing = names.map(

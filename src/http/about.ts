@@ -36,6 +36,8 @@ export type About = {
 export type Described = {
   name: string
   about: string
+  /** The envelope of its refusals, with an id; the json-resp one where nothing is said. */
+  refusal?: Schema
   /** By `METHOD /pattern`, exactly as the table has it. */
   routes: Record<string, About>
 }

@@ -36,6 +36,10 @@ const errorEnvelope = z.object({
 })
 words.add(errorEnvelope, { id: 'Error' })
 
+/** The components of a protocol's refusals begin with this; those of the json-resp envelope are `E404`. */
+const refusalName = ({ name, refusal }: Described): string =>
+  refusal === undefined ? 'E' : `${name}E`
+
 /**
  * Builds the document. Servers are the public address where it is configured, never the address of
  * a request: the answer is the same for everybody. Throws when a route is not described, or
@@ -55,7 +59,8 @@ export function openApi(
       if (about === undefined) throw new Error(`${name} is not described`)
       left.delete(name)
       const { path, params } = addressOf(route.path, about)
-      const operation = describe({ ...route, path }, about, params, components.schemas)
+      const refusal = refusalName(described)
+      const operation = describe({ ...route, path }, about, params, components.schemas, refusal)
       paths[path] = {
         ...paths[path],
         [route.method.toLowerCase()]: { tags: [described.name], ...operation },
@@ -70,7 +75,8 @@ export function openApi(
       version: registry.version,
       description:
         'A small registry for Singularity/Apptainer images. Answers are `{"data": …}`, refusals ' +
-        '`{"error": {"code", "message"}}` with the status as code and a sentence for people. ' +
+        '`{"error": {"code", "message"}}` with the status as code and a sentence for people, ' +
+        'but for those of OCI, which has words of its own. ' +
         'What a caller may not see answers as what is not there. Records may gain fields.',
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
@@ -79,7 +85,14 @@ export function openApi(
     paths,
     components: {
       ...components,
-      responses: refusals(components.schemas),
+      responses: Object.assign(
+        refusals('E', errorEnvelope, components.schemas),
+        ...protocols.map(({ described }) =>
+          described.refusal === undefined
+            ? {}
+            : refusals(refusalName(described), described.refusal, components.schemas),
+        ),
+      ),
       securitySchemes: {
         token: {
           type: 'http',
@@ -97,6 +110,7 @@ function describe(
   about: About,
   params: Json[],
   schemas: Json,
+  refusal: string,
 ): Json {
   const query = about.query === undefined ? [] : queryOf(about.query, schemas)
   const hasBody = about.body !== undefined
@@ -112,7 +126,7 @@ function describe(
         : { description: other.about, content: contentOf([other], schemas) }
   for (const error of errors) {
     const status = STATUS[error]
-    responses[status] ??= { $ref: `#/components/responses/E${status}` }
+    responses[status] ??= { $ref: `#/components/responses/${refusal}${status}` }
   }
   // no route's own: the server refuses them before it looks for one
   responses[431] = { $ref: '#/components/responses/E431' }
@@ -214,9 +228,9 @@ const contentOf = (media: Media[], schemas: Json, io: 'input' | 'output' = 'outp
     ]),
   )
 
-/** Each status once; a route refers to those that it may answer. */
-function refusals(schemas: Json): Json {
-  const schema = jsonSchema(errorEnvelope, 'output', schemas)
+/** Each status once in this envelope; a route refers to those that it may answer. */
+function refusals(prefix: string, envelope: Schema, schemas: Json): Json {
+  const schema = jsonSchema(envelope, 'output', schemas)
   const headersOf = (status: number) => {
     if (status === 401) return { 'WWW-Authenticate': { schema: { type: 'string' } } }
     if (status === 429 || status === 503) return { 'Retry-After': { schema: { type: 'string' } } }
@@ -226,7 +240,7 @@ function refusals(schemas: Json): Json {
     Object.entries(REFUSALS).map(([status, description]) => {
       const headers = headersOf(Number(status))
       return [
-        `E${status}`,
+        `${prefix}${status}`,
         {
           description,
           ...(headers === undefined ? {} : { headers }),

@@ -1,6 +1,6 @@
 /** What OCI distribution says of its routes in GET /openapi.json. */
 import * as z from 'zod/mini'
-import { bare, BYTES, count, plain, said, time, type Described } from '../http/about.ts'
+import { bare, BYTES, count, plain, said, time, words, type Described } from '../http/about.ts'
 
 const text = z.string()
 const name = { name: 'The repository: components with slashes between them.' }
@@ -22,9 +22,21 @@ const descriptor = z.object({
   annotations: z.optional(z.record(text, text)),
 })
 
+const refusal = z.object({
+  errors: z.array(
+    z.object({
+      code: said(text, 'A word of the distribution-spec, such as NAME_UNKNOWN.'),
+      message: text,
+      detail: z.optional(z.unknown()),
+    }),
+  ),
+})
+words.add(refusal, { id: 'OciErrors' })
+
 export const described: Described = {
   name: 'OCI',
   about: 'OCI distribution 1.1, as `apptainer push oras://`, docker, skopeo and oras speak it.',
+  refusal,
   routes: {
     'GET /v2': {
       summary: 'Says whether the token is good',

@@ -2,7 +2,7 @@
  * Who asks under /v2: an OCI token, or what is taken elsewhere as Bearer or as the password of any user
  * name; and what those are told who have to ask with another one (protocol.md §11.5).
  */
-import { CATALOG, narrowed, parseScopes, scopeOf } from '../core/oci-access.ts'
+import { actionsOn, CATALOG, narrowed, parseScopes, scopeOf } from '../core/oci-access.ts'
 import type { Claims, OciAccess } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import { authenticate as authenticateBearer } from '../http/authenticate.ts'
@@ -42,7 +42,11 @@ export async function authenticate(
 /** The claims of an OCI token as far as it is for this request; null for nobody's. */
 function forThis(c: Ctx, claims: Claims): Claims | null {
   const wanted = wantedBy(c)
-  const reaching = wanted === null ? claims : narrowed(claims, wanted)
+  const source = mountedFrom(c)
+  const mounts = source === null || actionsOn(claims.access ?? [], source).includes('pull')
+  const narrow = wanted === null ? claims : narrowed(claims, wanted)
+  // a login that may pull nowhere gets no better token: then it is an upload like any other
+  const reaching = mounts || !claims.scopes.includes('pull') ? narrow : null
   const nobody = claims.userId === ''
   c.env.entry.asksForAnother = nobody || reaching === null
   if (reaching === null && !nobody)
@@ -69,6 +73,15 @@ function wantedBy(c: Ctx): OciAccess | null {
   return wanted
 }
 
+/** What a mount takes besides, of the repository that it names; null for every other request. */
+function mountedFrom(c: Ctx): OciAccess | null {
+  const mounts = c.req.method === 'POST' && c.req.query('mount') !== undefined
+  const [source = null] = mounts
+    ? parseScopes([`repository:${c.req.query('from') ?? ''}:pull`])
+    : []
+  return source
+}
+
 /** Of a request that showed an OCI token of nobody: good, but it says nothing about who asks. */
 export const isNobodys = (c: Ctx): boolean => c.get('claims') === null && c.env.entry.asksForAnother
 
@@ -76,8 +89,8 @@ export const isNobodys = (c: Ctx): boolean => c.get('claims') === null && c.env.
 export function challenge(c: Ctx, config: OriginConfig): string {
   const origin = originOf(c, config)
   if (c.env.entry.route === TOKEN_PATH) return `Basic realm="${new URL(origin).host}"`
-  const wanted = wantedBy(c)
-  const scope = wanted === null ? '' : `,scope="${scopeOf(wanted)}"`
+  const scopes = [wantedBy(c), mountedFrom(c)].filter((one) => one !== null).map(scopeOf)
+  const scope = scopes.length === 0 ? '' : `,scope="${scopes.join(' ')}"`
   return `Bearer realm="${origin}${TOKEN_PATH}",service="${new URL(origin).host}"${scope}`
 }
 

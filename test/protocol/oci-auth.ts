@@ -317,7 +317,18 @@ export function describeOciAuth(
         const path = `/v2/alice/mounted/box/blobs/uploads/${query}`
         const to = repository('alice/mounted/box', 'pull,push')
         const alone = await with_([to])
-        expect((await alone.call('POST', path)).status).toBe(202)
+        // the client asks again, for both; whatever the other repository is (R31)
+        for (const from of ['alice/shown/box', 'alice/hidden/box', 'alice/absent/box']) {
+          const asked = await alone.call('POST', path.replace('alice/shown/box', from))
+          const scope = `scope="repository:alice/mounted/box:pull,push repository:${from}:pull"`
+          expect([asked.status, asked.headers.get('www-authenticate')]).toEqual([
+            401,
+            expect.stringContaining(scope),
+          ])
+        }
+        const pushes = (await target.mint('alice', { scopes: ['push'] })).jwt
+        const unable = await with_([to, repository('alice/shown/box', 'pull')], pushes)
+        expect((await unable.call('POST', path)).status).toBe(202)
         expect((await alone.call('HEAD', `/v2/alice/mounted/box/blobs/${digest}`)).status).toBe(404)
         // of nowhere in particular: what anybody may read, and not what only its user may
         const blind = (of: string) => path.replace(/mount=.*/, `mount=${of}`)
@@ -328,7 +339,7 @@ export function describeOciAuth(
         expect((await alone.call('POST', blind(digest))).status).toBe(201)
         expect((await alone.call('HEAD', `/v2/alice/mounted/box/blobs/${digest}`)).status).toBe(200)
         const pusher = await with_([to, repository('alice/shown/box', 'push')])
-        expect((await pusher.call('POST', path)).status).toBe(202)
+        expect((await pusher.call('POST', path)).status).toBe(401)
         for (const scopes of [
           [to, repository('alice/shown/box', 'pull')],
           [`${to} ${repository('alice/shown/box', 'pull')}`],
@@ -399,12 +410,14 @@ export function describeOciAuth(
         const digest = `sha256:${'0'.repeat(64)}`
         const strange = (await target.mint('mallory')).jwt
         const names = ['alice/hidden/box', 'alice/absent/box', 'alice/hidden/bax']
+        // with it, what a mount from there takes is in every token that is for something
+        const source = repository('alice/hidden/box', 'pull')
         const askers: [string, (of: string) => Promise<OciClient>][] = [
           ['nobody', async () => nobody],
-          ['a token of nobody', (of) => with_([repository(of, 'pull')], null)],
+          ['a token of nobody', (of) => with_([repository(of, 'pull'), source], null)],
           ['a token of nobody for nothing', () => with_([], null)],
           ['a stranger', async () => ociClient(target.url, strange)],
-          ['a token of a stranger', (of) => with_([repository(of, '*')], strange)],
+          ['a token of a stranger', (of) => with_([repository(of, '*'), source], strange)],
           ['a token of a stranger for nothing', () => with_([], strange)],
         ]
         for (const [who, of] of askers)
