@@ -30,7 +30,7 @@ export function hkpRoutes(
 }
 
 function refuse(error: RegistryError, c: Ctx): Response {
-  const response = onError(error, c)
+  const response = onError(error)
   for (const [name, value] of Object.entries(CORS)) response.headers.set(name, value)
   return response
 }

@@ -2,6 +2,7 @@
 import { RegistryError } from '../errors.ts'
 import type { BlobRead, Bytes } from '../ports.ts'
 import type { Ctx } from './context.ts'
+import { reply } from './reply.ts'
 
 export type Transfer = {
   /**
@@ -101,7 +102,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
     async send(c, status, headers, blob) {
       if (c.req.method === 'HEAD') {
         await blob.close()
-        return c.body(null, status, headers)
+        return reply(null, status, headers)
       }
       const { entry } = c.env
       const total = blob.range.end - blob.range.start + 1
@@ -155,7 +156,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
         }
         await end(null)
         c.env.lastByte?.()
-        return c.body(bytes, status, headers)
+        return reply(bytes, status, headers)
       }
       const stream = new ReadableStream<Uint8Array>(
         {
@@ -183,7 +184,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
         },
         { highWaterMark: 0 },
       )
-      return c.body(stream, status, headers)
+      return reply(stream, status, headers)
     },
 
     breakOff(c, status, headers, body) {

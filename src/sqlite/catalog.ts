@@ -34,7 +34,7 @@ import {
   writerValues,
   type Place,
 } from './fragments.ts'
-import { prepare, type Handle, type Statement } from './handle.ts'
+import { ALWAYS, prepare, type Handle, type Statement } from './handle.ts'
 import { healMembers } from './oci.ts'
 import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
 import { sqlitePlaces } from './places.ts'
@@ -144,14 +144,16 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .orderBy(t.images.seq)
         .limit(LIST_LIMIT),
     ),
-    taggedElsewhere: prepare(() =>
-      containersJoined().where(
-        and(
-          ofPath(within),
-          sql`exists (select 1 from oci_tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
-          sql`not exists (select 1 from tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
+    taggedElsewhere: prepare(
+      () =>
+        containersJoined().where(
+          and(
+            ofPath(within),
+            sql`exists (select 1 from oci_tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
+            sql`not exists (select 1 from tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
+          ),
         ),
-      ),
+      ALWAYS,
     ),
     containerTags: prepare(() =>
       db
@@ -162,19 +164,22 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
         .where(ofPath(within)),
     ),
-    byTag: prepare(() =>
-      db
-        .select(imageColumns)
-        .from(t.tags)
-        .innerJoin(t.images, eq(t.images.id, t.tags.imageId))
-        .innerJoin(t.containers, eq(t.containers.id, t.tags.containerId))
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .innerJoin(t.blobs, liveBlob)
-        .where(and(ofPath(within), tagged)),
+    byTag: prepare(
+      () =>
+        db
+          .select(imageColumns)
+          .from(t.tags)
+          .innerJoin(t.images, eq(t.images.id, t.tags.imageId))
+          .innerJoin(t.containers, eq(t.containers.id, t.tags.containerId))
+          .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+          .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+          .innerJoin(t.blobs, liveBlob)
+          .where(and(ofPath(within), tagged)),
+      ALWAYS,
     ),
-    byDigest: prepare(() =>
-      uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
+    byDigest: prepare(
+      () => uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
+      ALWAYS,
     ),
   })
   /** Where the image that the selector means lies, if the viewer can see it and may not write there. */

@@ -185,7 +185,17 @@ function toJudgement(signed: boolean, json: string | null): Judgement {
   return { verdict, why, signers }
 }
 
+/** Images by the rows that they were made of, which drivers may give out again. */
+const imagesOf = new WeakMap<ImageRow, Image>()
+
+/** The image of a row; the same one for the same row, so nobody changes it. */
 export function toImage(row: ImageRow): Image {
+  let image = imagesOf.get(row)
+  if (image === undefined) imagesOf.set(row, (image = Object.freeze(readImage(row))))
+  return image
+}
+
+function readImage(row: ImageRow): Image {
   const {
     size,
     arch,
@@ -233,8 +243,11 @@ export const toToken = (row: TokenRow): Token => ({
   lastUsedAt: row.lastUsedAt === null ? null : new Date(row.lastUsedAt),
 })
 
-export const toStanding = (row: StandingRow | undefined): Standing | null =>
-  row === undefined ? null : { ...row, scopes: toScopes(row.scopes) }
+export function toStanding(row: StandingRow | undefined): Standing | null {
+  if (row === undefined) return null
+  const { endsAt: _, scopes, ...rest } = row
+  return { ...rest, scopes: toScopes(scopes) }
+}
 
 export type EntityRow = typeof t.entities.$inferSelect
 export type CollectionRow = typeof t.collections.$inferSelect & {
@@ -275,6 +288,8 @@ export type UserRow = Pick<
 > & { role: Role }
 export type TokenRow = typeof t.tokens.$inferSelect & { userName: string }
 export type StandingRow = {
+  /** The time in ms at which the token ends. */
+  endsAt: number
   userId: string
   userName: string
   role: Role
