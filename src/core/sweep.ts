@@ -5,6 +5,7 @@
  */
 import type { BlobStore, Clock, Database, Log } from '../ports.ts'
 import { clearImports, isHeld } from './moving.ts'
+import { letOthersRun } from './turns.ts'
 import { inspectBlob } from './uploads.ts'
 import { createVerdicts } from './verdicts.ts'
 
@@ -148,6 +149,7 @@ export function createSweep(deps: {
       const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
       progress.marked = last ?? ''
       if (last === null) break
+      await letOthersRun()
     }
 
     // deletes no bytes: what it forgets, nothing refers to
@@ -171,6 +173,7 @@ export function createSweep(deps: {
       await blobs.delete(surplus.map(({ blobKey }) => blobKey))
       await database.uploads.forget(closed.map(({ id }) => id))
       if (closed.length < budget.aborts) break
+      await letOthersRun()
     }
     if (isTurn('repositories')) report.expired += await sweepOciUploads(now, closedBefore)
     // a small run that tidies up after repositories leaves imports to the next one
@@ -206,6 +209,7 @@ export function createSweep(deps: {
       const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
       progress.members = last ?? 0
       if (last === null) break
+      await letOthersRun()
     }
   }
 
@@ -233,8 +237,10 @@ export function createSweep(deps: {
     if (deps.audit === undefined) return
     const { days, rows } = deps.audit
     const before = new Date(now.getTime() - days * 24 * HOUR_MS)
-    for (let page = 0; page < budget.pages; page++)
+    for (let page = 0; page < budget.pages; page++) {
       if ((await database.audit.prune(before, rows, AUDIT_BATCH)) === 0) break
+      await letOthersRun()
+    }
   }
 
   /** Signed images that were stored before anybody asked, or while CPU was short (R52). */
