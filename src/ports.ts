@@ -536,6 +536,7 @@ export type BlobsBook = {
   forget(ids: string[]): Promise<void>
   /** Which of these keys the database knows: as a blob in any state or as an upload's key. */
   known(keys: string[]): Promise<Set<string>>
+  /** How many are live; 10,000 stands for any number above. */
   liveCount(): Promise<number>
 }
 

@@ -11,6 +11,7 @@ import {
   inContainer,
   indexImages,
   isLive,
+  isLost,
   levelIn,
   mayFound,
   mayWrite,
@@ -56,8 +57,10 @@ import { storeVerdict, verdictValues } from './signatures.ts'
 
 /** Lists given out below a name never hold more ids than this (R54). */
 const LIST_LIMIT = 1000
-/** Matches that search looks at before it joins and orders them (R56). */
+/** Matches that search looks at before it narrows, joins and orders them (R56). */
 const CANDIDATES = 10_000
+/** Of those, what is joined and ordered: what is more is not told of by name either. */
+const MATCHES = 1000
 
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
@@ -226,6 +229,15 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .where(eq(t.entities.id, text('id'))),
     ),
     ownEntities: prepare(() =>
+      db
+        .select(entityColumns)
+        .from(t.entities)
+        .where(eq(t.entities.ownerId, text('viewerId')))
+        .orderBy(t.entities.name)
+        .limit(LIST_LIMIT),
+    ),
+    /** Asked by tokens that may have power only: it walks through all entities. */
+    managedEntities: prepare(() =>
       db
         .select(entityColumns)
         .from(t.entities)
@@ -526,7 +538,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
           blobId: sql`(select id from blobs where digest = ${p('digest')} and state = 'live')`,
         })
         .where(
-          sql`digest = ${p('digest')} and blob_id in (select id from blobs where digest = ${p('digest')} and state = 'lost')`,
+          sql`digest = ${p('digest')} and blob_id in (select id from blobs where digest = ${p('digest')} and ${isLost})`,
         ),
     ),
     healMembers: healMembers(db, p('digest').getSQL()),
@@ -780,10 +792,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .innerJoin(t.blobs, liveBlob)
       .where(
         and(
-          sql`${t.images.seq} in (select rowid from search where search match ${scoped} limit ${CANDIDATES})`,
+          sql`${t.images.seq} in (select i.seq from (select rowid as seq from search where search match ${scoped} limit ${CANDIDATES}) f cross join images i on i.seq = f.seq where (${p('arch')} = '' or instr(${p('arch')}, ',' || i.arch || ',') > 0) and (${p('signed')} = 0 or i.signed = 1) limit ${MATCHES})`,
           visibleContainer,
-          sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
-          sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
         ),
       )
       .orderBy(t.entities.name, t.collections.name, t.containers.name, sql`${t.images.seq} desc`)
@@ -851,7 +861,8 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   return {
     async ownEntities(viewer, now) {
       const values = viewerValues(viewer, now)
-      return see(viewer, values, [q.ownEntities(values)] as const, ([rows]) => rows.map(toEntity))
+      const own = values.viewerAdmin === 0 ? q.ownEntities : q.managedEntities
+      return see(viewer, values, [own(values)] as const, ([rows]) => rows.map(toEntity))
     },
 
     async findEntity(name, viewer, now) {
