@@ -8,7 +8,8 @@
  * A folder that has been made before is used again; `--make` only makes them.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
 import {
   existsSync,
   mkdirSync,
@@ -23,10 +24,13 @@ import { join, resolve } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { derivedManifest, EMPTY_DIGEST, EMPTY_JSON, IMAGE_TYPE } from '../src/core/derived.ts'
 import { REDIRECT_FROM } from '../src/core/downloads.ts'
+import { sampleSif } from '../test/fixtures/sif.ts'
 import { findProgram, freePort, run, send, type Answer } from './measure.ts'
 import { makePayload, renewPayload, type Payload } from './payload.ts'
 import { fillRegistry, type Made, type Sample } from './registry-of.ts'
+import { shapeOf } from './registry-shape.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const launcher = join(root, 'dist/launcher.mjs')
@@ -456,6 +460,61 @@ const setTag = async (server: Server, container: string, image: string) => {
   })
 }
 
+/** What `oras push` sends: config, SIF and manifest, under a tag; returns the id of the image. */
+async function pushByOci(server: Server, payload: Payload, container: string): Promise<string> {
+  const at = `${server.base}/v2/bench/c/${container}`
+  const { agent } = server
+  const upload = async (
+    digest: string,
+    body: string | { path: string; start: 0; size: number },
+  ) => {
+    const opened = await send('POST', `${at}/blobs/uploads/`, { agent, headers: bearer(server) })
+    expectThat(opened.status === 202, 'POST of an upload', opened)
+    const url = new URL(String(opened.headers.location), server.base)
+    url.searchParams.set('digest', digest)
+    const headers = { ...bearer(server), 'Content-Type': 'application/octet-stream' }
+    const stored = await send('PUT', url.href, { agent, headers, body })
+    expectThat(stored.status === 201, 'PUT of a blob', stored)
+  }
+  await upload(EMPTY_DIGEST, EMPTY_JSON)
+  const { sha256, size } = payload
+  await upload(`sha256:${sha256}`, { path: payload.path, start: 0, size })
+  const body = derivedManifest(container, { digest: sha256, size }).text
+  const headers = { ...bearer(server), 'Content-Type': IMAGE_TYPE }
+  const put = await send('PUT', `${at}/manifests/v1`, { agent, headers, body })
+  expectThat(put.status === 201, 'PUT of a manifest', put)
+  const found = await call(server, 'GET', `/v1/images/bench/c/${container}:v1?arch=amd64`)
+  return String(found?.id)
+}
+
+/**
+ * Pushes an image by the library and one by OCI, and compares what they leave in the database, ids and
+ * numbers aside, with what the generator wrote for such images. A difference throws.
+ */
+async function compareWithPush(server: Server): Promise<void> {
+  const { data, made, folder } = server.registry
+  const file = join(data, 'sreg.sqlite3')
+  const name = randomBytes(4).toString('hex')
+  /** A small SIF with labels and definition, which nobody has pushed. */
+  const fresh = (content: string): Payload => {
+    const path = join(folder, 'sample.sif')
+    const bytes = sampleSif({ content: name + content })
+    writeFileSync(path, bytes)
+    const sha256 = createHash('sha256').update(bytes).digest('hex')
+    return { path, size: bytes.length, sha256, parts: [] }
+  }
+  const byLibrary = await push(server, fresh('library'), `l${name}`)
+  await setTag(server, `l${name}`, byLibrary)
+  const byOci = await pushByOci(server, fresh('oci'), `o${name}`)
+  const plain = made.samples.filter((one) => !one.private && !one.signed && one.arch === 'amd64')
+  const pairs = [
+    ['library', byLibrary, plain.find((one) => one.manifest === null)],
+    ['OCI', byOci, plain.find((one) => one.manifest !== null && one.alone)],
+  ] as const
+  for (const [how, pushed, like] of pairs)
+    assert.deepEqual(shapeOf(file, like?.id ?? ''), shapeOf(file, pushed), `images by ${how}`)
+}
+
 // --- measuring -----------------------------------------------------------------------------------
 
 /** Of one case at one size: milliseconds of each request, processor milliseconds per request. */
@@ -543,6 +602,8 @@ export async function benchGrowth(options: Options): Promise<Table> {
       note('memory after the first sweep, MiB', registry.images, memoryOf(server.pid))
     }
     const filled = servers.filter(({ registry }) => registry.images > 0)
+    const [smallest] = filled
+    if (smallest !== undefined) await compareWithPush(smallest)
     const random = Math.random
     for (let round = -1; round < rounds; round++) {
       say(round < 0 ? 'warming up' : `round ${round + 1} of ${rounds}`)

@@ -4,8 +4,8 @@
  *
  * What is as after real pushes: every row that a push leaves (images, details, tags, blobs, holdings,
  * verdicts, manifests, memberships, audit log, counters), the sums that the schema's triggers keep, and
- * the full-text index, which the server's own statement writes. `compareWithPush` holds this against a
- * real push, column by column. What is not: the bytes. The blobs of all images are hard links to a few
+ * the full-text index, which the server's own statement writes. The benchmark compares it with real pushes
+ * (registry-shape.ts). What is not: the bytes. The blobs of all images are hard links to a few
  * sparse files of the right sizes, so their content is not what their digest says; uploads are closed and
  * forgotten.
  */
@@ -36,6 +36,8 @@ export type Sample = {
   signed: boolean
   /** Digest of the manifest that was pushed by OCI, null for an image of the library. */
   manifest: string | null
+  /** The only image under its tag. */
+  alone: boolean
 }
 
 export type Made = {
@@ -382,11 +384,33 @@ export function fillRegistry(data: string, images: number, say: (line: string) =
         }
         made.images += 1
         if (made.images > silent) {
-          const row = [when, by.id, by.name, by.token, '192.0.2.7']
-          const object = byOci ? `container ${containerId}` : `image ${imageId}`
-          const said = `sha256.${digest}, ${size} bytes, uploaded`
-          put.audit([...row, 'image.push', `image ${imageId}`, full, 'done', said])
-          put.audit([...row, 'tag.set', object, `${full}:${version}`, 'done', `${arch}, new`])
+          const log = (action: string, object: string, what: string, detail: string) =>
+            put.audit([
+              when,
+              by.id,
+              by.name,
+              by.token,
+              '192.0.2.7',
+              action,
+              object,
+              full + what,
+              'done',
+              detail,
+            ])
+          const stored = `sha256.${digest}, ${size} bytes, `
+          if (manifest === null) {
+            log('image.push', `image ${imageId}`, '', `${stored}uploaded`)
+            const said = `${arch}, new, to image ${imageId}`
+            log('tag.set', `image ${imageId}`, `:${version}`, said)
+          } else {
+            const object = `container ${containerId}`
+            if (count === 0) log('blob.push', object, `@${EMPTY_DIGEST}`, '2 bytes, stored copy')
+            log('blob.push', object, `@sha256:${digest}`, `${size} bytes, uploaded`)
+            log('image.push', `image ${imageId}`, '', `${stored}by OCI`)
+            const said = `${OCI_MANIFEST}, ${derived.size} bytes`
+            log('manifest.put', object, `@${manifest}`, said)
+            log('tag.set', object, `:${version}`, `to manifest ${manifest}`)
+          }
         }
         keep({
           entity: at.entity,
@@ -401,6 +425,7 @@ export function fillRegistry(data: string, images: number, say: (line: string) =
           private: hidden,
           signed,
           manifest,
+          alone: archs.length === 1,
         })
         bytes += size
         count += 1
