@@ -570,7 +570,7 @@ describe('query plans', () => {
    * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
    * run (R50), what a subquery has found by an index, the tag names of one image (x), the parts of
    * one key (n, s, u), one window of blobs (b) and the live ones that are counted up to a limit, the people and collections of one change of
-   * rights (pu, pc), which are looked up, the bounded candidates of a search (f) and what one person
+   * rights (pu, pc), which are looked up, the bounded candidates of a search (found, f) and what one person
    * was granted (sx), the referrers that go with one manifest, and the few imports and invitations.
    */
   const walks = (sql: string, values: number) =>
@@ -581,7 +581,7 @@ describe('query plans', () => {
       .filter((detail) => detail.startsWith('SCAN '))
       .filter(
         (detail) =>
-          !/^SCAN (CONSTANT ROW|guard( EXISTS)?|x|b|blobs USING COVERING INDEX blobs_live_digest|pu|pc|f|sx|going|imports|invitations|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:(=|M\d+)|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed)|(oci_uploads|ou) USING (COVERING )?INDEX oci_uploads_open|\(subquery-\d+\))$/.test(
+          !/^SCAN (CONSTANT ROW|guard( EXISTS)?|x|b|blobs USING COVERING INDEX blobs_live_digest|pu|pc|f|found|sx|going|imports|invitations|json_each .*|(pm|[lnsux]) (EXISTS )?VIRTUAL .*|search VIRTUAL TABLE INDEX 0:(=|M\d+)|search_keys VIRTUAL TABLE INDEX \d+:(=|M1>?)|uploads USING (COVERING )?INDEX uploads_(running|closed)|(oci_uploads|ou) USING (COVERING )?INDEX oci_uploads_open|\(subquery-\d+\))$/.test(
             detail,
           ),
       )
