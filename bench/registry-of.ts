@@ -177,7 +177,7 @@ export function fillRegistry(data: string, images: number, say: (line: string) =
   // what a crash would leave is thrown away anyway; the server's own settings are those of its connection
   for (const pragma of [
     'busy_timeout = 5000',
-    'journal_mode = OFF',
+    'journal_mode = MEMORY',
     'synchronous = OFF',
     'locking_mode = EXCLUSIVE',
     'cache_size = -4000000',

@@ -475,8 +475,15 @@ export type SignaturesBook = {
    * has, and names those that are outdated. `last` is null when there were no more.
    */
   window(after: string, limit: number): Promise<{ last: string | null; outdated: string[] }>
-  /** Signed images of which nothing is known: stored before this was asked, or too large to compare. */
-  unexamined(after: string, limit: number): Promise<{ digest: string; key: string; size: number }[]>
+  /**
+   * Signed images of which nothing is known: stored before this was asked, or too large to compare. At
+   * most `limit` in the order of digests after `after`, and before `until` where that is said.
+   */
+  unexamined(
+    after: string,
+    limit: number,
+    until?: string,
+  ): Promise<{ digest: string; key: string; size: number }[]>
   /** Stores facts and verdict of a digest that had none. */
   record(digest: string, facts: SignatureFacts, judged: Judged): Promise<void>
   /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */

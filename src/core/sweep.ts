@@ -10,7 +10,8 @@ import { inspectBlob } from './uploads.ts'
 import { createVerdicts } from './verdicts.ts'
 
 const BATCH = 500
-const AUDIT_BATCH = 5000
+/** Entries of the audit log that one trip forgets; a run on Workers has few of those. */
+const AUDIT_BATCH = { host: 500, persistent: 5000 }
 const HOUR_MS = 3_600_000
 /** Objects without a row are left alone for this long (R10). */
 const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
@@ -52,6 +53,9 @@ export type SweepBudget = {
   /** Signed images that are looked at for the first time: some reads of the store each. */
   images: number
 }
+
+/** Ends of 16 parts of all digests, in their order. */
+const DIGEST_RANGES = '123456789abcdefg'.split('')
 
 const TURNS = ['judge', 'examine', 'repositories'] as const
 
@@ -237,8 +241,9 @@ export function createSweep(deps: {
     if (deps.audit === undefined) return
     const { days, rows } = deps.audit
     const before = new Date(now.getTime() - days * 24 * HOUR_MS)
+    const batch = deps.persistent ? AUDIT_BATCH.persistent : AUDIT_BATCH.host
     for (let page = 0; page < budget.pages; page++) {
-      if ((await database.audit.prune(before, rows, AUDIT_BATCH)) === 0) break
+      if ((await database.audit.prune(before, rows, batch)) === 0) break
       await letOthersRun()
     }
   }
@@ -246,7 +251,17 @@ export function createSweep(deps: {
   /** Signed images that were stored before anybody asked, or while CPU was short (R52). */
   async function examineMissing(): Promise<void> {
     const { signatures } = database
-    const missing = await signatures.unexamined(progress.examined, budget.images)
+    const missing: Awaited<ReturnType<typeof signatures.unexamined>> = []
+    let after = progress.examined
+    // all signed images are looked at for the few that are missing: in parts, where no trip is counted
+    for (const until of deps.persistent ? [undefined] : DIGEST_RANGES) {
+      if (until !== undefined && after >= until) continue
+      const most = budget.images - missing.length
+      missing.push(...(await signatures.unexamined(after, most, until)))
+      if (until === undefined || missing.length >= budget.images) break
+      after = until
+      await letOthersRun()
+    }
     for (const { digest, key, size } of missing) {
       progress.examined = digest
       const facts = await inspectBlob(blobs, key, size).catch((error: unknown) => {
