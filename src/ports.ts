@@ -475,8 +475,15 @@ export type SignaturesBook = {
    * has, and names those that are outdated. `last` is null when there were no more.
    */
   window(after: string, limit: number): Promise<{ last: string | null; outdated: string[] }>
-  /** Signed images of which nothing is known: stored before this was asked, or too large to compare. */
-  unexamined(after: string, limit: number): Promise<{ digest: string; key: string; size: number }[]>
+  /**
+   * Signed images of which nothing is known: stored before this was asked, or too large to compare. At
+   * most `limit` in the order of digests after `after`, and before `until` where that is said.
+   */
+  unexamined(
+    after: string,
+    limit: number,
+    until?: string,
+  ): Promise<{ digest: string; key: string; size: number }[]>
   /** Stores facts and verdict of a digest that had none. */
   record(digest: string, facts: SignatureFacts, judged: Judged): Promise<void>
   /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */
@@ -536,6 +543,7 @@ export type BlobsBook = {
   forget(ids: string[]): Promise<void>
   /** Which of these keys the database knows: as a blob in any state or as an upload's key. */
   known(keys: string[]): Promise<Set<string>>
+  /** How many are live; 10,000 stands for any number above. */
   liveCount(): Promise<number>
 }
 

@@ -17,6 +17,9 @@ export const text = (name: string) => sql`cast(${p(name)} as text)`
 /** A blob that images may refer to. Spelled out for the same reason: a partial index looks at it. */
 export const isLive = sql`${t.blobs.state} = 'live'`
 
+/** A blob whose bytes have gone. That it is not live has to be said: the partial index says that. */
+export const isLost = sql`state = 'lost' and state <> 'live'`
+
 /** Values of the placeholders that `visible` and `standing` use. */
 export function viewerValues(viewer: Viewer, now: Date): Record<string, string | number> {
   return {
