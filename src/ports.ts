@@ -120,7 +120,8 @@ export type BlobStore = {
   /**
    * Writes part `number` (from 1) of exactly `size` bytes. Repeating a number replaces it and ends
    * a writer of the same part that is still at work. With `sha256`, a body of another digest is
-   * `digest_mismatch` and the part is not recorded. `onChunk` sees each chunk as it passes.
+   * `digest_mismatch` and the part is not recorded. `onChunk` sees each chunk as it passes; `digest`
+   * is the SHA-256 of what it has seen, where the caller hashes that anyway: then the store need not.
    * On an unknown, finished or aborted handle: `not_found`, and nothing is created (R22).
    */
   putPart(
@@ -129,7 +130,7 @@ export type BlobStore = {
     number: number,
     body: Bytes,
     size: number,
-    options?: { sha256?: string; onChunk?: (chunk: Uint8Array) => void },
+    options?: { sha256?: string; onChunk?: (chunk: Uint8Array) => void; digest?: () => string },
   ): Promise<{ etag: string }>
   /**
    * Ends running writers, checks that `parts` are exactly 1..P with the recorded etags and sizes
