@@ -77,6 +77,8 @@ export type BlobRead = BlobInfo & {
   range: ByteRange
   /** The bytes of `range`. May be called once. Breaking off the iteration closes the source. */
   stream(): Bytes
+  /** Names these bytes among all that the store ever holds, so that readers at once may share reads. */
+  readonly key?: string
   /**
    * Random access, present only where the store has it (disk): reads up to `length` bytes of the
    * blob from absolute `position` into `buffer` at `offset`; resolves with the number read.

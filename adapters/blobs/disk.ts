@@ -231,6 +231,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
         return {
           size,
           etag: etagOf(key),
+          key,
           range: served,
           stream: () => readRange(file, served.start, served.end, close),
           async readInto(buffer, offset, length, position) {
