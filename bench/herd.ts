@@ -8,16 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { cpuSeconds, findProgram, freePort, run } from './measure.ts'
-import {
-  exchange,
-  memoryOf,
-  middle,
-  print,
-  push,
-  startOurs,
-  type Runtime,
-  type Table,
-} from './ours.ts'
+import { memoryOf, middle, print, push, startOurs, type Runtime, type Table } from './ours.ts'
 import { makePayload } from './payload.ts'
 import { serve } from './systems.ts'
 
