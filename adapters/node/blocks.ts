@@ -80,14 +80,17 @@ export function downloadMemory(): { read(blob: BlobRead, readInto: ReadInto): Re
    * The block, read by whoever comes to it first; null where nobody else will want it, as in the
    * three ranges that the client asks for at once, and where there is no room.
    */
-  function find(of: Shared, number: number, size: number, readInto: ReadInto): Block | null {
+  function find(
+    { of, asker, number, size }: { of: Shared; asker: Ahead; number: number; size: number },
+    readInto: ReadInto,
+  ): Block | null {
     const known = of.blocks.get(number)
     if (known !== undefined) {
       blocks.delete(known)
       blocks.add(known)
       return known
     }
-    if (!wanted(of, number) || !makeRoom()) return null
+    if (!wanted(of, number, asker) || !makeRoom()) return null
     const bytes = new Uint8Array(buffers.take(BLOCK), 0, size)
     const filled = fill(bytes, number * BLOCK, readInto)
     const block: Block = { of, number, bytes, users: 0, tainted: false, filled }
@@ -152,7 +155,8 @@ export function downloadMemory(): { read(blob: BlobRead, readInto: ReadInto): Re
           if (position >= end) return null
           const number = Math.floor(position / BLOCK)
           const size = Math.min(BLOCK, total - number * BLOCK)
-          const block = of.downloads.size < 2 ? null : find(of, number, size, readInto)
+          const asked = { of, asker: ahead, number, size }
+          const block = of.downloads.size < 2 ? null : find(asked, readInto)
           return block === null ? alone() : shared(block)
         },
         close(safe) {
@@ -167,10 +171,11 @@ export function downloadMemory(): { read(blob: BlobRead, readInto: ReadInto): Re
   }
 }
 
-/** Whether a download still has to come by the block. */
-function wanted({ downloads }: Shared, number: number): boolean {
-  for (const { position, end } of downloads)
-    if (position < (number + 1) * BLOCK && end > number * BLOCK) return true
+/** Whether a download, another one than `asker`, still has to come by the block. */
+function wanted({ downloads }: Shared, number: number, asker?: Ahead): boolean {
+  for (const one of downloads)
+    if (one !== asker && one.position < (number + 1) * BLOCK && one.end > number * BLOCK)
+      return true
   return false
 }
 
@@ -188,7 +193,7 @@ const endsAt = (position: number) => new Error(`The blob ends at ${position}, be
  * Size of each of a download's two buffers: a power of two, so that they can be reused, and no more
  * than a sixteenth of what is `left` of the budget for both: however many come, they stay within it.
  */
-export function bufferSize(left: number, length: number): number {
+function bufferSize(left: number, length: number): number {
   const fair = Math.min(left / 32, LARGEST)
   let size = SMALLEST
   while (size * 2 <= fair && size < length) size *= 2
