@@ -53,6 +53,11 @@ export type Bytes = AsyncIterable<Uint8Array> & {
    * without waking JavaScript (Workers). Consumers take this or iterate, never both.
    */
   readonly native?: ReadableStream<Uint8Array>
+  /**
+   * Gives the memory of a chunk back at once, present where waiting for the garbage collector costs
+   * more. Nobody may look at the chunk any more. A consumer need not call it.
+   */
+  readonly free?: (chunk: Uint8Array) => void
 }
 
 // ---------------------------------------------------------------------------------------------

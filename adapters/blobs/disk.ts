@@ -471,7 +471,7 @@ async function writeBody(
       unsynced = 0
     }
     unsynced += bytes
-    writing = writeAll(file, held, bytes, position)
+    writing = writeAll(file, held, bytes, position, body.free)
     // The next flush or the end reports it; until then it is not an unhandled rejection.
     writing.catch(() => {})
     position += bytes
@@ -499,10 +499,11 @@ async function writeAll(
   chunks: Uint8Array[],
   bytes: number,
   position: number,
+  free: Bytes['free'] = () => {},
 ): Promise<void> {
   if (bytes === 0) return
   let { bytesWritten } = await file.writev(chunks, position)
-  if (bytesWritten === bytes) return
+  if (bytesWritten === bytes) return chunks.forEach(free)
   // A short write is how a full disk first shows; the next write says so.
   const rest = Buffer.concat(chunks)
   while (bytesWritten < bytes) {

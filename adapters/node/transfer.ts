@@ -17,7 +17,7 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
   const memory = downloadMemory()
 
   return {
-    receive: (c) => receive(c),
+    receive: (c) => ({ [Symbol.asyncIterator]: () => receive(c), free }),
 
     async send(c, status, headers, blob) {
       if (c.req.method === 'HEAD') {
@@ -82,7 +82,15 @@ function raw(c: Ctx): { incoming: IncomingMessage; outgoing: ServerResponse } {
   return c.env as unknown as { incoming: IncomingMessage; outgoing: ServerResponse }
 }
 
-async function* receive(c: Ctx): Bytes {
+/**
+ * Node gives each chunk memory of its own, which counts as pressure: V8 went through the whole heap
+ * for every 30 MiB received, at a third of the cost of a push.
+ */
+function free({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0)
+}
+
+async function* receive(c: Ctx): AsyncGenerator<Uint8Array> {
   const { incoming, outgoing } = raw(c)
   const { entry } = c.env
   // Only who reads the body asks for it, so that a refusal costs the client no upload.

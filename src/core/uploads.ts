@@ -87,6 +87,7 @@ const both = (hash: Hasher, objects: ReturnType<typeof objectHasher>): ImageHash
 export function watched(body: Bytes, see: (chunk: Uint8Array) => boolean): Bytes {
   if (body.native !== undefined) return body
   return {
+    ...(body.free && { free: body.free }),
     [Symbol.asyncIterator]() {
       const chunks = body[Symbol.asyncIterator]()
       let looking = true

@@ -142,9 +142,13 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
       handler: async (c) => {
         const hash = hasher()
         let size = 0
-        for await (const chunk of transfer.receive(c)) {
+        const body = transfer.receive(c)
+        for await (const chunk of body) {
           hash.update(chunk)
           size += chunk.length
+          body.free?.(chunk)
+          // given back now, not when the garbage collector comes
+          if (chunk.length > 0) throw new Error('a chunk was not freed')
         }
         return c.json({ size, sha256: hash.hex() })
       },
