@@ -17,7 +17,7 @@ export type Payload = {
 }
 
 /** Header and one descriptor: a primary system partition for amd64 that fills the file. */
-function head(size: number): Buffer {
+export function head(size: number): Buffer {
   const buffer = Buffer.alloc(DATA)
   buffer.write('#!/usr/bin/env run-singularity\n', 0)
   buffer.write('SIF_MAGIC\x0001\x0002\0', 32)

@@ -58,6 +58,7 @@ export {
   endedEarly,
   streamTransfer,
   webTransfer,
+  type Poured,
   type Rate,
   type Transfer,
 } from './http/transfer.ts'
