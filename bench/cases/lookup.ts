@@ -28,11 +28,13 @@ import { ownFolder } from './pull.ts'
 
 type Target = { what: string; server: Server; url: string; headers?: Record<string, string> }
 
-export const BARE = 'bare Hono'
+type Found = { data: { id: string } }
+
+const BARE = 'bare Hono'
 
 /** By tag, tag and arch, and hash, anonymous and with a token. */
 export function lookup(bench: Bench): Promise<Measured> {
-  const { folder, say } = bench
+  const { say } = bench
   return measure(bench, async (payload, started) => {
     const sregs = await started(ours(OURS, { pin: true, log: true }))
     const others = await started<Source>([nginx({ pin: true }), ...ociRegistries({ pin: true })])
@@ -50,9 +52,16 @@ export function lookup(bench: Bench): Promise<Measured> {
     }
     const [first] = sregs
     if (first !== undefined) {
-      const server = await startBare(first, ownFolder(folder)('bare'))
-      targets.push({ what: 'by tag', server, url: `${server.base}/v1/images/bench/c/n:bench` })
-      await started([{ name: BARE, start: () => Promise.resolve(server), hint: '' }])
+      const [server] = await started([
+        { name: BARE, start: (place) => startBare(first, place), hint: '' },
+      ])
+      if (server === undefined) throw new Error('bare.ts is always there')
+      const path = `/v1/images/${first.pathOf('n')}:bench`
+      const ids = []
+      for (const { base } of [first, server])
+        ids.push((JSON.parse((await send('GET', base + path)).body) as Found).data.id)
+      if (ids[0] !== ids[1]) throw new Error(`bare.ts finds ${ids[1]} instead of ${ids[0]}`)
+      targets.push({ what: 'by tag', server, url: server.base + path })
     }
     for (const server of others) {
       const { url, headers } = (await server.publish(payload)).lookup

@@ -111,7 +111,9 @@ async function startOci(
 ): Promise<Registry> {
   const base = `http://127.0.0.1:${port}`
   const [program = '', ...args] = pin ? pinned(SERVER_CORE, command) : command
-  const server = await serve(folder, program, args, `${base}/v2/`)
+  // it would refuse S3 over http for a certificate that is meant for others
+  const { AWS_CA_BUNDLE: _, ...env } = process.env
+  const server = await serve(folder, program, args, `${base}/v2/`, { env })
   return { name, base, ...server, ...repositories(base) }
 }
 

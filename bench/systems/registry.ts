@@ -41,7 +41,10 @@ export type Candidate<T> = {
   hint: string
 }
 
-/** Starts all who are there, each in a folder of its own; who is not is told of. */
+/**
+ * Starts all who are there, each in a folder of its own; who is not, or is and does not start, is told
+ * of. Throws when that is one of ours, who have no `hint`.
+ */
 export async function startAll<T extends Server>(
   candidates: readonly Candidate<T>[],
   folder: (name: string) => string,
@@ -51,10 +54,17 @@ export async function startAll<T extends Server>(
   const missing: Missing[] = []
   try {
     for (const { name, start, hint } of candidates) {
-      if (start === null) {
-        say(`${name} will be missing from the table: ${hint}`)
-        missing.push({ system: name, why: hint })
-      } else systems.push(await start(folder(name)))
+      let why = hint
+      if (start !== null)
+        try {
+          systems.push(await start(folder(name)))
+          continue
+        } catch (error) {
+          if (hint === '') throw error
+          why = String(error).slice(0, 300)
+        }
+      say(`${name} will be missing from the table: ${why}`)
+      missing.push({ system: name, why })
     }
     return { systems, missing }
   } catch (error) {
