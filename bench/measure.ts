@@ -101,9 +101,9 @@ export async function serve(
   program: string,
   args: string[],
   url: string,
-  options: { env?: NodeJS.ProcessEnv; seconds?: number } = {},
+  env: NodeJS.ProcessEnv = process.env,
+  seconds = 20,
 ): Promise<Pick<Server, 'pid' | 'stop'>> {
-  const { env = process.env, seconds = 20 } = options
   const words = openSync(join(folder, 'words'), 'a')
   const child = spawn(program, args, { cwd: folder, env, stdio: ['ignore', words, words] })
   own(child)

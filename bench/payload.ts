@@ -21,7 +21,7 @@ export type Payload = {
  * Header and one descriptor: a primary system partition for amd64 that fills the file, with as much of
  * a squashfs as the real client looks at before an oras:// push.
  */
-function head(size: number): Buffer {
+export function head(size: number): Buffer {
   const buffer = Buffer.alloc(DATA + SUPERBLOCK)
   buffer.write('#!/usr/bin/env run-singularity\n', 0)
   buffer.write('SIF_MAGIC\x0001\x0002\0', 32)

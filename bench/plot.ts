@@ -1,5 +1,5 @@
 /** Plots as SVG: bars with their spread for what was compared, curves for what grows. */
-import { digits, isRate, summarise, type Row } from './report.ts'
+import { digits, isRate, summarise, type Row, type Table } from './report.ts'
 
 const COLOURS = ['#4269d0', '#efb118', '#ff725c', '#6cc5b0', '#3ca951', '#a463f2', '#97bbf5']
 const FONT = 'font-family="system-ui, sans-serif" font-size="12"'
@@ -60,6 +60,20 @@ export function bars(title: string, rows: readonly Row[]): string {
 }
 
 export type Curve = { name: string; points: [x: number, y: number][] }
+
+/** The curves of a table that names its columns for them; rows without a number have no point. */
+export function curvesOf({ columns, rows, curve }: Table): Curve[] {
+  const all = new Map<string, Curve>()
+  if (curve === undefined) return []
+  const [name, x, y] = [curve.name, curve.x, curve.y].map((column) => columns.indexOf(column))
+  for (const row of rows) {
+    const [of, at, value] = [row[name ?? -1], row[x ?? -1], row[y ?? -1]]
+    if (typeof of !== 'string' || typeof at !== 'number' || typeof value !== 'number') continue
+    const points = all.get(of)?.points ?? []
+    all.set(of, { name: of, points: [...points, [at, value]] })
+  }
+  return [...all.values()]
+}
 
 /** Curves over a logarithmic axis of sizes; the other axis begins at 0. Points below 1 have no place. */
 export function curves(title: string, labels: { x: string; y: string }, all: Curve[]): string {

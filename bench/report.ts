@@ -1,13 +1,17 @@
 /** What the benchmark says of what it measured: medians, spreads and ratios, as a Markdown table. */
 
-/** A table as it is printed; cells are text or numbers. */
+export type Cell = string | number | null
+
+/** A table as it is printed. */
 export type Table = {
   title: string
   columns: string[]
-  rows: (string | number)[][]
+  rows: Cell[][]
   notes?: string[]
   /** What it was made of, for the JSON. */
   data?: unknown
+  /** Columns to plot: a curve for each name, of sizes (x) and what was measured (y). */
+  curve?: { name: string; x: string; y: string }
 }
 
 /** One number of one round, with what it cost: processor time, and the slowest in a hundred (ms). */
@@ -141,8 +145,15 @@ export function tableOf(title: string, { rows, peers, missing, notes }: Measured
 
 /** The table in Markdown, under its title. */
 export function markdown({ title, columns, rows, notes = [] }: Table): string {
-  const escaped = (cell: string | number) =>
-    (typeof cell === 'string' ? cell : Number.isInteger(cell) ? String(cell) : digits(cell))
+  const escaped = (cell: Cell) =>
+    (cell === null
+      ? ''
+      : typeof cell === 'string'
+        ? cell
+        : Number.isInteger(cell)
+          ? String(cell)
+          : digits(cell)
+    )
       .replaceAll('|', '\\|')
       .replaceAll('\n', ' ')
   const lines = [columns, columns.map(() => '---'), ...rows.map((row) => row.map(escaped))]

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { CASES } from './cases.ts'
-import { bars } from './plot.ts'
+import { bars, curves, curvesOf } from './plot.ts'
 import { markdown, summarise, tableOf, type Measured, type Table } from './report.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -70,16 +70,17 @@ let failed = false
 
 /** Writes every number so far, and the plot of a case. */
 function keep(name: string, result: Measured | Table): Table {
-  if ('columns' in result) {
-    found[name] = result
-    return result
+  mkdirSync(results, { recursive: true })
+  const plot = (svg: string) => writeFileSync(join(results, `${stamp}-${name}.svg`), svg)
+  if (!('columns' in result)) {
+    found[name] = { ...result, rows: result.rows.map(summarise) }
+    if (result.rows.length > 0) plot(bars(name, result.rows))
+    return tableOf(name, result)
   }
-  found[name] = { ...result, rows: result.rows.map(summarise) }
-  if (result.rows.length > 0) {
-    mkdirSync(results, { recursive: true })
-    writeFileSync(join(results, `${stamp}-${name}.svg`), bars(name, result.rows))
-  }
-  return tableOf(name, result)
+  found[name] = result
+  const { title, curve } = result
+  if (curve !== undefined) plot(curves(title, curve, curvesOf(result)))
+  return result
 }
 
 // A case ends its round first. Servers and folders go with us.

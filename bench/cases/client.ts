@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { clientEnv, findApptainer, runProgram, sha256File } from '../../test/e2e/apptainer.ts'
 import { run, type Server } from '../measure.ts'
-import { makePayload, renewPayload } from '../payload.ts'
+import { makePayload, renewPayload, type Payload } from '../payload.ts'
 import type { Measured } from '../report.ts'
 import { inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'
@@ -52,17 +52,19 @@ export async function client(bench: Bench): Promise<Measured> {
       })),
     ].map((way) => ({ ...way, folder: placeOf(way.server.name) }))
     const sizes = SIZES.filter(({ mib }) => mib * 2 ** 20 <= Math.max(bench.size, 64 * 2 ** 20))
-    const payloads = new Map<number, Awaited<ReturnType<typeof makePayload>>>()
-    for (const { mib } of sizes)
-      payloads.set(mib, await makePayload(join(folder, `${mib}.sif`), mib * 2 ** 20))
+    const images: { mib: number; times: number; first: Payload }[] = []
+    for (const { mib, times } of sizes) {
+      const first = await makePayload(join(folder, `${mib}.sif`), mib * 2 ** 20)
+      images.push({ mib, times, first })
+    }
 
     await inRounds(bench, async (round) => {
-      for (const { mib, times } of sizes)
+      for (const { mib, times, first } of images)
         for (const { system, server, ref, folder: place } of rotate(ways, round)) {
           const sums = { push: { seconds: 0, cpu: 0 }, pull: { seconds: 0, cpu: 0 } }
           for (let time = 0; time < times; time++) {
             // another image each time; a tag of its own, as a new version has
-            const payload = await renewPayload(payloads.get(mib) as never)
+            const payload = await renewPayload(first)
             const to = `${ref}:v${round}-${mib}-${time}`
             const file = join(folder, 'pulled.sif')
             for (const [what, args] of [

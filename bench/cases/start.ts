@@ -31,7 +31,7 @@ export async function start(bench: Bench): Promise<Measured> {
     const again = async () => {
       const port = await freePort()
       const { program, args, env } = commandLine(data, port, { runtime })
-      return serve(place, program, args, `http://127.0.0.1:${port}/readyz`, { env, seconds: 60 })
+      return serve(place, program, args, `http://127.0.0.1:${port}/readyz`, env, 60)
     }
     candidates.push({ name: nameOf(runtime), start: again, hint: '' })
   }

@@ -113,7 +113,7 @@ async function startOci(
   const [program = '', ...args] = pin ? pinned(SERVER_CORE, command) : command
   // it would refuse S3 over http for a certificate that is meant for others
   const { AWS_CA_BUNDLE: _, ...env } = process.env
-  const server = await serve(folder, program, args, `${base}/v2/`, { env })
+  const server = await serve(folder, program, args, `${base}/v2/`, env)
   return { name, base, ...server, ...repositories(base) }
 }
 

@@ -26,7 +26,7 @@ export async function startRadosgw(folder: string): Promise<Store> {
   const ports = [await freePort(), await freePort(), await freePort()]
   const base = `http://127.0.0.1:${ports[2]}`
   const args = [SCRIPT, join(folder, 'state'), ...ports, process.pid].map(String)
-  const server = await serve(folder, 'bash', args, base, { seconds: 60 })
+  const server = await serve(folder, 'bash', args, base, process.env, 60)
   for (let tries = 0; !existsSync(join(folder, 'state/ready')); tries++) {
     if (tries > 300) {
       await server.stop()

@@ -83,7 +83,7 @@ export async function startSreg(folder: string, options: SregOptions = {}): Prom
   const base = `http://127.0.0.1:${port}`
   const data = join(folder, 'data')
   const { program, args, env } = commandLine(data, port, options)
-  const server = await serve(folder, program, args, `${base}/readyz`, { env, seconds: 60 })
+  const server = await serve(folder, program, args, `${base}/readyz`, env, 60)
   try {
     const token = runtime === 'workerd' ? await firstAdmin(data) : await mint(data)
     return { name, base, data, token, ...server, ...library(base, token) }

@@ -1,6 +1,6 @@
 /** The plots: lengths in proportion, and nothing that a name could break. */
 import { expect, test } from 'vitest'
-import { bars, curves } from '../../bench/plot.ts'
+import { bars, curves, curvesOf } from '../../bench/plot.ts'
 import type { Row } from '../../bench/report.ts'
 
 const row = (what: string, system: string, ...values: number[]): Row => ({
@@ -55,4 +55,21 @@ test('curves: sizes are as far apart as their logarithms, values as themselves',
   expect((y1 - y2) / (y2 - y3)).toBeCloseTo(0.5, 1)
   expect(svg).toContain('1,000,000')
   expect(svg).toContain('lookup')
+})
+
+test('a table becomes curves by the names of its columns; what is no number has no point', () => {
+  const columns = ['case', 'images', 'median ms']
+  const rows = [
+    ['lookup', 1000, 1],
+    ['search', 1000, 5],
+    ['lookup', 100_000, 2],
+    ['sweep', 1000, null],
+    ['push', '', 3],
+  ]
+  const curve = { name: 'case', x: 'images', y: 'median ms' }
+  expect(curvesOf({ title: 't', columns, rows, curve })).toEqual([
+    { name: 'lookup', points: [[1000, 1], [100_000, 2]] }, // prettier-ignore
+    { name: 'search', points: [[1000, 5]] },
+  ])
+  expect(curvesOf({ title: 't', columns, rows })).toEqual([])
 })
