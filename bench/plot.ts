@@ -6,7 +6,7 @@ const FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 const WIDTH = 860
 /** Where bars begin, and where the longest ends. */
 const LEFT = 330
-const RIGHT = WIDTH - 90
+const RIGHT = WIDTH - 140
 const BAR = 18
 
 const escaped = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${String(c.charCodeAt(0))};`)
