@@ -133,8 +133,9 @@ export function tableOf(title: string, { rows, peers, missing, notes }: Measured
   const columns = [...heads, ...present.map((peer) => `× ${peer}`)].filter((column) =>
     lines.some((line) => line.some(([name, cell]) => name === column && cell !== '')),
   )
+  const rounds = Math.max(0, ...rows.map(({ samples }) => samples.length))
   return {
-    title,
+    title: `${title}, ${rounds} ${rounds === 1 ? 'round' : 'rounds'}`,
     columns,
     rows: lines.map((line) =>
       columns.map((column) => line.find(([name]) => name === column)?.[1] ?? ''),

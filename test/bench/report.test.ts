@@ -84,7 +84,7 @@ describe('tables', () => {
       ['–', 'zot', 'not measured: build it', '', ''],
     ])
     expect(markdown(table).split('\n').slice(0, 5)).toEqual([
-      '### pull',
+      '### pull, 3 rounds',
       '',
       '| what | system | median | min – max | × peer |',
       '| --- | --- | --- | --- | --- |',
