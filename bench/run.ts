@@ -31,9 +31,10 @@ const { values, positionals } = parseArgs({
 })
 const unknown = positionals.filter((name) => !(name in CASES))
 const number = (name: Exclude<keyof typeof values, 'help' | 'folder'>) => Number(values[name])
-const wrong = (['rounds', 'size', 'seconds', 'blobs', 'keys', 'requests'] as const).filter(
-  (name) => !Number.isInteger(number(name)) || number(name) < 1,
-)
+const wrong: (keyof typeof values)[] = (
+  ['rounds', 'size', 'seconds', 'blobs', 'keys', 'requests'] as const
+).filter((name) => !Number.isInteger(number(name)) || number(name) < 1)
+if (!(number('minutes') > 0 && number('case-minutes') > 0)) wrong.push('minutes')
 if (values.help || unknown.length > 0 || wrong.length > 0) {
   const lines = Object.entries(CASES).map(
     ([name, { about, alone }]) =>
