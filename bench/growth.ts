@@ -31,16 +31,13 @@ import { findProgram, freePort, run, send, type Answer } from './measure.ts'
 import { makePayload, renewPayload, type Payload } from './payload.ts'
 import { fillRegistry, type Made, type Sample } from './registry-of.ts'
 import { shapeOf } from './registry-shape.ts'
+import { markdown, type Cell, type Table } from './report.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const launcher = join(root, 'dist/launcher.mjs')
 const SERVER_CORE = '0'
 const CLIENT_CORE = '1'
 const MIB = 1024 * 1024
-
-export type Cell = string | number | null
-/** Columns by name, rows in their order; numbers are not rounded. */
-export type Table = { title: string; columns: string[]; rows: Cell[][] }
 
 type Registry = { images: number; folder: string; data: string; token: string; made: Made }
 type Server = {
@@ -771,19 +768,6 @@ function tableOf(
       ])
     }
   return { title: 'What grows with the registry', columns, rows: cells }
-}
-
-/** As Markdown; numbers with two digits, counts as they are. */
-export function markdown({ columns, rows }: Table): string {
-  const shown = (cell: Cell) =>
-    cell === null
-      ? ''
-      : typeof cell === 'number' && !Number.isInteger(cell)
-        ? cell.toFixed(2)
-        : cell
-  return [columns, columns.map(() => '---'), ...rows]
-    .map((cells) => `| ${cells.map(shown).join(' | ')} |`)
-    .join('\n')
 }
 
 async function main(): Promise<void> {

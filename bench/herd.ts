@@ -7,10 +7,10 @@ import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { cpuSeconds, findProgram, freePort, run } from './measure.ts'
-import { memoryOf, middle, print, push, startOurs, type Runtime, type Table } from './ours.ts'
+import { cpuSeconds, findProgram, freePort, run, serve } from './measure.ts'
+import { memoryOf, push, startOurs, type Runtime } from './ours.ts'
+import { markdown, median, type Table } from './report.ts'
 import { makePayload } from './payload.ts'
-import { serve } from './systems.ts'
 
 const MIB = 1024 * 1024
 const SIZE = 64 * MIB
@@ -70,21 +70,21 @@ export async function benchHerd(options: {
       }
     }
     const peer = pulls.get('nginx')
-    const median = (some: Pulled[], pick: (one: Pulled) => number) => middle(some.map(pick))
+    const medianOf = (some: Pulled[], pick: (one: Pulled) => number) => median(some.map(pick))
     const rows = systems.map(({ name, pid }) => {
       const some = pulls.get(name) ?? []
       const seconds = some.map((one) => one.seconds)
       return [
         name,
-        median(some, (one) => one.seconds),
+        medianOf(some, (one) => one.seconds),
         `${Math.min(...seconds).toFixed(1)} – ${Math.max(...seconds).toFixed(1)}`,
-        median(some, (one) => one.cpu / ((clients * SIZE) / 2 ** 30)),
+        medianOf(some, (one) => one.cpu / ((clients * SIZE) / 2 ** 30)),
         memoryOf(pid).peak,
         some.reduce((sum, one) => sum + one.failed, 0),
         some.reduce((sum, one) => sum + one.wrong, 0),
         peer === undefined || some === peer
           ? ''
-          : middle(some.map((one, round) => one.seconds / (peer[round]?.seconds ?? Number.NaN))),
+          : median(some.map((one, round) => one.seconds / (peer[round]?.seconds ?? Number.NaN))),
       ]
     })
     return {
@@ -231,7 +231,7 @@ if (import.meta.main) {
       runtime: values.runtime as Runtime,
       say: (line) => console.error(line),
     })
-    console.log(print(table))
+    console.log(markdown(table))
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

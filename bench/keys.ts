@@ -1,23 +1,20 @@
 /** Lookups in a large keystore: our built server beside Debian's sks, each pinned to one core. */
-import { mkdirSync, openSync, closeSync, writeSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { sql } from 'drizzle-orm'
 import { connect } from '../adapters/databases/better-sqlite3.ts'
 import { findArmor, readArmor, readPackets } from '../src/core/packets.ts'
 import { builder } from '../src/sqlite/index.ts'
 import { indexKeys, nameKeys } from '../src/sqlite/keys.ts'
 import { fingerprintOf, makeKeys, type BenchKey } from './keyring.ts'
-import { cpuSeconds, findProgram, freePort, run, send } from './measure.ts'
-import { serve } from './systems.ts'
+import { cpuSeconds, findProgram, LOAD_CORE, run, send, type Server } from './measure.ts'
+import { quantile, type Missing, type Table } from './report.ts'
+import { startSks } from './systems/sks.ts'
+import { startSreg } from './systems/sreg.ts'
 
-const SERVER_CORE = '0'
-const CLIENT_CORE = '1'
 /** Keys in a file of a dump, as sks writes them itself. */
 const PER_FILE = 15_000
-
-type Server = { name: string; base: string; pid: number; stop: () => Promise<void> }
 
 const CASES: { name: string; query: (key: BenchKey) => string }[] = [
   { name: 'get by fingerprint', query: (key) => `op=get&search=0x${key.fingerprint}` },
@@ -42,25 +39,32 @@ type Row = {
 }
 
 /**
- * Makes `count` keys, stores them in both servers, and asks each of them `requests` times per case,
- * number of connections and round. An answer without the key asked for throws. `folder` is emptied
- * by the caller.
+ * Makes `keys` keys, stores them in both servers, and asks each of them `requests` times per case,
+ * number of connections and round. An answer without the key asked for throws. `folder` is empty,
+ * and emptied by the caller.
  */
-export async function benchKeys(
-  folder: string,
-  options: { count: number; rounds: number; requests: number; say: (line: string) => void },
-): Promise<{ table: string; rows: object[] }> {
-  const { count, rounds, requests, say } = options
+export async function benchKeys(options: {
+  folder: string
+  rounds: number
+  keys: number
+  requests: number
+  say: (line: string) => void
+  /** No further round begins after this time of `performance.now()`. */
+  until: number
+}): Promise<Table> {
+  const { folder, keys: count, rounds, requests, say, until } = options
   const taskset = findProgram('taskset')
-  if (taskset === null) throw new Error('taskset is missing: apt-get install util-linux')
-  await run(taskset, ['-acp', CLIENT_CORE, String(process.pid)])
+  if (taskset !== null) await run(taskset, ['-acp', String(LOAD_CORE), String(process.pid)])
   const sks = findProgram('sks')
-  if (sks === null)
-    say('sks is not installed and will be missing from the table; to have it: apt-get install sks')
+  const missing: Missing[] = []
+  if (sks === null) {
+    missing.push({ system: 'sks', why: 'apt-get install sks' })
+    say('sks will be missing from the table: apt-get install sks')
+  }
 
   const dump = join(folder, 'dump')
   mkdirSync(dump)
-  const sreg = await prepareSreg(join(folder, 'sreg-lite'), taskset)
+  const sreg = await prepareSreg(join(folder, 'sreg-lite'))
   say(`making and storing ${count} keys`)
   const keys = await fill(sreg.database, dump, count)
   const servers: Server[] = []
@@ -68,14 +72,14 @@ export async function benchKeys(
     servers.push(await sreg.start())
     if (sks !== null) {
       say('sks build')
-      servers.push(await startSks(sks, taskset, join(folder, 'sks'), dump))
+      servers.push(await startSks(sks, join(folder, 'sks'), dump))
     }
     // what runs for the first time is compiled and read from the disk first, in both
     for (const server of servers)
       for (const { query } of CASES)
         await ask(server.base, keys.slice(0, requests), query, { connections: 8, keepAlive: false })
     const rows: Row[] = []
-    for (let round = 0; round < rounds; round++)
+    for (let round = 0; round < rounds && (round === 0 || performance.now() < until); round++)
       for (const { name, query } of CASES)
         for (const mode of MODES)
           for (const at of servers.keys()) {
@@ -111,15 +115,11 @@ export async function benchKeys(
             )
           }
     const summaries = rows.map(summarise)
-    return { table: table(summaries), rows: summaries }
+    const title = `keys: ${count} of them, rounds of ${requests} requests`
+    return { title, ...table(summaries, missing), data: summaries }
   } finally {
     await Promise.all(servers.map((server) => server.stop()))
   }
-}
-
-function quantile(numbers: number[], part: number): number {
-  const sorted = numbers.toSorted((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN
 }
 
 function summarise({ times, rates, cpu, ...row }: Row) {
@@ -135,10 +135,24 @@ function summarise({ times, rates, cpu, ...row }: Row) {
   }
 }
 
-function table(rows: ReturnType<typeof summarise>[]): string {
+function table(
+  rows: ReturnType<typeof summarise>[],
+  missing: Missing[],
+): Pick<Table, 'columns' | 'rows'> {
   const heads =
     'case|connections|system|median ms|p99 ms|p99 of the worst round|CPU ms/request|requests/s|× sks, requests/s'
-  const lines = [heads.split('|'), heads.split('|').map(() => '---')]
+  const columns = heads.split('|')
+  const lines = missing.map(({ system, why }) => [
+    '–',
+    '',
+    system,
+    `not measured: ${why}`,
+    '',
+    '',
+    '',
+    '',
+    '',
+  ])
   for (const { name } of CASES)
     for (const { label } of MODES)
       for (const row of rows.filter((row) => row.case === name && row.label === label)) {
@@ -159,7 +173,7 @@ function table(rows: ReturnType<typeof summarise>[]): string {
           peer === undefined || row.system === 'sks' ? '' : (row.rate / peer.rate).toFixed(2),
         ])
       }
-  return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+  return { columns, rows: lines }
 }
 
 // --- asking --------------------------------------------------------------------------------------
@@ -243,57 +257,13 @@ async function fill(database: string, dump: string, count: number): Promise<Benc
   return keys
 }
 
-// --- the two servers -----------------------------------------------------------------------------
-
 /** Our server has begun once, so that its database stands, and has ended again. */
-async function prepareSreg(folder: string, taskset: string) {
+async function prepareSreg(folder: string) {
   mkdirSync(folder)
-  const data = join(folder, 'data')
-  const launcher = fileURLToPath(new URL('../dist/launcher.mjs', import.meta.url))
-  const start = async (): Promise<Server> => {
-    const port = await freePort()
-    const base = `http://127.0.0.1:${port}`
-    const env = { ...process.env, SREG_DATA: data, SREG_LOG: 'off' }
-    const command = [process.execPath, launcher, 'serve', '--port', String(port)]
-    const args = ['-c', SERVER_CORE, ...command]
-    return {
-      name: 'sreg-lite',
-      base,
-      ...(await serve(folder, taskset, args, `${base}/readyz`, env)),
-    }
-  }
-  await (await start()).stop()
-  return { database: join(data, 'sreg.sqlite3'), start }
-}
-
-/** sks builds its database of the dump, keys included, and answers from it. */
-async function startSks(
-  sks: string,
-  taskset: string,
-  folder: string,
-  dump: string,
-): Promise<Server> {
-  // below -basedir it looks for the folders that Debian gave it below /
-  for (const place of ['etc/sks', 'var/lib/sks/www', 'var/log/sks', 'var/spool/sks', 'var/run/sks'])
-    mkdirSync(join(folder, place), { recursive: true })
-  const port = await freePort()
-  const base = `http://127.0.0.1:${port}`
-  writeFileSync(
-    join(folder, 'etc/sks/sksconf'),
-    `hostname: localhost\nhkp_address: 127.0.0.1\nhkp_port: ${port}\ndebuglevel: 0\n`,
-  )
-  await run('sh', [
-    '-c',
-    'cd "$1" && exec "$2" build "$3"/*.pgp -basedir "$1" -n 10 -cache 100',
-    'sh',
-    folder,
-    sks,
-    dump,
-  ])
-  const args = ['-c', SERVER_CORE, sks, 'db', '-basedir', folder]
+  const server = await startSreg(folder, { pin: true })
+  await server.stop()
   return {
-    name: 'sks',
-    base,
-    ...(await serve(folder, taskset, args, `${base}/pks/lookup?op=stats`)),
+    database: join(server.data, 'sreg.sqlite3'),
+    start: () => startSreg(folder, { pin: true }),
   }
 }

@@ -10,17 +10,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { cpuSeconds } from './measure.ts'
-import {
-  memoryOf,
-  print,
-  push,
-  startOurs,
-  type Content,
-  type Ours,
-  type Runtime,
-  type Table,
-} from './ours.ts'
+import { memoryOf, push, startOurs, type Content, type Ours, type Runtime } from './ours.ts'
 import { head, PART } from './payload.ts'
+import { markdown, type Table } from './report.ts'
 
 const MIB = 1024 * 1024
 const GIB = 1024 * MIB
@@ -275,7 +267,7 @@ if (import.meta.main) {
       runtime: values.runtime as Runtime,
       say: (line) => console.error(line),
     })
-    console.log(print(table))
+    console.log(markdown(table))
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

@@ -1,11 +1,21 @@
-/** The tools of the benchmark: processor time of a process, curl, wrk, and an upload client. */
-import { spawn } from 'node:child_process'
-import { accessSync, closeSync, constants, openSync, readFileSync } from 'node:fs'
+/** The tools of the benchmark: processes and what they use, curl, wrk, and an upload client. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs'
 import { read } from 'node:fs'
 import { Agent, request } from 'node:http'
 import { createServer } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
+import { quantile } from './report.ts'
 
 const readAt = promisify(read)
 
@@ -23,14 +33,40 @@ export function findProgram(name: string): string | null {
   return null
 }
 
-/** Runs a program to its end; rejects with what it said when it fails. */
+/** What was started and has not ended. It ends with us, and takes with it what it started itself. */
+const running = new Set<ChildProcess>()
+let watching = false
+
+function own(child: ChildProcess): void {
+  running.add(child)
+  child.once('exit', () => running.delete(child))
+  if (watching) return
+  watching = true
+  process.on('exit', () => running.forEach((each) => each.kill('SIGTERM')))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => process.exit(1))
+}
+
+/** No program that is run to its end may take longer, in milliseconds, unless it says so. */
+const LONGEST = 300_000
+
+/**
+ * Runs a program to its end; rejects with what it said when it fails, and when it takes longer than
+ * `timeout` milliseconds.
+ */
 export function run(
   program: string,
   args: string[],
-  options: { env?: NodeJS.ProcessEnv; timeout?: number } = {},
+  options: { env?: NodeJS.ProcessEnv; timeout?: number; cwd?: string } = {},
 ): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(program, args, {
+      timeout: LONGEST,
+      killSignal: 'SIGKILL',
+      ...options,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    own(child)
     let out = ''
     let words = ''
     child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()))
@@ -41,6 +77,71 @@ export function run(
       else reject(new Error(`${program} ended with ${signal ?? code}: ${words.trim()}`))
     })
   })
+}
+
+/** How often a server that starts is asked whether it has. */
+const POLL_MS = 5
+
+/** A server that was started. */
+export type Server = {
+  name: string
+  /** `http://127.0.0.1:PORT` */
+  base: string
+  pid: number
+  /** SIGTERM, and SIGKILL where that has not ended it after ten seconds. */
+  stop(): Promise<void>
+}
+
+/**
+ * Starts a server, its words in a file of its folder, and waits until `url` answers 200. Throws when
+ * it ends, or has not answered after `seconds`.
+ */
+export async function serve(
+  folder: string,
+  program: string,
+  args: string[],
+  url: string,
+  env: NodeJS.ProcessEnv = process.env,
+  seconds = 20,
+): Promise<Pick<Server, 'pid' | 'stop'>> {
+  const words = openSync(join(folder, 'words'), 'a')
+  const child = spawn(program, args, { cwd: folder, env, stdio: ['ignore', words, words] })
+  own(child)
+  closeSync(words)
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+  const failures: Error[] = []
+  child.once('error', (error) => failures.push(error))
+  const stop = async () => {
+    child.kill('SIGTERM')
+    const late = setTimeout(() => child.kill('SIGKILL'), 10_000)
+    await ended
+    clearTimeout(late)
+  }
+  for (const end = performance.now() + seconds * 1000; ;) {
+    const status = await send('GET', url, { timeout: 5000 }).then(
+      (answer) => answer.status,
+      () => 0,
+    )
+    if (status === 200) return { pid: child.pid ?? 0, stop }
+    const dead = failures.length > 0 || child.exitCode !== null || child.signalCode !== null
+    if (dead || performance.now() > end) {
+      if (!dead) await stop()
+      const said = readFileSync(join(folder, 'words'), 'utf8').slice(-2000)
+      throw new Error(`${program} does not answer at ${url}: ${failures.join() || said}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+}
+
+/** Cores of measurements on one core: servers have one of their own, and the load another. */
+export const SERVER_CORE = 0
+export const LOAD_CORE = 1
+
+/** The command on that core; as it is where there are no two cores, or no taskset. */
+export function pinned(core: number, command: readonly string[]): string[] {
+  const taskset = findProgram('taskset')
+  if (taskset === null || availableParallelism() < 2) return [...command]
+  return [taskset, '-c', String(core), ...command]
 }
 
 /** A free TCP port on loopback. */
@@ -57,69 +158,158 @@ export function freePort(): Promise<number> {
   })
 }
 
+/** A process and all that descend from it. */
+function family(pid: number): number[] {
+  try {
+    return [
+      pid,
+      ...readdirSync(`/proc/${pid}/task`)
+        .flatMap((task) =>
+          readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean),
+        )
+        .flatMap((child) => family(Number(child))),
+    ]
+  } catch {
+    // it has ended meanwhile
+    return []
+  }
+}
+
 /** Processor seconds, user and system, that a process and its children have used so far. */
 export function cpuSeconds(pid: number): number {
-  // After the command's name in brackets: state is field 3, utime and stime are 14 and 15, in ticks.
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')
-  return children
-    .filter((child) => child.trim() !== '')
-    .reduce(
-      (sum, child) => sum + cpuSeconds(Number(child)),
-      (Number(fields[11]) + Number(fields[12])) / 100,
-    )
+  return family(pid).reduce((sum, each) => {
+    // After the command's name in brackets: state is field 3, utime and stime are 14 and 15, in ticks.
+    const stat = readFileSync(`/proc/${each}/stat`, 'utf8')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return sum + (Number(fields[11]) + Number(fields[12])) / 100
+  }, 0)
+}
+
+/** Memory of a process and its children in MiB, now and at its highest (of each). */
+export function memory(pid: number): { now: number; peak: number } {
+  const total = { now: 0, peak: 0 }
+  for (const each of family(pid)) {
+    const status = readFileSync(`/proc/${each}/status`, 'utf8')
+    total.now += Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024
+    total.peak += Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024
+  }
+  return total
 }
 
 /** Downloads to nowhere, following redirects. Seconds by curl's own clock. */
 export async function download(url: string, size: number): Promise<number> {
   const format = '%{http_code} %{size_download} %{time_total}'
-  const options = '--silent --show-error --fail --location --max-time 300 --output /dev/null'
+  const options = '--silent --show-error --fail --location --max-time 120 --output /dev/null'
   const out = await run('curl', [...options.split(' '), '--write-out', format, url])
   const [status, bytes, seconds] = out.split(' ').map(Number)
   if (status !== 200 || bytes !== size) throw new Error(`${url} answered ${out}`)
   return seconds ?? 0
 }
 
+/** Where a GET is sent on to; null where it is answered. The body is not read. */
+export function redirectOf(url: string): Promise<string | null> {
+  return new Promise((resolve, reject) => {
+    const asked = request(url, (answer) => {
+      resolve(answer.headers.location ?? null)
+      asked.destroy()
+    })
+    asked.on('error', reject)
+    asked.end()
+  })
+}
+
 /** SHA-256 of what a URL serves. */
 export async function digestOf(url: string): Promise<string> {
   const out = await run('sh', [
     '-c',
-    'curl --silent --fail --location --max-time 300 "$1" | sha256sum',
+    'curl --silent --fail --location --max-time 120 "$1" | sha256sum',
     'sh',
     url,
   ])
   return out.slice(0, 64)
 }
 
-/** Requests per second over 32 connections, by wrk or, without it, by a loop of our own. */
+/**
+ * Downloads as the real client does it: ranges of 5 MiB, three under way at a time, to nowhere.
+ * Seconds on the clock.
+ */
+export async function downloadRanges(url: string, size: number, config: string): Promise<number> {
+  const RANGE = 5 * 2 ** 20
+  const parts = Array.from({ length: Math.ceil(size / RANGE) }, (_, part) => {
+    const range = `${part * RANGE}-${Math.min(size, (part + 1) * RANGE) - 1}`
+    const lines = [`url = "${url}"`, `range = "${range}"`, 'output = "/dev/null"']
+    return [...lines, 'write-out = "%{http_code} %{size_download}\\n"', 'silent', 'fail'].join('\n')
+  })
+  writeFileSync(config, `parallel\nparallel-max = 3\n${parts.join('\nnext\n')}\n`)
+  const start = performance.now()
+  const out = await run('curl', ['--disable', '--config', config])
+  const seconds = (performance.now() - start) / 1000
+  const answers = out.trim().split('\n')
+  const sizes = answers.map((line) =>
+    line.startsWith('206 ') ? Number(line.slice(4)) : Number.NaN,
+  )
+  if (sizes.reduce((sum, each) => sum + each, 0) !== size)
+    throw new Error(`${url} answered ranges with ${answers.slice(0, 3).join('; ')} …`)
+  return seconds
+}
+
+/** Requests per second, and the milliseconds that 99 of 100 do not exceed. */
+export type Rate = { rate: number; p99: number }
+
+/**
+ * Asks for one address over 64 connections kept alive, from the core of the load: by wrk with one
+ * thread or, without it, by a loop of our own. Throws when any answer is not 2xx or 3xx.
+ */
 export async function requestRate(
   url: string,
   headers: Record<string, string>,
   seconds: number,
-): Promise<number> {
+  connections = 64,
+): Promise<Rate> {
   const wrk = findProgram('wrk')
-  if (wrk === null) return loop(url, headers, seconds)
+  if (wrk === null) return loop(url, headers, seconds, connections)
   const options = Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
-  const out = await run(wrk, ['-t1', '-c32', `-d${seconds}s`, ...options, url])
+  const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', ...options, url]
+  const [program = wrk, ...rest] = pinned(LOAD_CORE, [wrk, ...args])
+  const out = await run(program, rest)
   if (/Non-2xx or 3xx responses|Socket errors/.test(out)) throw new Error(`${url}: ${out}`)
-  return Number(/Requests\/sec:\s*([\d.]+)/.exec(out)?.[1])
+  return parseWrk(out)
 }
 
-async function loop(url: string, headers: Record<string, string>, seconds: number) {
-  const agent = new Agent({ keepAlive: true, maxSockets: 32 })
+/** Reads what `wrk --latency` prints; throws where that is something else. */
+export function parseWrk(out: string): Rate {
+  const rate = /Requests\/sec:\s*([\d.]+)/.exec(out)?.[1]
+  const [, value, unit] = /^\s*99%\s+([\d.]+)(us|ms|s)\s*$/m.exec(out) ?? []
+  if (rate === undefined || unit === undefined) throw new Error(`not from wrk: ${out}`)
+  return { rate: Number(rate), p99: Number(value) * { us: 0.001, ms: 1, s: 1000 }[unit as 'us'] }
+}
+
+async function loop(
+  url: string,
+  headers: Record<string, string>,
+  seconds: number,
+  connections: number,
+): Promise<Rate> {
+  const agent = new Agent({ keepAlive: true, maxSockets: connections })
   const end = performance.now() + seconds * 1000
-  let count = 0
+  const times: number[] = []
   const worker = async () => {
-    while (performance.now() < end) {
+    for (let start = performance.now(); start < end; start = performance.now()) {
       const { status } = await send('GET', url, { agent, headers })
-      if (status !== 200) throw new Error(`${url} answered ${status}`)
-      count += 1
+      if (status < 200 || status > 399) throw new Error(`${url} answered ${status}`)
+      times.push(performance.now() - start)
     }
   }
-  await Promise.all(Array.from({ length: 32 }, worker))
+  await Promise.all(Array.from({ length: connections }, worker))
   agent.destroy()
-  return count / seconds
+  return { rate: times.length / seconds, p99: quantile(times, 0.99) }
+}
+
+/** Throws with what was answered unless its status is one of `statuses`. */
+export function expectStatus(answer: Answer, ...statuses: number[]): Answer {
+  if (!statuses.includes(answer.status))
+    throw new Error(`expected ${statuses.join(' or ')}, got ${answer.status}: ${answer.body}`)
+  return answer
 }
 
 export type Slice = { path: string; start: number; size: number }
@@ -127,14 +317,20 @@ export type Answer = { status: number; headers: Record<string, string>; body: st
 
 /**
  * One HTTP request, its body a string or a slice of a file. The file is read into two buffers of
- * 1 MiB in turn, so that the client costs little beside the server it measures.
+ * 1 MiB in turn, so that the client costs little beside the server it measures. Rejects when nothing
+ * moved for `timeout` milliseconds.
  */
 export function send(
   method: string,
   url: string,
-  options: { agent?: Agent; headers?: Record<string, string>; body?: string | Slice } = {},
+  options: {
+    agent?: Agent
+    headers?: Record<string, string>
+    body?: string | Slice
+    timeout?: number
+  } = {},
 ): Promise<Answer> {
-  const { agent, headers = {}, body = '' } = options
+  const { agent, headers = {}, body = '', timeout = 120_000 } = options
   const size = typeof body === 'string' ? Buffer.byteLength(body) : body.size
   return new Promise((resolve, reject) => {
     const outgoing = request(
@@ -154,6 +350,9 @@ export function send(
       },
     )
     outgoing.on('error', reject)
+    outgoing.setTimeout(timeout, () =>
+      outgoing.destroy(new Error(`${method} ${url}: nothing for ${timeout} ms`)),
+    )
     if (typeof body === 'string') outgoing.end(body)
     else pour(body, outgoing).catch(reject)
   })

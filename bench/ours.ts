@@ -3,9 +3,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { Agent, request, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { findProgram, freePort, run } from './measure.ts'
+import { findProgram, freePort, run, serve } from './measure.ts'
 import { PART } from './payload.ts'
-import { serve } from './systems.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -145,23 +144,4 @@ export function memoryOf(pid: number): { now: number; peak: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const of = (name: string) => Number(new RegExp(`^${name}:\\s*(\\d+)`, 'm').exec(status)?.[1])
   return { now: of('VmRSS') / 1024, peak: of('VmHWM') / 1024 }
-}
-
-/** Middle number, or the mean of the two in the middle. */
-export function middle(numbers: number[]): number {
-  const sorted = numbers.toSorted((a, b) => a - b)
-  const half = sorted.length >> 1
-  const [low = Number.NaN, high = Number.NaN] = [sorted[half - 1], sorted[half]]
-  return sorted.length % 2 === 1 ? high : (low + high) / 2
-}
-
-/** Columns and rows, for people and for JSON. */
-export type Table = { title: string; columns: string[]; rows: (string | number)[][] }
-
-/** A table in Markdown; numbers of more than ten have no decimals, others two. */
-export function print({ title, columns, rows }: Table): string {
-  const cell = (value: string | number) =>
-    typeof value === 'string' ? value : value.toFixed(value > 10 || value === 0 ? 0 : 2)
-  const lines = [columns, columns.map(() => '---'), ...rows.map((row) => row.map(cell))]
-  return `${title}\n\n${lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')}`
 }

@@ -6,6 +6,7 @@ import { open } from 'node:fs/promises'
 export const PART = 64 * 1024 * 1024
 const DATA = 32_768
 const DESCRIPTORS = 4096
+const SUPERBLOCK = 96
 
 export type Payload = {
   path: string
@@ -16,9 +17,12 @@ export type Payload = {
   parts: string[]
 }
 
-/** Header and one descriptor: a primary system partition for amd64 that fills the file. */
+/**
+ * Header and one descriptor: a primary system partition for amd64 that fills the file, with as much of
+ * a squashfs as the real client looks at before an oras:// push.
+ */
 export function head(size: number): Buffer {
-  const buffer = Buffer.alloc(DATA)
+  const buffer = Buffer.alloc(DATA + SUPERBLOCK)
   buffer.write('#!/usr/bin/env run-singularity\n', 0)
   buffer.write('SIF_MAGIC\x0001\x0002\0', 32)
   const fields = [0, 0, 47, 48, DESCRIPTORS, 48 * 585, DATA, size - DATA]
@@ -34,6 +38,10 @@ export function head(size: number): Buffer {
   buffer.writeInt32LE(1, at + 201)
   buffer.writeInt32LE(2, at + 205)
   buffer.write('02\0', at + 209)
+  buffer.write('hsqs', DATA)
+  const COMPRESSION = { at: 20, gzip: 1 }
+  buffer.writeUInt16LE(COMPRESSION.gzip, DATA + COMPRESSION.at)
+  buffer.writeUInt16LE(4, DATA + 28)
   return buffer
 }
 

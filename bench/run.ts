@@ -1,244 +1,142 @@
 /**
- * Measures pull, push and metadata lookups of the built server beside nginx and docker-registry, in
- * interleaved rounds on one machine; keystore lookups beside sks (keys.ts). bench/README.md says how to run and read it.
+ * The command line of the benchmark: picks cases (cases.ts), gives each its folder and its time, and
+ * prints and keeps what they found. docs/benchmarks.md says how to run and read it.
  */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg, release } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { benchKeys } from './keys.ts'
-import { cpuSeconds, digestOf, download, findProgram, requestRate, run } from './measure.ts'
-import { makePayload, renewPayload } from './payload.ts'
-import { findSystems, type System, type Target } from './systems.ts'
+import { CASES } from './cases.ts'
+import { bars, curves, curvesOf } from './plot.ts'
+import { markdown, summarise, tableOf, type Measured, type Table } from './report.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const CASES = ['pull', 'push', 'lookup'] as const
-type Case = (typeof CASES)[number]
+const results = join(root, 'bench/results')
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     rounds: { type: 'string', default: '5' },
     size: { type: 'string', default: '1024' },
-    seconds: { type: 'string', default: '4' },
+    seconds: { type: 'string', default: '2' },
+    blobs: { type: 'string', default: '100000' },
+    images: { type: 'string', default: '1000,100000,1000000' },
+    gib: { type: 'string', default: '30' },
     keys: { type: 'string', default: '100000' },
     requests: { type: 'string', default: '2000' },
-    minutes: { type: 'string', default: '20' },
+    minutes: { type: 'string', default: '60' },
+    'case-minutes': { type: 'string', default: '10' },
     folder: { type: 'string', default: join(root, '.cache') },
     help: { type: 'boolean', default: false },
   },
 })
-const keysToo = positionals.includes('keys')
-const unknown = positionals.filter(
-  (name) => name !== 'keys' && !CASES.some((known) => known === name),
-)
-if (values.help || unknown.length > 0 || (keysToo && positionals.length > 1)) {
+const unknown = positionals.filter((name) => !(name in CASES))
+const number = (name: Exclude<keyof typeof values, 'help' | 'folder' | 'images'>) =>
+  Number(values[name])
+const wrong: (keyof typeof values)[] = (
+  ['rounds', 'size', 'seconds', 'blobs', 'gib', 'keys', 'requests'] as const
+).filter((name) => !Number.isInteger(number(name)) || number(name) < 1)
+const images = values.images.split(',').map(Number)
+if (!images.every((count) => Number.isInteger(count) && count > 0)) wrong.push('images')
+if (!(number('minutes') > 0 && number('case-minutes') > 0)) wrong.push('minutes')
+if (values.help || unknown.length > 0 || wrong.length > 0) {
+  const lines = Object.entries(CASES).map(
+    ([name, { about, alone }]) =>
+      `  ${name.padEnd(10)}${about}${alone === true ? ' (only when it is named)' : ''}`,
+  )
   console.error(
-    'npm run bench -- [pull] [push] [lookup] [--rounds 5] [--size MIB] [--seconds PER_LOOKUP]\n' +
-      '                 [--minutes LIMIT] [--folder ON_THE_DISK_TO_MEASURE]\n' +
-      'npm run bench -- keys [--keys 100000] [--requests 2000] [--rounds 5] [--folder FOLDER]',
+    `npm run bench -- [CASE …] [--rounds 5] [--size MIB] [--seconds PER_MEASUREMENT] [--blobs 100000]
+                 [--images 1000,100000,1000000] [--gib 30] [--keys 100000] [--requests 2000] [--minutes LIMIT] [--case-minutes LIMIT]
+                 [--folder ON_THE_DISK_TO_MEASURE]\n\n${lines.join('\n')}`,
   )
   process.exit(values.help ? 0 : 2)
 }
-const wanted = CASES.filter((name) => positionals.length === 0 || positionals.includes(name))
-const rounds = Number(values.rounds)
-const size = Number(values.size) * 1024 * 1024
-const deadline = performance.now() + Number(values.minutes) * 60_000
-const say = (line: string) => console.error(line)
-
-/** One measured number of one system: MiB/s or requests/s, and processor seconds per GiB. */
-type Sample = { value: number; cpu: number | null }
-type Row = { case: Case; system: string; label: string; unit: string; samples: Sample[] }
-
-const rows: Row[] = []
-
-function record(name: Case, system: System, label: string, sample: Sample): void {
-  const unit = name === 'lookup' ? 'requests/s' : 'MiB/s'
-  let row = rows.find(
-    (row) => row.case === name && row.system === system.name && row.label === label,
-  )
-  if (row === undefined)
-    rows.push((row = { case: name, system: system.name, label, unit, samples: [] }))
-  row.samples.push(sample)
-  say(`  ${name} ${system.name} (${label}): ${sample.value.toFixed(0)} ${unit}`)
-}
-
-/** Runs `work`, which returns the seconds it took; records MiB/s and processor time per GiB. */
-async function measureBytes(
-  name: Case,
-  system: System,
-  label: string,
-  work: () => Promise<number>,
-): Promise<void> {
-  const before = cpuSeconds(system.pid)
-  const seconds = await work()
-  const cpu = ((cpuSeconds(system.pid) - before) / size) * 2 ** 30
-  record(name, system, label, { value: size / 2 ** 20 / seconds, cpu })
-}
-
-/** Round `round` begins with another one each time: nobody always runs on what others left behind. */
-function rotate<T>(list: T[], round: number): T[] {
-  return list.map((_, index) => list[(index + round) % list.length] as T)
-}
-
-/** Rounds until all are done or the time is up; at least one. */
-async function inRounds(name: Case, once: (round: number) => Promise<void>): Promise<void> {
-  for (let round = 0; round < rounds; round++) {
-    if (round > 0 && performance.now() > deadline) {
-      say(`time is up after ${round} rounds of ${name}`)
-      return
-    }
-    say(`${name}, round ${round + 1} of ${rounds}`)
-    await once(round)
-  }
-}
-
-function median(numbers: number[]): number {
-  const sorted = numbers.toSorted((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1
-    ? (sorted[middle] ?? Number.NaN)
-    : ((sorted[middle - 1] ?? Number.NaN) + (sorted[middle] ?? Number.NaN)) / 2
-}
-
-function summarise(row: Row) {
-  const numbers = row.samples.map((sample) => sample.value)
-  const cpu = row.samples.flatMap((sample) => (sample.cpu === null ? [] : [sample.cpu]))
-  return {
-    ...row,
-    median: median(numbers),
-    min: Math.min(...numbers),
-    max: Math.max(...numbers),
-    cpuPerGiB: cpu.length === 0 ? null : median(cpu),
-  }
-}
-
-function table(peers: string[]): string {
-  const summaries = rows.map(summarise)
-  const lines = [
-    ['case', 'system', 'median', 'min – max', 'CPU s/GiB', ...peers.map((peer) => `× ${peer}`)],
-    Array.from({ length: 5 + peers.length }, () => '---'),
-    ...CASES.flatMap((name) => summaries.filter((row) => row.case === name)).map((row) => {
-      const ratios = peers.map((peer) => {
-        const other = summaries.find((one) => one.case === row.case && one.system === peer)
-        return other === undefined || row.system === peer
-          ? ''
-          : (row.median / other.median).toFixed(2)
-      })
-      const digits = (value: number) => value.toFixed(0)
-      return [
-        row.case,
-        `${row.system}: ${row.label}`,
-        `${digits(row.median)} ${row.unit}`,
-        `${digits(row.min)} – ${digits(row.max)}`,
-        row.cpuPerGiB === null ? '' : row.cpuPerGiB.toFixed(2),
-        ...ratios,
-      ]
-    }),
-  ]
-  return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')
-}
-
-async function measure(systems: System[], folder: string): Promise<void> {
-  say(`writing ${values.size} MiB`)
-  let payload = await makePayload(join(folder, 'payload.sif'), size)
-  const places: { system: System; pulls: Target[]; lookups: Target[] }[] = []
-  for (const system of systems) {
-    say(`publishing on ${system.name}`)
-    places.push({ system, ...(await system.publish(payload)) })
-  }
-  const targetsOf = (pick: 'pulls' | 'lookups') =>
-    places.flatMap(({ system, ...place }) => place[pick].map((target) => ({ system, target })))
-
-  if (wanted.includes('pull')) {
-    for (const { system, target } of targetsOf('pulls'))
-      if ((await digestOf(target.url)) !== payload.sha256)
-        throw new Error(`${system.name} (${target.label}) serves other bytes than were stored`)
-    await inRounds('pull', async (round) => {
-      for (const { system, target } of rotate(targetsOf('pulls'), round))
-        await measureBytes('pull', system, target.label, () => download(target.url, size))
-    })
-  }
-
-  if (wanted.includes('lookup'))
-    await inRounds('lookup', async (round) => {
-      for (const { system, target } of rotate(targetsOf('lookups'), round)) {
-        const rate = await requestRate(target.url, target.headers ?? {}, Number(values.seconds))
-        record('lookup', system, target.label, { value: rate, cpu: null })
-      }
-    })
-
-  // Last, because it changes the payload that nginx serves.
-  if (wanted.includes('push'))
-    await inRounds('push', async (round) => {
-      payload = await renewPayload(payload)
-      for (const system of rotate(systems, round)) {
-        const push = await system.prepare?.(payload)
-        if (push === undefined) continue
-        // What the one before left to be written is not this one's business.
-        await run('sync', [])
-        await measureBytes('push', system, 'whole file', async () => {
-          const start = performance.now()
-          await push()
-          return (performance.now() - start) / 1000
-        })
-      }
-    })
-}
-
 if (!existsSync(join(root, 'dist/main.mjs'))) {
-  say('dist/ is missing: npm run build')
+  console.error('dist/ is missing: npm run build')
   process.exit(2)
 }
+
+const say = (line: string) => console.error(line)
+const minute = 60_000
+const deadline = performance.now() + number('minutes') * minute
+const wanted = Object.entries(CASES).filter(([name, { alone }]) =>
+  positionals.length === 0 ? alone !== true : positionals.includes(name),
+)
+
 mkdirSync(values.folder, { recursive: true })
 const folder = mkdtempSync(join(values.folder, 'bench-'))
-const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, Linux ${release()}, Node ${process.versions.node}`
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+
 const stamp = new Date(performance.timeOrigin).toISOString().replaceAll(/[:.]/g, '-')
+const load = () => loadavg().map((part) => part.toFixed(1)).join(', ') // prettier-ignore
+const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, Linux ${release()}, Node ${process.versions.node}, ${stamp.slice(0, 10)}`
+const found: Record<string, object> = {}
+let failed = false
 
-/** Every single number to a file of its own. */
-function keep(results: object): void {
-  mkdirSync(join(root, 'bench/results'), { recursive: true })
-  writeFileSync(
-    join(root, `bench/results/${stamp}.json`),
-    `${JSON.stringify({ machine, ...results }, null, 2)}\n`,
-  )
+/** Writes every number so far, and the plot of a case. */
+function keep(name: string, result: Measured | Table): Table {
+  mkdirSync(results, { recursive: true })
+  const plot = (svg: string) => writeFileSync(join(results, `${stamp}-${name}.svg`), svg)
+  if (!('columns' in result)) {
+    found[name] = { ...result, rows: result.rows.map(summarise) }
+    if (result.rows.length > 0) plot(bars(name, result.rows))
+    return tableOf(name, result)
+  }
+  found[name] = result
+  const { title, curve } = result
+  if (curve !== undefined) plot(curves(title, curve, curvesOf(result)))
+  return result
 }
 
-if (keysToo) {
-  const count = Number(values.keys)
+// A case ends its round first. Servers and folders go with us.
+setTimeout(
+  () => {
+    console.log(`Stopped: --minutes and --case-minutes passed within a round.`)
+    process.exit(1)
+  },
+  (number('minutes') + number('case-minutes')) * minute,
+).unref()
+
+console.log(`${machine}; ${values.size} MiB, ${values.rounds} interleaved rounds\n`)
+for (const [name, { run }] of wanted) {
+  if (performance.now() > deadline) {
+    say(`${name} is left out: --minutes ${values.minutes} have passed`)
+    console.log(`### ${name}\n\nNot measured: --minutes ${values.minutes} had passed.\n`)
+    continue
+  }
+  say(`\n${name}: ${CASES[name]?.about}`)
+  const own = join(folder, name)
+  mkdirSync(own)
+  const before = load()
   try {
-    const made = await benchKeys(folder, { count, rounds, requests: Number(values.requests), say })
-    keep({ keys: count, rows: made.rows })
-    const load = loadavg()
-      .map((part) => part.toFixed(1))
-      .join(', ')
-    console.log(
-      `${machine}; ${count} keys, ${rounds} interleaved rounds of ${values.requests} requests; load ${load}\n\n${made.table}`,
+    const until = Math.min(deadline, performance.now() + number('case-minutes') * minute)
+    const table = keep(
+      name,
+      await run({
+        folder: own,
+        rounds: number('rounds'),
+        size: number('size') * 2 ** 20,
+        seconds: number('seconds'),
+        blobs: number('blobs'),
+        images,
+        gib: number('gib'),
+        keys: number('keys'),
+        requests: number('requests'),
+        say,
+        until,
+      }),
     )
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
+    console.log(`${markdown(table)}\n\nLoad before it: ${before}.\n`)
+  } catch (error) {
+    failed = true
+    found[name] = { failed: String(error) }
+    console.log(`### ${name}\n\nFailed: ${error instanceof Error ? error.stack : String(error)}\n`)
   }
-  process.exit()
+  rmSync(own, { recursive: true, force: true })
+  mkdirSync(results, { recursive: true })
+  const options = { ...values, folder: undefined }
+  const json = JSON.stringify({ machine, options, cases: found }, null, 2)
+  writeFileSync(join(results, `${stamp}.json`), `${json}\n`)
 }
-const systems: System[] = []
-try {
-  for (const { name, start, hint } of findSystems()) {
-    if (start === null) {
-      say(`${name} is not installed and will be missing from the table; to have it: ${hint}`)
-      continue
-    }
-    mkdirSync(join(folder, name))
-    systems.push(await start(join(folder, name)))
-  }
-  if (findProgram('wrk') === null && wanted.includes('lookup'))
-    say('wrk is not installed; lookups are counted by a loop in Node, which is slower than nginx')
-  await measure(systems, folder)
-} finally {
-  await Promise.all(systems.map((system) => system.stop()))
-  rmSync(folder, { recursive: true, force: true })
-}
-
-const peers = systems.map((system) => system.name).filter((name) => name !== 'sreg-lite')
-keep({ sizeMiB: size / 2 ** 20, rows: rows.map(summarise) })
-console.log(`${machine}; ${values.size} MiB, ${rounds} interleaved rounds\n\n${table(peers)}`)
+process.exit(failed ? 1 : 0)

@@ -1,0 +1,114 @@
+/** The real client: by library:// with us, by oras:// with docker-registry and with us. */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { clientEnv, findApptainer, runProgram, sha256File } from '../../test/e2e/apptainer.ts'
+import { run, type Server } from '../measure.ts'
+import { makePayload, renewPayload, type Payload } from '../payload.ts'
+import type { Measured } from '../report.ts'
+import { inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
+import { ociRegistries } from '../systems/distribution.ts'
+import { startAll, stopAll } from '../systems/registry.ts'
+import { startSreg, type Sreg } from '../systems/sreg.ts'
+import { ownFolder } from './pull.ts'
+import { forget } from './push.ts'
+
+const LAUNCHER = fileURLToPath(new URL('../../dist/launcher.mjs', import.meta.url))
+/** MiB, and how often in a round: processor time is counted in hundredths of a second. */
+const SIZES = [
+  { mib: 1, times: 5 },
+  { mib: 64, times: 1 },
+  { mib: 1024, times: 1 },
+]
+
+type Way = { system: string; server: Server; folder: string; ref: string }
+
+export async function client(bench: Bench): Promise<Measured> {
+  const { folder, say } = bench
+  const apptainer = findApptainer()
+  if (apptainer === null) {
+    const why = 'no apptainer: node scripts/setup.mjs --client brings it'
+    say(why)
+    return { rows: [], peers: [], missing: [{ system: 'apptainer', why }] }
+  }
+  const placeOf = ownFolder(folder)
+  const { rows, add } = recorder(say)
+  const env = clientEnv(placeOf('home'))
+  mkdirSync(join(folder, 'home/config'), { recursive: true, mode: 0o700 })
+  const call = (...args: string[]) => run(apptainer, args, { env })
+
+  const sreg = await startSreg(placeOf('sreg-lite'))
+  const { systems, missing } = await startAll(ociRegistries(), placeOf, say)
+  try {
+    await logIn(sreg, apptainer, env)
+    const oras = ({ base }: Server, name: string) => `oras://${new URL(base).host}/bench/c/${name}`
+    const ways: Way[] = [
+      { system: 'sreg-lite, library://', server: sreg, ref: 'library://bench/c/library' },
+      { system: 'sreg-lite, oras://', server: sreg, ref: oras(sreg, 'oras') },
+      ...systems.map((server) => ({
+        system: `${server.name}, oras://`,
+        server,
+        ref: oras(server, 'oras'),
+      })),
+    ].map((way) => ({ ...way, folder: placeOf(way.server.name) }))
+    const sizes = SIZES.filter(({ mib }) => mib * 2 ** 20 <= Math.max(bench.size, 64 * 2 ** 20))
+    const images: { mib: number; times: number; first: Payload }[] = []
+    for (const { mib, times } of sizes) {
+      const first = await makePayload(join(folder, `${mib}.sif`), mib * 2 ** 20)
+      images.push({ mib, times, first })
+    }
+
+    await inRounds(bench, async (round) => {
+      for (const { mib, times, first } of images)
+        for (const { system, server, ref, folder: place } of rotate(ways, round)) {
+          const sums = { push: { seconds: 0, cpu: 0 }, pull: { seconds: 0, cpu: 0 } }
+          for (let time = 0; time < times; time++) {
+            // another image each time; a tag of its own, as a new version has
+            const payload = await renewPayload(first)
+            const to = `${ref}:v${round}-${mib}-${time}`
+            const file = join(folder, 'pulled.sif')
+            for (const [what, args] of [
+              ['push', ['push', '-U', payload.path, to]],
+              ['pull', ['pull', '--force', '--disable-cache', file, to]],
+            ] as const) {
+              const { seconds, cpu } = await timed(server, () => call(...args))
+              sums[what].seconds += seconds / times
+              sums[what].cpu += cpu / times
+            }
+            if ((await sha256File(file)) !== payload.sha256)
+              throw new Error(`${to} came back as something else`)
+            rmSync(file)
+          }
+          for (const what of ['push', 'pull'] as const) {
+            const { seconds, cpu } = sums[what]
+            const row = { what: `${what} of ${mib} MiB`, system, unit: 's', cpuUnit: 'ms' }
+            add(row, { round, value: seconds, cpu: cpu * 1000 })
+          }
+          forget(place)
+        }
+    })
+  } finally {
+    await stopAll([sreg, ...systems])
+  }
+  const notes = [
+    'Seconds on the clock of the whole command, of which most is the client’s own; CPU is the server’s.',
+  ]
+  return { rows, peers: ['docker-registry, oras://'], missing, notes }
+}
+
+/** Both logins of the client: to the library, and to its OCI registry. */
+async function logIn(sreg: Sreg, apptainer: string, env: NodeJS.ProcessEnv): Promise<void> {
+  const file = join(sreg.data, '../token')
+  writeFileSync(file, sreg.token, { mode: 0o600 })
+  await run(
+    process.execPath,
+    [LAUNCHER, 'connect', sreg.base, '--token-file', file, '--name', 'b'],
+    {
+      env,
+    },
+  )
+  const host = `oras://${new URL(sreg.base).host}`
+  const login = ['registry', 'login', '-u', 'bench', '--password-stdin', host]
+  const { code, terminal } = await runProgram(apptainer, login, { env, input: sreg.token })
+  if (code !== 0) throw new Error(terminal)
+}

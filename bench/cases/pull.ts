@@ -1,0 +1,69 @@
+/** Downloads of one large image: in one stream, and in ranges as the real client asks for them. */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { digestOf, download, downloadRanges } from '../measure.ts'
+import { makePayload } from '../payload.ts'
+import type { Measured, Missing } from '../report.ts'
+import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
+import { ociRegistries } from '../systems/distribution.ts'
+import { nginx } from '../systems/nginx.ts'
+import { startAll, stopAll, type Published, type Source } from '../systems/registry.ts'
+import { ours, type Ours } from '../systems/sreg.ts'
+
+/** The emulator of R2 needs seconds for what others do in tenths. */
+const WORKERD_MOST = 256 * 2 ** 20
+
+/** Our runtimes for images of that size, and whom that leaves out. */
+export function runtimesFor(size: number): { runtimes: Ours[]; missing: Missing[] } {
+  if (size <= WORKERD_MOST) return { runtimes: ['node', 'bun', 'deno', 'workerd'], missing: [] }
+  const why = `only with --size ${WORKERD_MOST / 2 ** 20} or less, for its emulated R2`
+  return {
+    runtimes: ['node', 'bun', 'deno'],
+    missing: [{ system: 'sreg-lite in workerd', why }],
+  }
+}
+
+export async function pull(bench: Bench): Promise<Measured> {
+  const { folder, size, say } = bench
+  say(`writing ${size / 2 ** 20} MiB`)
+  const payload = await makePayload(join(folder, 'payload.sif'), size)
+  const { runtimes, missing: left } = runtimesFor(size)
+  const candidates = [...ours(runtimes), nginx(), ...ociRegistries()]
+  const { systems, missing } = await startAll<Source>(candidates, ownFolder(folder), say)
+  const { rows, add } = recorder(say)
+  try {
+    const places: { system: Source; at: Published }[] = []
+    for (const system of systems) {
+      const at = await system.publish(payload)
+      if ((await digestOf(at.whole)) !== payload.sha256)
+        throw new Error(`${system.name} serves other bytes than were stored`)
+      places.push({ system, at })
+    }
+    const ways = [
+      { what: 'one stream', get: (at: Published) => download(at.whole, size) },
+      {
+        what: 'ranges of 5 MiB, 3 at a time',
+        get: (at: Published) => downloadRanges(at.ranges, size, join(folder, 'curl')),
+      },
+    ]
+    await inRounds(bench, async (round) => {
+      for (const { what, get } of ways)
+        for (const { system, at } of rotate(places, round)) {
+          let seconds = 0
+          const { cpu } = await timed(system, async () => (seconds = await get(at)))
+          const sample = bytesSample(round, size, { seconds, cpu })
+          add({ what, system: system.name, ...BYTES }, sample)
+        }
+    })
+  } finally {
+    await stopAll(systems)
+  }
+  return { rows, peers: ['nginx', 'docker-registry'], missing: [...left, ...missing] }
+}
+
+/** Makes folders below that of a case. */
+export const ownFolder = (folder: string) => (name: string) => {
+  const own = join(folder, name.replaceAll(' ', '-'))
+  mkdirSync(own, { recursive: true })
+  return own
+}

@@ -1,0 +1,217 @@
+/** Our built server, on each runtime that can serve a data folder, and in workerd. */
+import { existsSync, readFileSync } from 'node:fs'
+import { Agent } from 'node:http'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { commandOf, RUNTIMES, type Runtime } from '../../test/runtimes/runtime.ts'
+import {
+  expectStatus,
+  freePort,
+  pinned,
+  redirectOf,
+  run,
+  send,
+  serve,
+  SERVER_CORE,
+} from '../measure.ts'
+import type { Payload } from '../payload.ts'
+import type { Candidate, How, Registry } from './registry.ts'
+
+const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url))
+const LAUNCHER = path('dist/launcher.mjs')
+
+export const OURS = [...RUNTIMES, 'workerd'] as const
+export type Ours = Runtime | 'workerd'
+
+export type Sreg = Registry & {
+  /** Data folder. */
+  data: string
+  /** A user's token; an administrator's in workerd. */
+  token: string
+  /** Path of the container that a name stands for, as in `library://PATH:TAG`. */
+  pathOf(name: string): string
+}
+
+export type SregOptions = {
+  runtime?: Ours
+  /** Log lines for each request, as JSON into a file; otherwise none, as our peers. */
+  log?: boolean
+  /** On the core of servers, where the load has another one. */
+  pin?: boolean
+  env?: Record<string, string>
+  /** Shown instead of the runtime's. */
+  name?: string
+}
+
+export const nameOf = (runtime: Ours): string =>
+  ({
+    node: 'sreg-lite',
+    bun: 'sreg-lite on Bun',
+    deno: 'sreg-lite on Deno',
+    workerd: 'sreg-lite in workerd',
+  })[runtime]
+
+/** Our server on these runtimes, as candidates that are always there. */
+export const ours = (
+  runtimes: readonly Ours[],
+  options: Omit<SregOptions, 'runtime'> = {},
+): Candidate<Sreg>[] =>
+  runtimes.map((runtime) => ({
+    name: nameOf(runtime),
+    start: (folder) => startSreg(folder, { ...options, runtime }),
+    hint: '',
+  }))
+
+/** How the server is begun on a port: program, arguments, environment. */
+export function commandLine(data: string, port: number, options: SregOptions = {}) {
+  const { runtime = 'node', log = false, pin = false } = options
+  const program =
+    runtime === 'workerd'
+      ? [process.execPath, path('scripts/start-workers.mjs')]
+      : [...commandOf(runtime), LAUNCHER, 'serve']
+  const command = [...program, '--port', String(port), '--data', data]
+  const [first = '', ...args] = pin ? pinned(SERVER_CORE, command) : command
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('SREG_'))
+  const env = { ...Object.fromEntries(inherited), SREG_LOG: log ? 'json' : 'off', ...options.env }
+  return { program: first, args, env }
+}
+
+/** Starts it with a fresh or an old data folder below `folder`, and makes a user with a token. */
+export async function startSreg(folder: string, options: SregOptions = {}): Promise<Sreg> {
+  const { runtime = 'node', name = nameOf(runtime) } = options
+  const port = await freePort()
+  const base = `http://127.0.0.1:${port}`
+  const data = join(folder, 'data')
+  const { program, args, env } = commandLine(data, port, options)
+  const server = await serve(folder, program, args, `${base}/readyz`, env, 60)
+  try {
+    const token = runtime === 'workerd' ? await firstAdmin(data) : await mint(data)
+    return { name, base, data, token, ...server, ...library(base, token) }
+  } catch (error) {
+    await server.stop()
+    throw error
+  }
+}
+
+/** The administrator's token, which the start in workerd leaves a moment after the first answer. */
+async function firstAdmin(data: string): Promise<string> {
+  const file = join(data, 'first-admin-token')
+  for (let tries = 0; tries < 200 && !existsSync(file); tries++)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  return readFileSync(file, 'utf8').trim()
+}
+
+/** A user `bench`, unless there is one, and a token of theirs, by the command line. */
+async function mint(data: string): Promise<string> {
+  const env = { ...process.env, SREG_DATA: data }
+  const sreg = (...args: string[]) => run(process.execPath, [LAUNCHER, ...args], { env })
+  await sreg('user', 'add', 'bench').catch((error: unknown) => {
+    if (!/already|exists/i.test(String(error))) throw error
+  })
+  return (await sreg('token', 'create', 'bench')).trim()
+}
+
+/** What the benchmark asks of a library, with a token. */
+function library(
+  base: string,
+  token: string,
+): Omit<Registry, 'name' | 'base' | 'pid' | 'stop'> & Pick<Sreg, 'pathOf'> {
+  const headers = { Authorization: `Bearer ${token}` }
+  const agent = new Agent({ keepAlive: true })
+  const pathOf = (name: string) => `bench/c/${name}`
+
+  /** What the registry answers; null for 404. */
+  const ask = async (method: string, path: string, body?: object) => {
+    const text = body === undefined ? {} : { body: JSON.stringify(body) }
+    const answer = await send(method, `${base}${path}`, { agent, headers, ...text })
+    if (answer.status === 404) return null
+    expectStatus(answer, 200, 201)
+    return (JSON.parse(answer.body) as { data: Record<string, unknown> }).data
+  }
+  /** As the client does it: look, and create what is not there. Returns the id. */
+  const findOrCreate = async (look: string, create: string, draft: object) => {
+    const found = (await ask('GET', look)) ?? (await ask('POST', create, draft))
+    return String(found?.id)
+  }
+  const openContainer = async (name: string) => {
+    const entity = await findOrCreate('/v1/entities/bench', '/v1/entities', { name: 'bench' })
+    const draft = { name: 'c', entity }
+    const collection = await findOrCreate('/v1/collections/bench/c', '/v1/collections', draft)
+    const look = `/v1/containers/${pathOf(name)}`
+    return findOrCreate(look, '/v1/containers', { name, collection })
+  }
+  const openImage = async (payload: Payload, name: string) => {
+    const container = await openContainer(name)
+    const hash = `sha256.${payload.sha256}`
+    const look = `/v1/images/${pathOf(name)}:${hash}?arch=amd64`
+    return { container, image: await findOrCreate(look, '/v1/images', { hash, container }) }
+  }
+  const setTag = (container: string, Tag: string, ImageID: string) =>
+    ask('POST', `/v2/tags/${container}`, { Arch: 'amd64', Tag, ImageID })
+
+  /** The real client's multipart upload, with its checksum for every part. */
+  const uploadParts = async (image: string, payload: Payload) => {
+    const at = `/v2/imagefile/${image}/_multipart`
+    const opened = await ask('POST', at, { filesize: payload.size })
+    const partSize = Number(opened?.partSize)
+    const completedParts = []
+    for (let number = 1; number <= Number(opened?.totalParts); number++) {
+      const start = (number - 1) * partSize
+      const size = Math.min(partSize, payload.size - start)
+      const sha256sum = payload.parts[number - 1]
+      const part = { partSize: size, uploadID: opened?.uploadID, partNumber: number, sha256sum }
+      const signed = await ask('PUT', at, part)
+      const answer = await send('PUT', String(signed?.presignedURL), {
+        agent,
+        headers: { 'x-amz-content-sha256': sha256sum ?? '' },
+        body: { path: payload.path, start, size },
+      })
+      expectStatus(answer, 200)
+      completedParts.push({ partNumber: number, token: answer.headers.etag })
+    }
+    await ask('PUT', `${at}_complete`, { uploadID: opened?.uploadID, completedParts })
+  }
+  /** The client's upload of small images, here of any size: one body to one address. */
+  const uploadSingle = async (image: string, { path, size, sha256 }: Payload) => {
+    const opened = await ask('POST', `/v2/imagefile/${image}`, {
+      filesize: size,
+      sha256sum: sha256,
+    })
+    const answer = await send('PUT', String(opened?.uploadURL), {
+      agent,
+      headers: { 'x-amz-content-sha256': sha256 },
+      body: { path, start: 0, size },
+    })
+    expectStatus(answer, 200)
+    await ask('PUT', `/v2/imagefile/${image}/_complete`, {})
+  }
+  const uploads: Record<How, typeof uploadParts> = { single: uploadSingle, parts: uploadParts }
+
+  return {
+    pathOf,
+    async prepare(payload, how, name = 'n') {
+      const { image } = await openImage(payload, name)
+      return () => uploads[how](image, payload)
+    },
+    async publish(payload, name = 'n') {
+      const { container, image } = await openImage(payload, name)
+      await uploadParts(image, payload)
+      await setTag(container, 'bench', image)
+      const ref = `${pathOf(name)}:bench?arch=amd64`
+      const whole = `${base}/v1/imagefile/${ref}`
+      return {
+        whole,
+        // small images are answered without one
+        ranges: (await redirectOf(whole)) ?? whole,
+        lookup: { url: `${base}/v1/images/${ref}` },
+        async tag(tag) {
+          await setTag(container, tag, image)
+        },
+        async again() {
+          const opened = await openImage(payload, name)
+          await setTag(opened.container, 'bench', opened.image)
+        },
+      }
+    },
+  }
+}
