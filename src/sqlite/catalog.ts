@@ -1287,7 +1287,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         limit: limit + 1,
       }
       return see(viewer, values, [matching(query)] as const, ([[told, ...rows]]) => ({
-        images: rows.map(({ seq: _seq, candidates: _candidates, ...row }) => toImage(row)),
+        images: rows.map(toImage),
         cut: (told?.candidates ?? 0) > CANDIDATES,
       }))
     },
