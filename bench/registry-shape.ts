@@ -16,7 +16,7 @@ const OF_IMAGE: Record<string, string> = {
     "SELECT scope, length(names) - length(replace(names, '/', '')), tags IS NULL, s.description, labels IS NULL FROM search s JOIN images i ON i.seq = s.rowid WHERE i.id = @image",
   // a blob's row may be somebody else's: bytes that were there already
   audit:
-    "SELECT actor_id, token_id, action, object, outcome, replace(replace(detail, i.digest, 'D'), i.size, 'S'), count FROM audit a, images i WHERE i.id = @image AND (a.object = 'image ' || i.id OR (a.object = 'container ' || i.container_id AND (a.detail LIKE '%' || i.manifest || '%' OR a.name LIKE '%' || i.manifest OR a.name LIKE '%' || i.digest OR a.name LIKE '%44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'))) ORDER BY action, a.name",
+    "SELECT actor_id, token_id, action, object, outcome, replace(replace(detail, i.digest, 'D'), i.size, 'S'), count FROM audit a, images i WHERE i.id = @image AND (a.object = 'image ' || i.id OR (a.object = 'container ' || i.container_id AND (a.detail LIKE '%' || i.manifest || '%' OR a.name LIKE '%' || i.manifest OR a.name LIKE '%' || i.digest OR a.name LIKE '%44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'))) ORDER BY action, a.detail LIKE '2 bytes%'",
   manifests:
     'SELECT m.container_id, m.digest, media_type, m.size, subject, artifact_type, annotations, m.created_by, m.created_at, sif FROM manifests m JOIN images i ON i.container_id = m.container_id AND i.digest = m.sif WHERE i.id = @image',
   pieces:
