@@ -445,7 +445,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
 // Bytes
 
 /**
- * Receives a body into a file from `position` on, gathered to about 1 MiB, one write ahead. What has
+ * Receives a body into a file from `position` on, gathered to about 1 MiB, two writes ahead. What has
  * been written is given to `syncEarly` from time to time, while more is being received.
  */
 async function writeBody(
@@ -459,11 +459,14 @@ async function writeBody(
   let held: Uint8Array[] = []
   let bytes = 0
   let unsynced = 0
+  // Two, because one may wait for the file system while the next MiB has come.
+  let before: Promise<void> = Promise.resolve()
   let writing: Promise<void> = Promise.resolve()
   let syncing: Promise<void> = Promise.resolve()
 
   async function flush(): Promise<void> {
-    await writing
+    await before
+    before = writing
     if (syncEarly !== undefined && unsynced >= SYNC_BYTES) {
       await syncing
       syncing = syncEarly()
@@ -487,10 +490,9 @@ async function writeBody(
   try {
     await receive(body, size, gather, options)
     await flush()
-    await writing
   } finally {
     // The file is about to be closed.
-    await syncing
+    await Promise.all([before, writing, syncing])
   }
 }
 
