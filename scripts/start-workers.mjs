@@ -9,14 +9,13 @@
  * cron trigger fires.
  */
 import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { subscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
-import { readdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { build } from 'esbuild'
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from 'miniflare'
 import {
   lockDataFolder,
@@ -25,8 +24,10 @@ import {
   readOrCreateSigningKeys,
   replaceFile,
 } from '../adapters/host/data-folder.ts'
-import { platform } from '../adapters/node/main.ts'
+// the built one: from its sources it takes as long as all the rest
+import { platform } from '../dist/main.mjs'
 import { copyAssets } from './assets.mjs'
+import { inputsHash } from './inputs.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { env } = process
@@ -160,8 +161,15 @@ async function drain(child) {
   await Promise.race([ended, late])
 }
 
-/** The Worker as one module, as `wrangler deploy` makes it. */
+/** The Worker as one module, as `wrangler deploy` makes it; kept until its sources change. */
 async function bundle() {
+  const cache = join(root, '.cache')
+  const sources = createHash('sha256').update(inputsHash(root))
+  sources.update(await readFile(fileURLToPath(import.meta.url)))
+  const name = `worker-${sources.digest('hex')}.mjs`
+  const kept = await readFile(join(cache, name), 'utf8').catch(() => null)
+  if (kept !== null) return kept
+  const { build } = await import('esbuild')
   const { outputFiles } = await build({
     absWorkingDir: root,
     entryPoints: [join(root, 'adapters/cloudflare/worker.ts')],
@@ -175,7 +183,12 @@ async function bundle() {
     write: false,
     logLevel: 'warning',
   })
-  return outputFiles[0].text
+  const [{ text }] = outputFiles
+  await mkdir(cache, { recursive: true })
+  for (const old of await readdir(cache))
+    if (/^worker-.*\.mjs$/.test(old)) await rm(join(cache, old), { force: true })
+  await replaceFile(join(cache, name), text)
+  return text
 }
 
 /** What `wrangler d1 migrations apply --local` does, in its table. */
@@ -188,15 +201,16 @@ async function migrate(database) {
   const { results } = await database.prepare('SELECT name FROM d1_migrations').all()
   const applied = new Set(results.map(({ name }) => name))
   const names = (await readdir(join(root, 'migrations'))).filter((name) => name.endsWith('.sql'))
+  const batch = []
   for (const name of names.toSorted()) {
     if (applied.has(name)) continue
     const sql = await readFile(join(root, 'migrations', name), 'utf8')
     const statements = sql.split('--> statement-breakpoint').filter((part) => part.trim() !== '')
-    await database.batch([
-      ...statements.map((statement) => database.prepare(statement)),
-      database.prepare('INSERT INTO d1_migrations (name) VALUES (?)').bind(name),
-    ])
+    batch.push(...statements.map((statement) => database.prepare(statement)))
+    batch.push(database.prepare('INSERT INTO d1_migrations (name) VALUES (?)').bind(name))
   }
+  // all at once: each batch is written to the disk
+  if (batch.length > 0) await database.batch(batch)
 }
 
 async function healthy(url) {
