@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Ctx, Transfer } from '../../src/app.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobRead, Bytes } from '../../src/ports.ts'
+import type { BlobRead } from '../../src/ports.ts'
 import { downloadMemory, type Piece, type Reader } from './blocks.ts'
 
 /** Bytes of a body that are taken from the socket before anybody asks for them. */
