@@ -287,13 +287,17 @@ async function* readChunks(
   for (let position = range.start, turn = 0; position <= range.end; turn = 1 - turn) {
     const wanted = Math.min(size, range.end + 1 - position)
     // What was enqueued, and not written, belongs to the runtime until it has left.
-    const buffer = reuse ? (buffers[turn] ??= new Uint8Array(wanted)) : new Uint8Array(wanted)
+    const buffer = reuse ? (buffers[turn] ??= newBuffer(wanted)) : newBuffer(wanted)
     const read = await readInto(buffer, 0, wanted, position)
     if (read === 0) return
     position += read
     yield buffer.subarray(0, read)
   }
 }
+
+/** Where buffers begin in their memory: see docs/performance.md, "Where a buffer begins". */
+const OFFSET = 48
+const newBuffer = (size: number) => new Uint8Array(new ArrayBuffer(size + OFFSET), OFFSET)
 
 /** Size of a download's buffer in bytes: a power of two that leaves the others their share. */
 function bufferSize(active: number, length: number): number {
