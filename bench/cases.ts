@@ -7,7 +7,10 @@ import { memoryOf, start } from './cases/start.ts'
 import { stored } from './cases/stored.ts'
 import { stores } from './cases/stores.ts'
 import { sweep } from './cases/sweep.ts'
+import { benchGrowth } from './growth.ts'
+import { benchHerd } from './herd.ts'
 import { benchKeys } from './keys.ts'
+import { benchLarge } from './large.ts'
 import type { Case } from './rounds.ts'
 
 export const CASES: Record<string, Case> = {
@@ -21,5 +24,16 @@ export const CASES: Record<string, Case> = {
   memory: { about: 'memory, idle and at its highest', run: memoryOf },
   stores: { about: 'disk, and S3 with and without redirects', run: stores },
   sweep: { about: 'garbage collection of many blobs', run: sweep },
+  herd: { about: 'a thousand clients pull one image at once', alone: true, run: benchHerd },
+  large: {
+    about: 'an image that is larger than memory, made on the fly',
+    alone: true,
+    run: benchLarge,
+  },
+  growth: {
+    about: 'registries from a thousand images to a million',
+    alone: true,
+    run: ({ folder, rounds, images, say }) => benchGrowth({ folder, rounds, sizes: images, say }),
+  },
   keys: { about: 'lookups in a large keystore', alone: true, run: benchKeys },
 }

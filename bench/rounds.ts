@@ -12,6 +12,10 @@ export type Bench = {
   seconds: number
   /** How many there are to sweep. */
   blobs: number
+  /** Images of the registries that grow. */
+  images: number[]
+  /** GiB of an image that is larger than memory. */
+  gib: number
   /** Public keys, and requests of a round. */
   keys: number
   requests: number

@@ -21,6 +21,8 @@ const { values, positionals } = parseArgs({
     size: { type: 'string', default: '1024' },
     seconds: { type: 'string', default: '2' },
     blobs: { type: 'string', default: '100000' },
+    images: { type: 'string', default: '1000,100000,1000000' },
+    gib: { type: 'string', default: '30' },
     keys: { type: 'string', default: '100000' },
     requests: { type: 'string', default: '2000' },
     minutes: { type: 'string', default: '60' },
@@ -30,10 +32,13 @@ const { values, positionals } = parseArgs({
   },
 })
 const unknown = positionals.filter((name) => !(name in CASES))
-const number = (name: Exclude<keyof typeof values, 'help' | 'folder'>) => Number(values[name])
+const number = (name: Exclude<keyof typeof values, 'help' | 'folder' | 'images'>) =>
+  Number(values[name])
 const wrong: (keyof typeof values)[] = (
-  ['rounds', 'size', 'seconds', 'blobs', 'keys', 'requests'] as const
+  ['rounds', 'size', 'seconds', 'blobs', 'gib', 'keys', 'requests'] as const
 ).filter((name) => !Number.isInteger(number(name)) || number(name) < 1)
+const images = values.images.split(',').map(Number)
+if (!images.every((count) => Number.isInteger(count) && count > 0)) wrong.push('images')
 if (!(number('minutes') > 0 && number('case-minutes') > 0)) wrong.push('minutes')
 if (values.help || unknown.length > 0 || wrong.length > 0) {
   const lines = Object.entries(CASES).map(
@@ -42,7 +47,7 @@ if (values.help || unknown.length > 0 || wrong.length > 0) {
   )
   console.error(
     `npm run bench -- [CASE …] [--rounds 5] [--size MIB] [--seconds PER_MEASUREMENT] [--blobs 100000]
-                 [--keys 100000] [--requests 2000] [--minutes LIMIT] [--case-minutes LIMIT]
+                 [--images 1000,100000,1000000] [--gib 30] [--keys 100000] [--requests 2000] [--minutes LIMIT] [--case-minutes LIMIT]
                  [--folder ON_THE_DISK_TO_MEASURE]\n\n${lines.join('\n')}`,
   )
   process.exit(values.help ? 0 : 2)
@@ -114,6 +119,8 @@ for (const [name, { run }] of wanted) {
         size: number('size') * 2 ** 20,
         seconds: number('seconds'),
         blobs: number('blobs'),
+        images,
+        gib: number('gib'),
         keys: number('keys'),
         requests: number('requests'),
         say,

@@ -1,5 +1,6 @@
 /** createApp: puts the protocols on one root, in the right order. */
 import { Hono } from 'hono'
+import { RegExpRouter } from 'hono/router/reg-exp-router'
 import { createAdmin } from './admin.ts'
 import type { Config } from './config.ts'
 import { createAccess, operatorClaims } from './core/access.ts'
@@ -57,6 +58,7 @@ export {
   endedEarly,
   streamTransfer,
   webTransfer,
+  type Poured,
   type Rate,
   type Transfer,
 } from './http/transfer.ts'
@@ -184,7 +186,9 @@ export function createApp(deps: Deps): App {
     },
   })
 
-  const root = new Hono<Env>({ strict: false })
+  // named, and not left to Hono to choose: a path that this router cannot hold ends the start, where
+  // otherwise another one would take over that takes twice as long for every request
+  const root = new Hono<Env>({ router: new RegExpRouter(), strict: false })
   const keyIds = deps.keys.map(({ kid }) => kid ?? '')
   const catalog = createCatalog(shared)
   const repositories = createRepositories({ ...shared, catalog })
@@ -215,8 +219,8 @@ export function createApp(deps: Deps): App {
       defer,
     }),
     hkpRoutes({ ...common, keyring, policy: config.keys }),
-    shubRoutes({ ...common, catalog }),
   ]
+  const shub = shubRoutes({ ...common, catalog })
   const oci = ociRoutes({
     ...common,
     authenticate: identified(
@@ -232,14 +236,16 @@ export function createApp(deps: Deps): App {
   })
   const { version } = deps
   const document = () => {
-    const tables = [...protocols, oci, web].map(({ table }) => table)
+    const tables = [...protocols, shub, oci, web].map(({ table }) => table)
     return openApi(tables, { version, publicUrl: config.publicUrl })
   }
   const web: ReturnType<typeof webRoutes> = webRoutes({ ...common, document })
   for (const protocol of protocols) root.route('/', protocol)
-  // Called and not mounted: names with slashes would make the router of all the others a slower one.
+  // Called and not mounted: OCI's names with slashes, and an entity before `/api`, are no paths for
+  // the router of all the others.
+  const rest = new Hono<Env>({ strict: false }).route('/', shub).route('/', web)
   root.all('/v2/*', (c) => oci.fetch(c.req.raw, c.env))
-  root.route('/', web)
+  root.all('/*', (c) => rest.fetch(c.req.raw, c.env))
 
   return {
     fetch: logged((request, bindings: Bindings) => root.fetch(request, bindings), {

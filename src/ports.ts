@@ -53,6 +53,11 @@ export type Bytes = AsyncIterable<Uint8Array> & {
    * without waking JavaScript (Workers). Consumers take this or iterate, never both.
    */
   readonly native?: ReadableStream<Uint8Array>
+  /**
+   * Gives the memory of a chunk back at once, present where waiting for the garbage collector costs
+   * more. Nobody may look at the chunk any more. A consumer need not call it.
+   */
+  readonly free?: (chunk: Uint8Array) => void
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -77,6 +82,8 @@ export type BlobRead = BlobInfo & {
   range: ByteRange
   /** The bytes of `range`. May be called once. Breaking off the iteration closes the source. */
   stream(): Bytes
+  /** Names these bytes among all that the store ever holds, so that readers at once may share reads. */
+  readonly key?: string
   /**
    * Random access, present only where the store has it (disk): reads up to `length` bytes of the
    * blob from absolute `position` into `buffer` at `offset`; resolves with the number read.
@@ -120,7 +127,8 @@ export type BlobStore = {
   /**
    * Writes part `number` (from 1) of exactly `size` bytes. Repeating a number replaces it and ends
    * a writer of the same part that is still at work. With `sha256`, a body of another digest is
-   * `digest_mismatch` and the part is not recorded. `onChunk` sees each chunk as it passes.
+   * `digest_mismatch` and the part is not recorded. `onChunk` sees each chunk as it passes; `digest`
+   * is the SHA-256 of what it has seen, where the caller hashes that anyway: then the store need not.
    * On an unknown, finished or aborted handle: `not_found`, and nothing is created (R22).
    */
   putPart(
@@ -129,7 +137,7 @@ export type BlobStore = {
     number: number,
     body: Bytes,
     size: number,
-    options?: { sha256?: string; onChunk?: (chunk: Uint8Array) => void },
+    options?: { sha256?: string; onChunk?: (chunk: Uint8Array) => void; digest?: () => string },
   ): Promise<{ etag: string }>
   /**
    * Ends running writers, checks that `parts` are exactly 1..P with the recorded etags and sizes
@@ -437,7 +445,8 @@ export type CatalogBook = {
   countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
-   * occur. `arch` empty means any. `cut` says that more than 10,000 images matched (R56).
+   * occur. `arch` empty means any. `cut` says that more than 2,000 images matched, of which the later
+   * ones were not looked at (R56); at most 1,000 come back, whatever the limit.
    */
   search(
     query: { terms: string[]; arch: string[]; signed: boolean; limit: number },
@@ -475,8 +484,15 @@ export type SignaturesBook = {
    * has, and names those that are outdated. `last` is null when there were no more.
    */
   window(after: string, limit: number): Promise<{ last: string | null; outdated: string[] }>
-  /** Signed images of which nothing is known: stored before this was asked, or too large to compare. */
-  unexamined(after: string, limit: number): Promise<{ digest: string; key: string; size: number }[]>
+  /**
+   * Signed images of which nothing is known: stored before this was asked, or too large to compare. At
+   * most `limit` in the order of digests after `after`, and before `until` where that is said.
+   */
+  unexamined(
+    after: string,
+    limit: number,
+    until?: string,
+  ): Promise<{ digest: string; key: string; size: number }[]>
   /** Stores facts and verdict of a digest that had none. */
   record(digest: string, facts: SignatureFacts, judged: Judged): Promise<void>
   /** The image as its collection's policy sees it; with `judged` in place of the stored verdict. */
@@ -536,6 +552,7 @@ export type BlobsBook = {
   forget(ids: string[]): Promise<void>
   /** Which of these keys the database knows: as a blob in any state or as an upload's key. */
   known(keys: string[]): Promise<Set<string>>
+  /** How many are live; 10,000 stands for any number above. */
   liveCount(): Promise<number>
 }
 

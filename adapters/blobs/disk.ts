@@ -55,6 +55,13 @@ const GATHER_BYTES = 1024 * 1024
 /** Many tiny chunks cost more in objects than in bytes. */
 const GATHER_CHUNKS = 512
 const READ_SIZE = 512 * 1024
+/**
+ * So much is on its way to the disk while as much again is being received: what is left for the end
+ * is little, and a disk slower than the client is felt from the beginning instead of as a stall.
+ */
+const SYNC_BYTES = 64 * 1024 * 1024
+/** Early syncs at a time: each holds one of the few threads that also read what is downloaded. */
+const SYNCS = 2
 const DAY_MS = 24 * 60 * 60 * 1000
 const PUT = '.put'
 const JOURNAL = '.journal'
@@ -64,6 +71,10 @@ type Upload = Plan & {
   /** Etags and sizes of the parts received. */
   parts: Map<number, { etag: string; size: number }>
   writers: PartWriters
+  /** Bytes written since the last early sync began. */
+  unsynced: number
+  /** The early sync at work, or the last one. One that failed has ended the upload. */
+  synced: Promise<void>
   /** Runs finishes and aborts one after the other. */
   alone<T>(work: () => Promise<T>): Promise<T>
 }
@@ -87,6 +98,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
   await chmod(blobs, 0o700)
   await removeOldPuts(uploads)
 
+  const inTurn = gate(SYNCS)
   const folders = new Map<string, Promise<void>>()
   const loaded = new Map<string, Promise<Upload | null>>()
 
@@ -154,6 +166,31 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
     return readJournal(path + JOURNAL)
   }
 
+  /**
+   * Begins to write to the disk what has been received of an upload in parts, once that is enough;
+   * resolves when what was begun before is there. Only the sync of finishParts makes it durable.
+   */
+  async function syncEarly(path: string, upload: Upload, size: number): Promise<void> {
+    upload.unsynced += size
+    if (upload.unsynced < SYNC_BYTES) return
+    upload.unsynced = 0
+    const before = upload.synced
+    upload.synced = before
+      .then(() => inTurn(() => withFile(path, O_WRONLY, (file) => file.datasync())))
+      .catch(async (error: unknown) => {
+        // The kernel tells of lost bytes once: whoever asks again, in another process too, hears "fine".
+        if (upload.state === 'open') {
+          upload.state = 'ended'
+          await removeUpload(path)
+          loaded.delete(path)
+        }
+        throw error
+      })
+    // The next part, or the finish, reports it.
+    upload.synced.catch(() => {})
+    await before
+  }
+
   async function readId(): Promise<string | null> {
     const text = await unlessCode('ENOENT', readFile(idFile, 'utf8'))
     return text === undefined ? null : text.trim()
@@ -167,7 +204,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
       return orFull(async () => {
         try {
           await withFile(temporary, O_CREAT | O_EXCL | O_WRONLY, async (file) => {
-            await writeBody(file, 0, body, size, { sha256 })
+            await writeBody(file, 0, body, size, { sha256 }, () => inTurn(() => file.datasync()))
             await file.sync()
             await file.chmod(0o400)
           })
@@ -194,6 +231,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
         return {
           size,
           etag: etagOf(key),
+          key,
           range: served,
           stream: () => readRange(file, served.start, served.end, close),
           async readInto(buffer, offset, length, position) {
@@ -283,6 +321,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
           const etag = `"${randomName()}"`
           await note(path + JOURNAL, { number, etag, size })
           upload.parts.set(number, { etag, size })
+          await syncEarly(path, upload, size)
           return { etag }
         }),
       )
@@ -317,6 +356,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
               if (upload.size === null) await file.truncate(size)
               const found = await file.stat()
               if (found.size !== size) throw new Error('An upload changed its size on disk')
+              await upload.synced
               await file.sync()
               await file.chmod(0o400)
             })
@@ -404,21 +444,37 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
 // ---------------------------------------------------------------------------------------------
 // Bytes
 
-/** Receives a body into a file from `position` on, gathered to about 1 MiB, one write ahead. */
+/**
+ * Receives a body into a file from `position` on, gathered to about 1 MiB, two writes ahead. What has
+ * been written is given to `syncEarly` from time to time, while more is being received.
+ */
 async function writeBody(
   file: FileHandle,
   position: number,
   body: Bytes,
   size: number,
   options: ReceiveOptions,
+  syncEarly?: () => Promise<void>,
 ): Promise<void> {
   let held: Uint8Array[] = []
   let bytes = 0
+  let unsynced = 0
+  // Two, because one may wait for the file system while the next MiB has come.
+  let before: Promise<void> = Promise.resolve()
   let writing: Promise<void> = Promise.resolve()
+  let syncing: Promise<void> = Promise.resolve()
 
   async function flush(): Promise<void> {
-    await writing
-    writing = writeAll(file, held, bytes, position)
+    await before
+    before = writing
+    if (syncEarly !== undefined && unsynced >= SYNC_BYTES) {
+      await syncing
+      syncing = syncEarly()
+      syncing.catch(() => {})
+      unsynced = 0
+    }
+    unsynced += bytes
+    writing = writeAll(file, held, bytes, position, body.free)
     // The next flush or the end reports it; until then it is not an unhandled rejection.
     writing.catch(() => {})
     position += bytes
@@ -431,9 +487,13 @@ async function writeBody(
     bytes += chunk.length
     return bytes >= GATHER_BYTES || held.length >= GATHER_CHUNKS ? flush() : undefined
   }
-  await receive(body, size, gather, options)
-  await flush()
-  await writing
+  try {
+    await receive(body, size, gather, options)
+    await flush()
+  } finally {
+    // The file is about to be closed.
+    await Promise.all([before, writing, syncing])
+  }
 }
 
 async function writeAll(
@@ -441,10 +501,11 @@ async function writeAll(
   chunks: Uint8Array[],
   bytes: number,
   position: number,
+  free: Bytes['free'] = () => {},
 ): Promise<void> {
   if (bytes === 0) return
   let { bytesWritten } = await file.writev(chunks, position)
-  if (bytesWritten === bytes) return
+  if (bytesWritten === bytes) return chunks.forEach(free)
   // A short write is how a full disk first shows; the next write says so.
   const rest = Buffer.concat(chunks)
   while (bytesWritten < bytes) {
@@ -513,6 +574,8 @@ async function readJournal(path: string): Promise<Upload | null> {
     state: 'open',
     parts,
     writers: partWriters(),
+    unsynced: 0,
+    synced: Promise.resolve(),
     alone(work) {
       const turn = last.then(work)
       last = turn.catch(() => {})
@@ -532,6 +595,23 @@ function parseLine(line: string): Record<string, unknown> | null {
 async function removeUpload(path: string): Promise<void> {
   await rm(path, { force: true })
   await rm(path + JOURNAL, { force: true })
+}
+
+/** Lets `most` works run at a time; the others wait for their turn, in order. */
+function gate(most: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = []
+  let running = 0
+  return async (work) => {
+    if (running < most) running += 1
+    else await new Promise<void>((resolve) => waiting.push(resolve))
+    try {
+      return await work()
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) running -= 1
+      else next()
+    }
+  }
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -340,7 +340,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
       return `${size ?? '-'}.${partSize}.${made.UploadId ?? ''}`
     },
 
-    async putPart(key, handle, number, body, size, { sha256, onChunk } = {}) {
+    async putPart(key, handle, number, body, size, { sha256, onChunk, digest } = {}) {
       checkKeys(key)
       const { plan, uploadId } = parseHandle(handle)
       checkPart(plan, number, size)
@@ -356,7 +356,7 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
               },
               body,
               size,
-              { sha256, onChunk, signal, idleMs },
+              { sha256, onChunk, digest, signal, idleMs },
             )
             return { etag: quoted(sent.ETag ?? '') }
           } catch (error) {

@@ -8,8 +8,7 @@ export const platform: Platform = {
     (await import('../databases/bun-sqlite.ts')).openDatabase(file, options),
   takeLock: async (file) => (await import('../databases/bun-sqlite.ts')).takeLock(file),
   listen: async (options) => (await import('./server.ts')).listen(options),
-  transfer: async () =>
-    (await import('../../src/app.ts')).streamTransfer({ minimumRate: MINIMUM_RATE }),
+  transfer: async () => (await import('./transfer.ts')).bunTransfer({ minimumRate: MINIMUM_RATE }),
 }
 
 /** Runs the command line; resolves with the exit code when the command, or the server, has ended. */

@@ -9,4 +9,5 @@ export const MIGRATIONS = [
   '0004_signatures.sql',
   '0005_access.sql',
   '0006_oci.sql',
+  '0007_growth.sql',
 ] as const

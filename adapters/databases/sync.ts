@@ -50,6 +50,9 @@ export type OpenOptions = {
 /** Waits between tries while another connection writes; together about 5 s (R11). */
 const RETRIES = [10, 20, 40, 80, 160, 320, 500, 500, 500, 500, 500, 500, 500, 500]
 
+/** Answers remembered of each query that lasts; a row of an image takes about a KiB. */
+const REMEMBERED = 4096
+
 /** What must hold on every connection, besides the WAL that the file remembers (R11). */
 const PRAGMAS = { synchronous: 2, foreign_keys: 1 }
 
@@ -85,7 +88,11 @@ export async function openWith(
   }) as [() => void, () => void, () => void]
   const version = connection.prepare('PRAGMA data_version')
   const prepared = new Map<Query, (values: unknown[]) => unknown[][]>()
+  const remembered = new Map<Query, Map<string, { rows: unknown; until: number }>>()
   let writes = 0
+  /** The data's version when it was last asked for, and whether that was in this turn of the event loop. */
+  let known: unknown = null
+  let current = false
 
   function run({ query, values }: Statement): unknown {
     let execute = prepared.get(query)
@@ -93,13 +100,45 @@ export async function openWith(
     return query.rows(execute(query.bind(values)))
   }
 
-  function runAll(statements: readonly Statement[]): unknown[] {
+  /**
+   * Runs a statement, or gives its rows out again: while nothing has been written the same lookup is
+   * made a thousand times, by as many jobs that pull one image. Our own writes forget at once; other
+   * processes' are asked for once in a turn of the event loop, whose requests had all arrived before.
+   */
+  function look({ query, values }: Statement): unknown {
+    const { lasting } = query
+    if (lasting === null) return run({ query, values })
+    if (!current) {
+      current = true
+      setImmediate(() => (current = false))
+      const now = version([])[0]?.[0]
+      if (now !== known) forget()
+      known = now
+    }
+    let rowsOf = remembered.get(query)
+    if (rowsOf === undefined) remembered.set(query, (rowsOf = new Map()))
+    const key = lasting.key(values)
+    const before = rowsOf.get(key)
+    if (before !== undefined && Number(values.now) < before.until) return before.rows
+    const rows = run({ query, values })
+    if (rowsOf.size >= REMEMBERED) rowsOf.clear()
+    rowsOf.set(key, { rows, until: lasting.until(rows) })
+    return rows
+  }
+
+  function forget(): void {
+    for (const rowsOf of remembered.values()) rowsOf.clear()
+  }
+
+  function runAll(
+    statements: readonly Statement[],
+    one: (statement: Statement) => unknown,
+  ): unknown[] {
     const all: unknown[] = []
     for (const statement of statements) {
       const { unless } = statement
-      all.push(
-        unless !== undefined && hasRows(all[statements.indexOf(unless)]) ? [] : run(statement),
-      )
+      const spared = unless !== undefined && hasRows(all[statements.indexOf(unless)])
+      all.push(spared ? [] : one(statement))
     }
     return all
   }
@@ -107,9 +146,10 @@ export async function openWith(
   function transact(statements: readonly Statement[]): unknown[] {
     begin()
     try {
-      const rows = runAll(statements)
+      const rows = runAll(statements, run)
       commit()
       writes += 1
+      forget()
       return rows
     } catch (error) {
       if (connection.inTransaction()) rollback()
@@ -148,7 +188,7 @@ export async function openWith(
     // and what the command line commits between two of them is asked again by the guard of any write.
     read(...statements: readonly Statement[]) {
       options.onTrip?.('read', statements.length)
-      return patiently(() => runAll(statements))
+      return patiently(() => runAll(statements, look))
     },
     write(...statements: readonly Statement[]) {
       options.onTrip?.('write', statements.length)

@@ -133,7 +133,7 @@ export function remoteMoving(
         const parts: { number: number; etag: string }[] = []
         for await (const piece of pieces) {
           const number = parts.length + 1
-          const { etag } = await put<{ etag: string }>(`${path}/${number}`, piece)
+          const { etag } = await put<{ etag: string }>(`${path}/parts/${number}`, piece)
           parts.push({ number, etag })
         }
         await call('POST', `${path}/parts`, { parts })

@@ -1,26 +1,23 @@
 /**
- * Transfer on Node's own request and response: two buffers are read and written in turn, because
+ * Transfer on Node's own request and response: one piece is read while another is written, because
  * web streams cost two to five times the throughput of the plain socket.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Ctx, Transfer } from '../../src/app.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobRead, Bytes } from '../../src/ports.ts'
+import type { BlobRead } from '../../src/ports.ts'
+import { downloadMemory, type Piece, type Reader } from './blocks.ts'
 
-const KIB = 1024
-const MIB = 1024 * KIB
-/** Memory of all downloads' buffers together, beside the smallest ones that each of them gets (R49). */
-const BUDGET = 64 * MIB
-const SMALLEST = 64 * KIB
-const LARGEST = MIB
+/** Bytes of a body that are taken from the socket before anybody asks for them. */
+const AHEAD = 256 * 1024
 
 /** Transfer for requests that come through `listen`. A write stalled for `stallSeconds` ends. */
 export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = {}): Transfer {
-  const buffers = bufferPool()
+  const memory = downloadMemory()
 
   return {
-    receive: (c) => receive(c),
+    receive: (c) => ({ [Symbol.asyncIterator]: () => receive(c), free }),
 
     async send(c, status, headers, blob) {
       if (c.req.method === 'HEAD') {
@@ -42,7 +39,7 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
           outgoing.writeHead(status, headers)
           await (blob.readInto === undefined
             ? stream(blob, writer)
-            : alternate(blob, blob.readInto.bind(blob), writer, buffers))
+            : alternate(memory.read(blob, blob.readInto.bind(blob)), writer))
           await writer.end()
         }
         if (writer.gone()) entry.reason = 'the client left before the end'
@@ -85,26 +82,95 @@ function raw(c: Ctx): { incoming: IncomingMessage; outgoing: ServerResponse } {
   return c.env as unknown as { incoming: IncomingMessage; outgoing: ServerResponse }
 }
 
-async function* receive(c: Ctx): Bytes {
+/**
+ * Node gives each chunk memory of its own, which counts as pressure: V8 went through the whole heap
+ * for every 30 MiB received, at a third of the cost of a push.
+ */
+function free({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0)
+}
+
+async function* receive(c: Ctx): AsyncGenerator<Uint8Array> {
   const { incoming, outgoing } = raw(c)
   const { entry } = c.env
   // Only who reads the body asks for it, so that a refusal costs the client no upload.
   if (incoming.headers.expect !== undefined && !outgoing.headersSent) outgoing.writeContinue()
-  // Destroying the request would destroy the socket, and the answer with it.
-  const chunks = incoming.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Buffer>
+  const body = arrivals(incoming)
   try {
     for (;;) {
-      const { done, value } = await chunks.next().catch((error: unknown) => {
-        throw endedEarly(error)
-      })
-      if (done === true) break
-      entry.bytesIn = (entry.bytesIn ?? 0) + value.length
-      yield value
+      const chunk = body.take() ?? (await body.more())
+      if (chunk === null) break
+      entry.bytesIn = (entry.bytesIn ?? 0) + chunk.length
+      yield chunk
     }
   } finally {
-    await chunks.return?.().catch(() => {})
+    body.leave()
   }
   if (!incoming.complete) throw endedEarly()
+}
+
+type Arrivals = {
+  /** What has arrived and was not taken yet; undefined when that is nothing. */
+  take(): Buffer | undefined
+  /** Waits for a chunk; null at the end of the body. Rejects when it breaks off. */
+  more(): Promise<Buffer | null>
+  /** Stops listening. The connection stays, for the answer. */
+  leave(): void
+}
+
+/**
+ * The chunks of a body as the socket brings them. Node's own iterator asks for each one alone, and
+ * stops and starts the socket every time.
+ */
+function arrivals(incoming: IncomingMessage): Arrivals {
+  const waiting: Buffer[] = []
+  let bytes = 0
+  let over: { error?: unknown } | null = null
+  let wake: (() => void) | null = null
+  const tell = () => {
+    wake?.()
+    wake = null
+  }
+  const onData = (chunk: Buffer) => {
+    waiting.push(chunk)
+    bytes += chunk.length
+    if (bytes >= AHEAD) incoming.pause()
+    tell()
+  }
+  const end = (how: { error?: unknown }) => {
+    over ??= how
+    tell()
+  }
+  const onEnd = () => end({})
+  // Without an end before it, also where all has arrived but not all was taken.
+  const onClose = () => end({ error: incoming.errored })
+  // Stays when nobody listens any more: an error without a listener would end the process.
+  incoming.on('error', (error) => end({ error }))
+  const take = () => {
+    const chunk = waiting.shift()
+    bytes -= chunk?.length ?? 0
+    if (bytes < AHEAD && incoming.isPaused()) incoming.resume()
+    return chunk
+  }
+  incoming.on('data', onData).on('end', onEnd).on('close', onClose)
+  // What ended before anybody listened says nothing any more.
+  if (incoming.readableEnded) onEnd()
+  else if (incoming.destroyed) onClose()
+  return {
+    take,
+    async more() {
+      if (waiting.length === 0 && over === null)
+        await new Promise<void>((resolve) => (wake = resolve))
+      const chunk = take()
+      if (chunk !== undefined) return chunk
+      if (over !== null && 'error' in over) throw endedEarly(over.error)
+      return null
+    },
+    leave() {
+      incoming.off('data', onData).off('end', onEnd).off('close', onClose)
+      if (over === null) incoming.pause()
+    },
+  }
 }
 
 function endedEarly(cause?: unknown): RegistryError {
@@ -155,33 +221,30 @@ function openWriter(outgoing: ServerResponse, onWritten: (bytes: number) => void
   }
 }
 
-/** Reads into one buffer while the other is being written. */
-async function alternate(
-  blob: BlobRead,
-  readInto: NonNullable<BlobRead['readInto']>,
-  writer: Writer,
-  buffers: BufferPool,
-): Promise<void> {
-  const end = blob.range.end + 1
-  let position = blob.range.start
-  const size = bufferSize(BUDGET - buffers.inUse(), end - position)
-  const taken: Uint8Array[] = []
+/** Reads the next piece while the one before is being written. */
+async function alternate(reader: Reader, writer: Writer): Promise<void> {
+  let writing: Promise<void> | null = null
+  let before: Piece | null = null
+  let piece: Piece | null = null
+  let whole = false
   try {
-    let writing: Promise<void> | null = null
-    for (let turn = 0; position < end; turn = 1 - turn) {
-      const buffer = (taken[turn] ??= buffers.take(size))
-      const read = await readInto(buffer, 0, Math.min(size, end - position), position)
-      if (read === 0) throw new Error(`The blob ends at ${position}, before byte ${end}`)
+    while ((piece = await reader.next()) !== null) {
       await writing
+      before?.release(!writer.gone())
+      before = null
       if (writer.gone()) return
-      writing = writer.write(buffer.subarray(0, read))
-      position += read
+      writing = writer.write(piece.bytes)
+      before = piece
+      piece = null
     }
     await writing
+    whole = !writer.gone()
   } finally {
     // After a failure a buffer may still be on its way into the socket: reusing it would send a
     // stranger's bytes there, so it is left to the garbage collector.
-    buffers.give(taken, !writer.gone() && position >= end)
+    piece?.release(true)
+    before?.release(whole)
+    reader.close(whole)
   }
 }
 
@@ -193,54 +256,4 @@ async function stream(blob: BlobRead, writer: Writer): Promise<void> {
     left -= chunk.length
   }
   if (left !== 0) throw new Error(`The store gave ${left} bytes too few`)
-}
-
-/**
- * Size of each of a download's two buffers: a power of two, so that they can be reused, and no more
- * than a sixteenth of what is `left` of the budget for both: however many come, they stay within it.
- */
-export function bufferSize(left: number, length: number): number {
-  const fair = Math.min(left / 32, LARGEST)
-  let size = SMALLEST
-  while (size * 2 <= fair && size < length) size *= 2
-  return size
-}
-
-type BufferPool = {
-  take(size: number): Uint8Array
-  /** Ends the use of buffers; `again` keeps them for their next use. */
-  give(buffers: Uint8Array[], again: boolean): void
-  /** Bytes of what was taken and not given back. */
-  inUse(): number
-}
-
-/** Buffers waiting for their next use, by size; what exceeds the budget is not kept. */
-function bufferPool(): BufferPool {
-  const waiting = new Map<number, Uint8Array[]>()
-  let held = 0
-  let used = 0
-  return {
-    inUse: () => used,
-    take(size) {
-      used += size
-      const buffer = waiting.get(size)?.pop()
-      if (buffer === undefined) return Buffer.allocUnsafeSlow(size)
-      held -= size
-      return buffer
-    },
-    give(buffers, again) {
-      for (const buffer of buffers) {
-        used -= buffer.length
-        if (!again) continue
-        if (held + buffer.length > BUDGET / 4) {
-          waiting.clear()
-          held = 0
-        }
-        const same = waiting.get(buffer.length)
-        if (same === undefined) waiting.set(buffer.length, [buffer])
-        else same.push(buffer)
-        held += buffer.length
-      }
-    },
-  }
 }

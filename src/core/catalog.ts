@@ -108,7 +108,8 @@ export function writerOf(identity: Identity, clock: Clock): Writer {
 const described = (text: string) => (/^no description$/i.test(text.trim()) ? '' : text)
 
 /** An image whose bytes are here. */
-type Present = Image & { uploaded: true; blob: { key: string; size: number } }
+type Present = Image & { blob: { key: string; size: number } }
+const isPresent = (image: Image): image is Present => image.blob !== null
 
 const selectorOf = ({ selector }: Ref, arch: string | null): ImageSelector =>
   selector.kind === 'tag'
@@ -136,15 +137,14 @@ export function createCatalog(deps: Deps) {
     { identity, value }: { identity: Identity; value: Image | null },
     action: 'see' | 'download',
   ): Promise<Present> {
-    const { blob } = value ?? { blob: null }
-    if (value === null || blob === null) {
+    if (value === null || !isPresent(value)) {
       authorise(identity, action, null)
       throw absent('image')
     }
     authorise(identity, action, containerFacts('image', value), nameOf(value))
-    if (selector.kind === 'digest' && identity.kind === 'user' && !(await holds(blob)))
+    if (selector.kind === 'digest' && identity.kind === 'user' && !(await holds(value.blob)))
       throw absent('image')
-    return { ...value, uploaded: true, blob }
+    return value
   }
 
   /**

@@ -2,6 +2,7 @@
 import type * as OpenPGP from 'openpgp'
 import { RegistryError } from '../errors.ts'
 import type { SignatureFields } from './packets.ts'
+import { letOthersRun } from './turns.ts'
 import {
   findArmor,
   hex,
@@ -111,10 +112,6 @@ type Signature = SignatureFields & { revokes: boolean; bytes: Uint8Array; isCros
 /** A packet that signatures stand behind: the primary key, a user id or a subkey. */
 type Part = { tag: number; body: Uint8Array; signatures: Signature[]; packet: PublicKey | null }
 type Key = { packet: OpenPGP.PublicKeyPacket; fingerprint: string; primary: Part; others: Part[] }
-
-function letOthersRun(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 0))
-}
 
 let library: Promise<Library> | null = null
 

@@ -5,11 +5,13 @@
  */
 import type { BlobStore, Clock, Database, Log } from '../ports.ts'
 import { clearImports, isHeld } from './moving.ts'
+import { letOthersRun } from './turns.ts'
 import { inspectBlob } from './uploads.ts'
 import { createVerdicts } from './verdicts.ts'
 
 const BATCH = 500
-const AUDIT_BATCH = 5000
+/** Entries of the audit log that one trip forgets; a run on Workers has few of those. */
+const AUDIT_BATCH = { host: 500, persistent: 5000 }
 const HOUR_MS = 3_600_000
 /** Objects without a row are left alone for this long (R10). */
 const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
@@ -51,6 +53,9 @@ export type SweepBudget = {
   /** Signed images that are looked at for the first time: some reads of the store each. */
   images: number
 }
+
+/** Ends of 16 parts of all digests, in their order. */
+const DIGEST_RANGES = '123456789abcdefg'.split('')
 
 const TURNS = ['judge', 'examine', 'repositories'] as const
 
@@ -148,6 +153,7 @@ export function createSweep(deps: {
       const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
       progress.marked = last ?? ''
       if (last === null) break
+      await letOthersRun()
     }
 
     // deletes no bytes: what it forgets, nothing refers to
@@ -171,6 +177,7 @@ export function createSweep(deps: {
       await blobs.delete(surplus.map(({ blobKey }) => blobKey))
       await database.uploads.forget(closed.map(({ id }) => id))
       if (closed.length < budget.aborts) break
+      await letOthersRun()
     }
     if (isTurn('repositories')) report.expired += await sweepOciUploads(now, closedBefore)
     // a small run that tidies up after repositories leaves imports to the next one
@@ -206,6 +213,7 @@ export function createSweep(deps: {
       const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
       progress.members = last ?? 0
       if (last === null) break
+      await letOthersRun()
     }
   }
 
@@ -233,14 +241,27 @@ export function createSweep(deps: {
     if (deps.audit === undefined) return
     const { days, rows } = deps.audit
     const before = new Date(now.getTime() - days * 24 * HOUR_MS)
-    for (let page = 0; page < budget.pages; page++)
-      if ((await database.audit.prune(before, rows, AUDIT_BATCH)) === 0) break
+    const batch = deps.persistent ? AUDIT_BATCH.persistent : AUDIT_BATCH.host
+    for (let page = 0; page < budget.pages; page++) {
+      if ((await database.audit.prune(before, rows, batch)) === 0) break
+      await letOthersRun()
+    }
   }
 
   /** Signed images that were stored before anybody asked, or while CPU was short (R52). */
   async function examineMissing(): Promise<void> {
     const { signatures } = database
-    const missing = await signatures.unexamined(progress.examined, budget.images)
+    const missing: Awaited<ReturnType<typeof signatures.unexamined>> = []
+    let after = progress.examined
+    // all signed images are looked at for the few that are missing: in parts, where no trip is counted
+    for (const until of deps.persistent ? [undefined] : DIGEST_RANGES) {
+      if (until !== undefined && after >= until) continue
+      const most = budget.images - missing.length
+      missing.push(...(await signatures.unexamined(after, most, until)))
+      if (until === undefined || missing.length >= budget.images) break
+      after = until
+      await letOthersRun()
+    }
     for (const { digest, key, size } of missing) {
       progress.examined = digest
       const facts = await inspectBlob(blobs, key, size).catch((error: unknown) => {

@@ -13,7 +13,6 @@ import {
   type JWTPayload,
 } from 'jose'
 import type { Clock, TokenVerifier } from '../ports.ts'
-import { sha256Hex } from './digest.ts'
 import { SCOPES, type Claims, type OciAccess, type Scope } from './model.ts'
 
 export type { JWK } from 'jose'
@@ -91,7 +90,7 @@ export function tokenIssuer(options: { registryId: string; signingKey: JWK }): T
 /**
  * Verifies tokens of this registry: algorithm exactly EdDSA, type, issuer, audience and times,
  * with a key that is looked up by `kid` in `keys`. Everything else is an explicit rejection (null).
- * Verified claims are remembered by the token's SHA-256 until they expire.
+ * Verified claims are remembered by the token until they expire.
  */
 export const tokenVerifier = (options: VerifierOptions): TokenVerifier => verifierFor(API, options)
 
@@ -162,17 +161,16 @@ function verifierFor(kind: Kind, options: VerifierOptions): TokenVerifier {
   return {
     async verify(jwt, { expired = false } = {}) {
       if (jwt.length > LONGEST) return null
-      const id = sha256Hex(jwt)
-      const known = remembered.get(id)
+      const known = remembered.get(jwt)
       if (known !== undefined) {
         if (known.expiresAt > clock.now() || expired) return known
-        remembered.delete(id)
+        remembered.delete(jwt)
       }
       // whatever jose throws about a token is a rejection of that token
       const claims = await check(jwt, expired).catch(() => null)
       if (claims !== null) {
         if (remembered.size >= REMEMBERED) remembered.clear()
-        remembered.set(id, claims)
+        remembered.set(jwt, claims)
       }
       return claims
     },

@@ -87,6 +87,7 @@ const both = (hash: Hasher, objects: ReturnType<typeof objectHasher>): ImageHash
 export function watched(body: Bytes, see: (chunk: Uint8Array) => boolean): Bytes {
   if (body.native !== undefined) return body
   return {
+    ...(body.free && { free: body.free }),
     [Symbol.asyncIterator]() {
       const chunks = body[Symbol.asyncIterator]()
       let looking = true
@@ -591,10 +592,12 @@ export function createUploads(deps: Deps) {
       const inOrder = state !== undefined && state.etags.length === ticket.part - 1
       if (!inOrder) running.delete(ticket.upload)
       const hash = inOrder ? state.hash.copy() : null
+      // so far the image is this part, and has been hashed as it: that is not done twice
+      const first = hash !== null && ticket.part === 1 ? { digest: () => hash.hex() } : {}
       const { etag } = await receiving(ticket.upload, () =>
         blobs.putPart(ticket.key, ticket.handle, ticket.part, body, ticket.size, {
           ...(ticket.sha256 === null ? {} : { sha256: ticket.sha256 }),
-          ...(hash === null ? {} : { onChunk: (chunk) => hash.update(chunk) }),
+          ...(hash === null ? {} : { onChunk: (chunk) => hash.update(chunk), ...first }),
         }),
       ).catch((error: unknown) => {
         running.delete(ticket.upload)

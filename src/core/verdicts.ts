@@ -13,6 +13,7 @@ import type {
   SignatureFacts,
 } from './model.ts'
 import { verifyClearsigned } from './openpgp.ts'
+import { letOthersRun } from './turns.ts'
 
 /** Digests judged between two trips: their signatures stay in memory meanwhile. */
 const BATCH = 8
@@ -91,6 +92,7 @@ export function createVerdicts({ database, clock }: { database: Database; clock:
       const now = window.outdated.slice(0, BATCH)
       if (now.length > 0) await settle(await signatures.stale({ digests: now, limit: BATCH }))
       at = window.outdated.length > now.length ? (now.at(-1) ?? at) : window.last
+      if (at !== null) await letOthersRun()
     }
     return at
   }

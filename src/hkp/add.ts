@@ -6,6 +6,7 @@ import type { Ctx } from '../http/context.ts'
 import { PRIVATE } from '../http/json-resp.ts'
 import type { Transfer } from '../http/transfer.ts'
 import { CORS } from './lookup.ts'
+import { reply } from '../http/reply.ts'
 
 /** An armor of 1 MiB (R53) and its escapes. */
 const LARGEST = 1_500_000
@@ -21,7 +22,7 @@ export function addHandler({ keyring, transfer }: { keyring: Keyring; transfer: 
     const added = await keyring.add(armor, c.get('claims'), c.env.entry.address)
     const names = added.map(({ fingerprint }) => fingerprint).join(', ')
     // Apptainer prints this line as it is
-    return c.body(`Received ${added.length === 1 ? 'the key' : 'the keys'} ${names}\n`, 200, {
+    return reply(`Received ${added.length === 1 ? 'the key' : 'the keys'} ${names}\n`, 200, {
       'Content-Type': 'text/plain; charset=utf-8',
       ...CORS,
       ...PRIVATE,

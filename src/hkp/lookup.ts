@@ -5,6 +5,7 @@ import { PRIVATE } from '../http/json-resp.ts'
 import type { Clock } from '../ports.ts'
 import { parseLookup } from './request.ts'
 import { indexLines, indexPage, joinArmors } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 /** Pages of anywhere may ask keyservers. */
 export const CORS = { 'Access-Control-Allow-Origin': '*' } as const
@@ -16,7 +17,7 @@ export function lookupHandler({ keyring, clock }: { keyring: Keyring; clock: Clo
     const asker = c.get('claims')
     if (op === 'get') {
       const keys = await keyring.ring(search, asker)
-      return c.body(joinArmors(keys.map(({ facts }) => facts.armor)), 200, {
+      return reply(joinArmors(keys.map(({ facts }) => facts.armor)), 200, {
         'Content-Type': 'application/pgp-keys',
         ...CORS,
         ...PRIVATE,
@@ -32,7 +33,7 @@ export function lookupHandler({ keyring, clock }: { keyring: Keyring; clock: Clo
       'Access-Control-Expose-Headers': 'X-HKP-Next-Page-Token',
     }
     if (lookup.machine)
-      return c.body(indexLines(facts, clock.now()), 200, {
+      return reply(indexLines(facts, clock.now()), 200, {
         'Content-Type': 'text/plain; charset=utf-8',
         ...headers,
       })
@@ -42,7 +43,7 @@ export function lookupHandler({ keyring, clock }: { keyring: Keyring; clock: Clo
       more: page.next !== null,
       now: clock.now(),
     })
-    return c.body(String(await shown), 200, {
+    return reply(String(await shown), 200, {
       'Content-Type': 'text/html; charset=utf-8',
       'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; sandbox",
       ...headers,

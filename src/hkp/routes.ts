@@ -2,7 +2,6 @@
 import type { KeystorePolicy } from '../core/access.ts'
 import type { Keyring } from '../core/keyring.ts'
 import type { RegistryError } from '../errors.ts'
-import type { Ctx } from '../http/context.ts'
 import { onError } from '../http/json-resp.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import type { Transfer } from '../http/transfer.ts'
@@ -29,8 +28,8 @@ export function hkpRoutes(
   return defineRoutes({ routes, owns: ['/pks/*'], described, onError: refuse, deps })
 }
 
-function refuse(error: RegistryError, c: Ctx): Response {
-  const response = onError(error, c)
+function refuse(error: RegistryError): Response {
+  const response = onError(error)
   for (const [name, value] of Object.entries(CORS)) response.headers.set(name, value)
   return response
 }

@@ -29,6 +29,8 @@ export type LogEntry = {
   reason: string | null
   /** The sentence of a refusal that was answered. */
   refusal: string | null
+  /** Headers for the answer besides its own, where there is no `putHeaders`. */
+  told: Readonly<Record<string, string>> | null
   /** Status of an answer that a Transfer wrote past Hono; else null. */
   status: number | null
   /** Settles when a body that is streamed has left, or failed to; the line is written then. */
@@ -84,6 +86,7 @@ export function newEntry(requestId: string, address: string | null = null): LogE
     code: null,
     reason: null,
     refusal: null,
+    told: null,
     status: null,
     sent: null,
   }

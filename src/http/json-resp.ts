@@ -2,19 +2,21 @@
  * The json-resp envelope of every JSON API: `{"data":…}` or `{"error":{"code","message"}}`
  * (protocol.md §2). Clients print the message.
  */
-import type { Ctx } from './context.ts'
 import { STATUS, type RegistryError } from '../errors.ts'
+import { reply } from './reply.ts'
 
 /** Headers of answers that depend on who asks (R28). */
 export const PRIVATE = { 'Cache-Control': 'private, no-store', Vary: 'Authorization' } as const
 
+const JSON_HEADERS = { 'Content-Type': 'application/json', ...PRIVATE }
+
 /** Answers 200 `{"data": …}`: create calls too, since 200 and 201 mean the same to every client. */
-export function data(c: Ctx, value: unknown): Response {
-  return c.body(JSON.stringify({ data: value }), 200, {
-    'Content-Type': 'application/json',
-    ...PRIVATE,
-  })
+export function data(value: unknown): Response {
+  return written(JSON.stringify(value))
 }
+
+/** The same of JSON that is text already. */
+export const written = (json: string): Response => reply(`{"data":${json}}`, 200, JSON_HEADERS)
 
 /** The envelope as text, for answers that are not made by Hono. */
 export function envelope(error: RegistryError): string {
@@ -32,6 +34,6 @@ export function errorHeaders(error: RegistryError): Record<string, string> {
 }
 
 /** Answers with the envelope; 404s all look alike, whatever they hide (R26). */
-export function onError(error: RegistryError, c: Ctx): Response {
-  return c.body(envelope(error), STATUS[error.code] as 400, errorHeaders(error))
+export function onError(error: RegistryError): Response {
+  return reply(envelope(error), STATUS[error.code], errorHeaders(error))
 }

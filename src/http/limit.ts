@@ -236,5 +236,7 @@ export function fields(stands: readonly Omit<Stand, 'what'>[]): Record<string, s
 }
 
 function tell(c: Ctx, stand: Stand): void {
-  for (const [name, value] of Object.entries(fields([stand]))) c.header(name, value)
+  const told = fields([stand])
+  if (c.env.putHeaders === undefined) c.env.entry.told = { ...c.env.entry.told, ...told }
+  else c.env.putHeaders(told)
 }

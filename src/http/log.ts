@@ -64,7 +64,9 @@ export function logged(
         connection.sending?.(entry.sent)
         void entry.sent.then(() => write(response))
       }
-      return connection.putHeaders === undefined ? withHeaders(response, headers) : response
+      return connection.putHeaders === undefined
+        ? withHeaders(response, { ...entry.told, ...headers })
+        : response
     }
     const fail = (error: unknown): Response => finish(internal(error, entry))
 

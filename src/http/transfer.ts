@@ -2,6 +2,7 @@
 import { RegistryError } from '../errors.ts'
 import type { BlobRead, Bytes } from '../ports.ts'
 import type { Ctx } from './context.ts'
+import { reply } from './reply.ts'
 
 export type Transfer = {
   /**
@@ -50,11 +51,26 @@ const BUDGET = 64 * KIB * KIB
 const SMALLEST = 64 * KIB
 const LARGEST = KIB * KIB
 
+/** A body that is written instead of being asked for. */
+export type Poured = {
+  /**
+   * Writes all of it: each chunk may be reused once its `write` has settled. Rejects, without a reason,
+   * when the answer must not end well (R5).
+   */
+  pour(write: (chunk: Uint8Array) => unknown): Promise<void>
+  /** To be called when the client has left. */
+  cancel(): void
+}
+
 /**
  * Transfer over web streams: works on every runtime. With `minimumRate`, a peer that moves less
- * while it is waited for is cut off (R48); without, that is the platform's business.
+ * while it is waited for is cut off (R48); without, that is the platform's business. `poured` makes
+ * a body of the runtime's own kind where that has one that is written to.
  */
-export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Transfer {
+export function streamTransfer({
+  minimumRate,
+  poured,
+}: { minimumRate?: Rate; poured?: (body: Poured) => ReadableStream<Uint8Array> } = {}): Transfer {
   const watch = minimumRate === undefined ? null : watchPeers(minimumRate)
   let active = 0
 
@@ -101,7 +117,7 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
     async send(c, status, headers, blob) {
       if (c.req.method === 'HEAD') {
         await blob.close()
-        return c.body(null, status, headers)
+        return reply(null, status, headers)
       }
       const { entry } = c.env
       const total = blob.range.end - blob.range.start + 1
@@ -109,12 +125,14 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
       entry.sent = sent.promise
       entry.bytesOut = 0
       active++
-      const chunks = chunksOf(blob, bufferSize(active, total))
+      const chunks = chunksOf(blob, bufferSize(active, total), poured !== undefined)
       let left = total
       let ended = false
       let controller: ReadableStreamDefaultController<Uint8Array> | null = null
+      let cut: (() => void) | null = null
       const peer = watch?.(() => {
         controller?.error()
+        cut?.()
         void end('the client is too slow')
       })
       const end = async (reason: string | null) => {
@@ -155,8 +173,14 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
         }
         await end(null)
         c.env.lastByte?.()
-        return c.body(bytes, status, headers)
+        return reply(bytes, status, headers)
       }
+      const cancel = () => {
+        cut?.()
+        return end('the client left before the end')
+      }
+      if (poured !== undefined)
+        return reply(poured({ pour, cancel: () => void cancel() }), status, headers)
       const stream = new ReadableStream<Uint8Array>(
         {
           start: (given) => void (controller = given),
@@ -179,11 +203,38 @@ export function streamTransfer({ minimumRate }: { minimumRate?: Rate } = {}): Tr
               await fail(error)
             }
           },
-          cancel: () => end('the client left before the end'),
+          cancel,
         },
         { highWaterMark: 0 },
       )
-      return c.body(stream, status, headers)
+      return reply(stream, status, headers)
+
+      async function pour(write: (chunk: Uint8Array) => unknown): Promise<void> {
+        try {
+          let coming = next()
+          for (;;) {
+            const chunk = await coming
+            if (chunk === null || ended) break
+            coming = next()
+            coming.catch(() => {})
+            const writing = write(chunk)
+            if (writing instanceof Promise) {
+              peer?.wait(chunk.length)
+              // It may never settle when the peer was cut off, or has left.
+              await new Promise<void>((resolve, reject) => {
+                cut = resolve
+                writing.then(() => resolve(), reject)
+              })
+            }
+            peer?.moved(chunk.length)
+          }
+          if (!ended) c.env.lastByte?.()
+        } catch (error) {
+          if (!ended) await fail(error)
+        }
+        if (ended) return broken()
+        await end(null)
+      }
     },
 
     breakOff(c, status, headers, body) {
@@ -212,22 +263,31 @@ export function brokenBody(text: string): ReadableStream<Uint8Array> {
   })
 }
 
-/** The bytes of the range in chunks of `size` where the store has random access. */
-function chunksOf(blob: BlobRead, size: number): AsyncIterator<Uint8Array> {
+/** Without a reason: Bun would print it, and the log has it. */
+// oxlint-disable-next-line prefer-promise-reject-errors
+const broken = () => Promise.reject<void>()
+
+/**
+ * The bytes of the range in chunks of `size` where the store has random access. With `reuse` a chunk
+ * holds until the one after the next is asked for.
+ */
+function chunksOf(blob: BlobRead, size: number, reuse: boolean): AsyncIterator<Uint8Array> {
   return blob.readInto === undefined
     ? blob.stream()[Symbol.asyncIterator]()
-    : readChunks(blob, blob.readInto.bind(blob), size)
+    : readChunks(blob, blob.readInto.bind(blob), size, reuse)
 }
 
 async function* readChunks(
   { range }: BlobRead,
   readInto: NonNullable<BlobRead['readInto']>,
   size: number,
+  reuse: boolean,
 ): AsyncGenerator<Uint8Array> {
-  for (let position = range.start; position <= range.end;) {
+  const buffers: Uint8Array[] = []
+  for (let position = range.start, turn = 0; position <= range.end; turn = 1 - turn) {
     const wanted = Math.min(size, range.end + 1 - position)
-    // A new one each time: what was enqueued belongs to the runtime until it has left.
-    const buffer = new Uint8Array(wanted)
+    // What was enqueued, and not written, belongs to the runtime until it has left.
+    const buffer = reuse ? (buffers[turn] ??= new Uint8Array(wanted)) : new Uint8Array(wanted)
     const read = await readInto(buffer, 0, wanted, position)
     if (read === 0) return
     position += read

@@ -2,7 +2,7 @@
 import { parsePath, parseRef } from '../core/ref.ts'
 import type { Ctx } from '../http/context.ts'
 import { readJson } from '../http/body.ts'
-import { data } from '../http/json-resp.ts'
+import { data, written } from '../http/json-resp.ts'
 import {
   archesOf,
   archOf,
@@ -20,6 +20,7 @@ import {
   containerJson,
   entityJson,
   imageJson,
+  imageText,
   tagsOfArch,
 } from './wire.ts'
 
@@ -30,38 +31,35 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
   return {
     async ownEntities(c: Ctx) {
       const entities = await catalog.ownEntities(claims(c))
-      return data(
-        c,
-        entities.map((entity) => entityJson(entity)),
-      )
+      return data(entities.map((entity) => entityJson(entity)))
     },
 
     async entity(c: Ctx) {
       const [name = ''] = parsePath(pathAfter(c, '/v1/entities/'), 1)
       const { entity, below } = await catalog.entity(name, claims(c))
-      return data(c, entityJson(entity, below))
+      return data(entityJson(entity, below))
     },
 
     async createEntity(c: Ctx) {
       const body = await readJson(c, transfer, newEntity)
-      return data(c, entityJson(await catalog.createEntity(body, claims(c))))
+      return data(entityJson(await catalog.createEntity(body, claims(c))))
     },
 
     async collection(c: Ctx) {
       const [entity = '', name = ''] = parsePath(pathAfter(c, '/v1/collections/'), 2)
       const { collection, below } = await catalog.collection(entity, name, claims(c))
-      return data(c, collectionJson(collection, below))
+      return data(collectionJson(collection, below))
     },
 
     async createCollection(c: Ctx) {
       const body = await readJson(c, transfer, newCollection)
-      return data(c, collectionJson(await catalog.createCollection(body, claims(c))))
+      return data(collectionJson(await catalog.createCollection(body, claims(c))))
     },
 
     async deleteCollection(c: Ctx) {
       const [entity = '', name = ''] = parsePath(pathAfter(c, '/v1/collections/'), 2)
       await catalog.deleteCollection(entity, name, claims(c))
-      return data(c, {})
+      return data({})
     },
 
     async container(c: Ctx) {
@@ -70,7 +68,7 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
         3,
       )
       const found = await catalog.container({ entity, collection, container }, claims(c))
-      return data(c, containerJson(found.container, found.below, found.tags))
+      return data(containerJson(found.container, found.below, found.tags))
     },
 
     async deleteContainer(c: Ctx) {
@@ -79,36 +77,36 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
         3,
       )
       await catalog.deleteContainer({ entity, collection, container }, claims(c))
-      return data(c, {})
+      return data({})
     },
 
     async createContainer(c: Ctx) {
       const body = await readJson(c, transfer, newContainer)
-      return data(c, containerJson(await catalog.createContainer(body, claims(c))))
+      return data(containerJson(await catalog.createContainer(body, claims(c))))
     },
 
     async image(c: Ctx) {
-      return data(c, imageJson(await catalog.image(refOf(c), archOf(c), claims(c))))
+      return written(imageText(await catalog.image(refOf(c), archOf(c), claims(c))))
     },
 
     async createImage(c: Ctx) {
       const body = await readJson(c, transfer, newImage)
-      return data(c, imageJson(await catalog.createImage(body, claims(c))))
+      return data(imageJson(await catalog.createImage(body, claims(c))))
     },
 
     async deleteImage(c: Ctx) {
       await catalog.deleteImage(refOf(c), archOf(c), claims(c))
-      return data(c, {})
+      return data({})
     },
 
     /** v1: one arch, `?arch=` or amd64. */
     async tags(c: Ctx) {
       const tags = await catalog.tags(c.req.param('id') ?? '', claims(c))
-      return data(c, tagsOfArch(tags, archOf(c) ?? 'amd64'))
+      return data(tagsOfArch(tags, archOf(c) ?? 'amd64'))
     },
 
     async archTags(c: Ctx) {
-      return data(c, archTags(await catalog.tags(c.req.param('id') ?? '', claims(c))))
+      return data(archTags(await catalog.tags(c.req.param('id') ?? '', claims(c))))
     },
 
     /** v1 and v2: 200 exactly, 201 is a failed push (transcript push-tag201). */
@@ -121,7 +119,7 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
         grace: { of: 'tag' as const, id: body.imageId, until: who.expiresAt },
       }
       await catalog.setTag(c.req.param('id') ?? '', body, asking)
-      return data(c, {})
+      return data({})
     },
 
     /** All four lists are there for clients before 3.7, which print the first three. */
@@ -140,7 +138,7 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
           terms.every((term) => name.includes(term.toLowerCase())),
         )
       }
-      return data(c, {
+      return data({
         entity: names((i) => ({ id: i.entityId, name: i.entityName })),
         collection: names((i) => ({
           id: i.collectionId,

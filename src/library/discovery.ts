@@ -6,6 +6,7 @@ import type { Ctx } from '../http/context.ts'
 import { PRIVATE } from '../http/json-resp.ts'
 import { originOf } from '../http/origin.ts'
 import type { LibraryDeps } from './routes.ts'
+import { reply } from '../http/reply.ts'
 
 /** From alpha.2 on clients use uploads in parts and tags per arch. */
 const API_VERSION = '2.0.0-alpha.2'
@@ -35,23 +36,23 @@ export function discoveryHandlers(deps: LibraryDeps) {
         tokenAPI: { uri },
       }
       // R33: what is built from a Host header must not be cached for others
-      return c.body(JSON.stringify(body), 200, { ...json, 'Cache-Control': 'no-store' })
+      return reply(JSON.stringify(body), 200, { ...json, 'Cache-Control': 'no-store' })
     },
 
-    version(c: Ctx): Response {
-      return c.body(version, 200, json)
+    version(): Response {
+      return reply(version, 200, json)
     },
 
     /** The registry's public keys, for whoever wants to verify its tokens. */
-    keys(c: Ctx): Response {
-      return c.body(keys, 200, json)
+    keys(): Response {
+      return reply(keys, 200, json)
     },
 
     /** 404 means "Invalid Credentials" to clients, 401 only "Unknown" (apptainer-wire.md §0.6). */
     async tokenStatus(c: Ctx): Promise<Response> {
       try {
         await whoami(c)
-        return c.body('{"data":{"status":"valid"}}', 200, { ...json, ...PRIVATE })
+        return reply('{"data":{"status":"valid"}}', 200, { ...json, ...PRIVATE })
       } catch (error) {
         if (!isRegistryError(error, 'unauthenticated')) throw error
         throw new RegistryError('not_found', error.message, { subject: 'token', cause: error })
@@ -78,7 +79,7 @@ export function discoveryHandlers(deps: LibraryDeps) {
       const { userId: id, userName: username } = identity
       const email = `${username}@${host}`
       const body = { id, username, realname: username, email, oidc_user_meta: { secret } }
-      return c.body(JSON.stringify(body), 200, { ...json, ...PRIVATE })
+      return reply(JSON.stringify(body), 200, { ...json, ...PRIVATE })
     },
 
     /** Any 200 would commit the client to its OCI path without a way back: stay with the library. */

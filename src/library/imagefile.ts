@@ -24,6 +24,7 @@ import {
   pathAfter,
 } from './requests.ts'
 import type { LibraryDeps } from './routes.ts'
+import { reply } from '../http/reply.ts'
 
 /** A part may start within an hour of its URL; how long it then takes is the watchdog's (R23). */
 const PART_MS = 3_600_000
@@ -107,7 +108,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
   async function completion(c: Ctx, image: Image, who: Claims | null) {
     const { entity } = await catalog.entity(image.entityName, who)
     const { entityName, collectionName, containerName } = image
-    return data(c, {
+    return data({
       quota: { quotaTotal: entity.quota ?? 0, quotaUsage: entity.used },
       containerUrl: `library/${entityName}/${collectionName}/${containerName}`,
     })
@@ -136,7 +137,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
     if (c.req.method === 'HEAD') {
       const whole = { start: 0, end: blob.size - 1 }
       const shown = { ...blob, etag, range: range.kind === 'range' ? range : whole }
-      return c.body(null, status, { ...headers, ...rangeHeaders(shown, status) })
+      return reply(null, status, { ...headers, ...rangeHeaders(shown, status) })
     }
     const read = await blobs.get(blob.key, range.kind === 'range' ? range : undefined)
     if (read === null || read.size !== blob.size) {
@@ -153,7 +154,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
   }
 
   const redirect = (c: Ctx, url: string, headers: Record<string, string> = {}) =>
-    c.body(null, 303, { ...PRIVATE, ...headers, Location: url })
+    reply(null, 303, { ...PRIVATE, ...headers, Location: url })
   const blobUrl = (c: Ctx, fields: Partial<TicketFields>, notAfter: Date) =>
     `${originOf(c, config)}/v1/blob?t=${tickets.sign('get', fields, notAfter)}`
 
@@ -195,7 +196,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
       const etag = `"sha256.${image.digest}"`
       const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
       const filename = `${image.containerName}_${tag}.sif`
-      if (noneMatches(condition, etag)) return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (noneMatches(condition, etag)) return reply(null, 304, { ...PRIVATE, ETag: etag })
       if (week !== null && condition !== undefined) image = await pulled(week)
       if (c.req.method === 'GET') {
         // a range that begins later goes on with a pull
@@ -236,7 +237,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
       const free = c.req.method === 'HEAD' || condition !== undefined
       let image = free ? await shares.look(secret) : await shares.take(secret)
       const etag = `"sha256.${image.digest}"`
-      if (noneMatches(condition, etag)) return c.body(null, 304, { ...PRIVATE, ETag: etag })
+      if (noneMatches(condition, etag)) return reply(null, 304, { ...PRIVATE, ETag: etag })
       const filename = `${image.containerName}_${image.digest.slice(0, 12)}.sif`
       if (c.req.method === 'GET') {
         if (free) image = await shares.take(secret)
@@ -315,10 +316,10 @@ export function imagefileHandlers(deps: LibraryDeps) {
               { number: 1, size, sha256 },
               within(),
             )
-      if (url !== null) return data(c, { uploadURL: url })
+      if (url !== null) return data({ uploadURL: url })
       const fields = { ...fieldsOf(upload), method: 'PUT', size, sha256 }
       const ticket = tickets.sign('put', fields, upload.expiresAt)
-      return data(c, { uploadURL: `${originOf(c, config)}/v1/blob?t=${ticket}` })
+      return data({ uploadURL: `${originOf(c, config)}/v1/blob?t=${ticket}` })
     },
 
     /** The body of a single upload: no Authorization ever comes here, the ticket is the authority. */
@@ -329,7 +330,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
       sized(c, size)
       const ticket = { upload, key, size, sha256 }
       const { etag } = await uploads.receiveSingle(ticket, transfer.receive(c))
-      return c.body(null, 200, { ETag: etag })
+      return reply(null, 200, { ETag: etag })
     },
 
     async completeSingle(c: Ctx): Promise<Response> {
@@ -340,7 +341,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
     async openParts(c: Ctx): Promise<Response> {
       const { filesize } = await readJson(c, transfer, newParts)
       const upload = await uploads.openParts(imageIdOf(c), filesize, claims(c))
-      return data(c, {
+      return data({
         uploadID: tickets.sign(
           'upload',
           { ...fieldsOf(upload), size: filesize, sha256: upload.digest },
@@ -383,10 +384,10 @@ export function imagefileHandlers(deps: LibraryDeps) {
               { number: body.partNumber, size, sha256 },
               within(),
             )
-      if (url !== null) return data(c, { presignedURL: url })
+      if (url !== null) return data({ presignedURL: url })
       const fields = { ...upload, method: 'PUT', part: body.partNumber, size, sha256 }
       const ticket = tickets.sign('part', fields, within())
-      return data(c, { presignedURL: `${originOf(c, config)}/v1/part?t=${ticket}` })
+      return data({ presignedURL: `${originOf(c, config)}/v1/part?t=${ticket}` })
     },
 
     async putPart(c: Ctx): Promise<Response> {
@@ -398,7 +399,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
         { upload, key, handle, part, size, sha256 },
         transfer.receive(c),
       )
-      return c.body(null, 200, { ETag: etag })
+      return reply(null, 200, { ETag: etag })
     },
 
     /** Always a JSON body: an empty one fails the push (protocol.md §4.3). */
@@ -416,7 +417,7 @@ export function imagefileHandlers(deps: LibraryDeps) {
       const imageId = imageIdOf(c)
       const { upload } = openUpload(c, imageId, uploadID)
       await uploads.abort(imageId, upload ?? '', claims(c))
-      return data(c, {})
+      return data({})
     },
   }
 

@@ -106,11 +106,14 @@ export function archOf(c: Ctx): string | null {
 
 /** The same as a comma-separated list, which searches may send (protocol.md §3.5). */
 export function archesOf(c: Ctx): string[] {
-  const query = c.req.query()
-  const odd = Object.keys(query).find((key) => key.startsWith('arch='))
-  const list = (query.arch ?? odd?.slice('arch='.length) ?? '').split(',')
+  const list = (c.req.query('arch') ?? oddArch(c) ?? '').split(',')
   if (!list.every(isArch)) throw noArch()
   return list.filter((arch) => arch !== '')
+}
+
+function oddArch(c: Ctx): string | undefined {
+  const key = Object.keys(c.req.query()).find((key) => key.startsWith('arch='))
+  return key?.slice('arch='.length)
 }
 
 const noArch = () =>

@@ -92,6 +92,15 @@ export const imageJson = (image: Image) => ({
   customData: '',
 })
 
+const texts = new WeakMap<Image, string>()
+
+/** `imageJson` as text, written once for each record: while nothing changes, lookups find the same one. */
+export function imageText(image: Image): string {
+  let text = texts.get(image)
+  if (text === undefined) texts.set(image, (text = JSON.stringify(imageJson(image))))
+  return text
+}
+
 /** v2 form: `{arch: {tag: imageID}}`. */
 export function archTags(tags: Tag[]): Record<string, Record<string, string>> {
   const map: Record<string, Record<string, string>> = {}

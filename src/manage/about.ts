@@ -622,7 +622,7 @@ export const described: Described = {
       body: BYTES,
       errors: ['conflict', 'length_required', 'insufficient_storage'],
     },
-    'PUT /v1/imports/:id/blobs/:digest/:part': {
+    'PUT /v1/imports/:id/blobs/:digest/parts/:part': {
       summary: 'Takes one part of the bytes of an image',
       params: { ...params, part: 'Its number, from 1.' },
       body: BYTES,

@@ -47,7 +47,7 @@ export function auditHandler({ audit }: { audit: Audit }) {
       until: new Date(until ?? FOREVER),
     }
     const page = await audit.list(filter, { after, limit: Number(limit ?? 100) }, c.get('claims'))
-    return data(c, page)
+    return data(page)
   }
 }
 

@@ -37,7 +37,7 @@ export function manageHandlers(deps: ManageDeps) {
     async showPolicy(c: Ctx): Promise<Response> {
       const ref = c.req.query('ref') ?? ''
       const { mode, fingerprints } = await policies.show(ref, c.get('claims'))
-      return data(c, { ref, policy: mode, fingerprints })
+      return data({ ref, policy: mode, fingerprints })
     },
 
     /** The collection's owner, or an administrator; a list that is left out is none. */
@@ -45,7 +45,7 @@ export function manageHandlers(deps: ManageDeps) {
       const { ref, ...wanted } = await readJson(c, transfer, policy)
       const given = { mode: wanted.policy, fingerprints: wanted.fingerprints ?? [] }
       const { mode, fingerprints } = await policies.set(ref, given, c.get('claims'))
-      return data(c, { ref, policy: mode, fingerprints })
+      return data({ ref, policy: mode, fingerprints })
     },
 
     /**
@@ -64,7 +64,7 @@ export function manageHandlers(deps: ManageDeps) {
       c.env.entry.userId = made.user.id
       c.env.entry.tokenId = made.id
       const { id, jwt: token, expiresAt } = made
-      return data(c, { user: made.user.name, id, token, expiresAt })
+      return data({ user: made.user.name, id, token, expiresAt })
     },
   }
 }

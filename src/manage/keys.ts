@@ -28,27 +28,27 @@ export function keyHandlers({ keyring, transfer }: { keyring: Keyring; transfer:
       if (cursor !== null && !/^\d{1,15}$/.test(cursor))
         throw new RegistryError('invalid', 'This cursor is not one of ours.')
       const page = await keyring.list({ after: cursor, limit: PAGE }, c.get('claims'))
-      return data(c, { keys: page.keys.map((key) => record(key, true)), cursor: page.next })
+      return data({ keys: page.keys.map((key) => record(key, true)), cursor: page.next })
     },
 
     async show(c: Ctx): Promise<Response> {
       const { key, identity } = await keyring.show(fingerprintOf(c), c.get('claims'))
-      return data(c, record(key, knowsOwner(identity, key)))
+      return data(record(key, knowsOwner(identity, key)))
     },
 
     async remove(c: Ctx): Promise<Response> {
       await keyring.remove(fingerprintOf(c), c.get('claims'))
-      return data(c, {})
+      return data({})
     },
 
     async challenge(c: Ctx): Promise<Response> {
-      return data(c, await keyring.challenge(fingerprintOf(c), c.get('claims')))
+      return data(await keyring.challenge(fingerprintOf(c), c.get('claims')))
     },
 
     async claim(c: Ctx): Promise<Response> {
       const { signed } = await readJson(c, transfer, signedChallenge, SIGNED_CAP)
       const key = await keyring.claim(fingerprintOf(c), signed, c.get('claims'))
-      return data(c, record(key, true))
+      return data(record(key, true))
     },
   }
 }

@@ -34,12 +34,12 @@ export function movingHandlers(deps: ManageDeps) {
   return {
     async startExport(c: Ctx): Promise<Response> {
       const { by } = await administrator(c)
-      return data(c, await exports.head(by))
+      return data(await exports.head(by))
     },
 
     async exportRows(c: Ctx): Promise<Response> {
       await administrator(c)
-      return data(c, await exports.page(c.req.query('cursor') ?? null))
+      return data(await exports.page(c.req.query('cursor') ?? null))
     },
 
     /** Whole or one range; who reads must count the bytes (R5 is for clients that do not). */
@@ -70,20 +70,20 @@ export function movingHandlers(deps: ManageDeps) {
 
     async listImports(c: Ctx): Promise<Response> {
       await administrator(c)
-      return data(c, await imports.list())
+      return data(await imports.list())
     },
 
     async openImport(c: Ctx): Promise<Response> {
       const head = await readJson(c, transfer, exportHead)
       await administrator(c)
-      return data(c, await imports.open(head))
+      return data(await imports.open(head))
     },
 
     async importRows(c: Ctx): Promise<Response> {
       const { rows } = await readJson(c, transfer, importedRows, ROWS_CAP)
       await administrator(c)
       await imports.stageRows(importOf(c), rows.map(checkRow))
-      return data(c, {})
+      return data({})
     },
 
     /** Whether the bytes are wanted, and how: in one body, or in parts of `partSize`. */
@@ -94,7 +94,7 @@ export function movingHandlers(deps: ManageDeps) {
       const wanted = await imports.want(id, digest, size)
       const inParts = wanted && size > PART_SIZE
       if (inParts) await imports.startParts(id, digest)
-      return data(c, { wanted, partSize: inParts ? PART_SIZE : null })
+      return data({ wanted, partSize: inParts ? PART_SIZE : null })
     },
 
     async importBlob(c: Ctx): Promise<Response> {
@@ -105,7 +105,7 @@ export function movingHandlers(deps: ManageDeps) {
           subject: 'blob',
         })
       await imports.put(importOf(c), digestOf(c), size, transfer.receive(c))
-      return data(c, {})
+      return data({})
     },
 
     async importPart(c: Ctx): Promise<Response> {
@@ -114,26 +114,26 @@ export function movingHandlers(deps: ManageDeps) {
       if (!Number.isInteger(number) || number < 1) throw absent('blob')
       const part = { number, size: contentLength(c) }
       const body = transfer.receive(c)
-      return data(c, await imports.putPart(importOf(c), digestOf(c), part, body))
+      return data(await imports.putPart(importOf(c), digestOf(c), part, body))
     },
 
     async finishParts(c: Ctx): Promise<Response> {
       const { parts } = await readJson(c, transfer, importedParts, PARTS_CAP)
       await administrator(c)
       await imports.finishParts(importOf(c), digestOf(c), parts)
-      return data(c, {})
+      return data({})
     },
 
     /** The flip; 409 with the list of what stands in the way. */
     async finishImport(c: Ctx): Promise<Response> {
       const end = await readJson(c, transfer, importEnd)
       const { by } = await administrator(c)
-      return data(c, await imports.finish(importOf(c), end, by))
+      return data(await imports.finish(importOf(c), end, by))
     },
 
     async abortImport(c: Ctx): Promise<Response> {
       const { by } = await administrator(c)
-      return data(c, { aborted: await imports.abort(importOf(c), by) })
+      return data({ aborted: await imports.abort(importOf(c), by) })
     },
   }
 }

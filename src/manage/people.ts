@@ -15,22 +15,22 @@ export function peopleHandlers(deps: { people: People; transfer: Transfer; clock
 
   return {
     async listUsers(c: Ctx): Promise<Response> {
-      return data(c, (await people.list(claims(c))).map(record))
+      return data((await people.list(claims(c))).map(record))
     },
 
     async addUser(c: Ctx): Promise<Response> {
       const { name, role: wanted, admin } = await readJson(c, transfer, newUser)
       const given = wanted ?? (admin === true ? 'admin' : 'user')
-      return data(c, record(await people.add(name, given, claims(c))))
+      return data(record(await people.add(name, given, claims(c))))
     },
 
     async showUser(c: Ctx): Promise<Response> {
-      return data(c, record(await people.show(nameOf(c), claims(c))))
+      return data(record(await people.show(nameOf(c), claims(c))))
     },
 
     async changeUser(c: Ctx): Promise<Response> {
       const change = await readJson(c, transfer, changedUser)
-      return data(c, record(await people.change(nameOf(c), change, claims(c))))
+      return data(record(await people.change(nameOf(c), change, claims(c))))
     },
 
     /** `?handOver=NAME`, `?remove=true`, or `?free=true` for the name of a deleted account. */
@@ -46,12 +46,12 @@ export function peopleHandlers(deps: { people: People; transfer: Transfer; clock
         )
       if (free !== undefined) await people.free(nameOf(c), claims(c))
       else await people.remove(nameOf(c), handOver ?? null, claims(c))
-      return data(c, {})
+      return data({})
     },
 
     /** Records only: the tokens themselves are kept nowhere. */
     async listTokens(c: Ctx): Promise<Response> {
-      return data(c, await people.tokens(c.req.param('name') ?? null, claims(c)))
+      return data(await people.tokens(c.req.param('name') ?? null, claims(c)))
     },
 
     /** Without a time, a year, the longest that is allowed, or what is left of the asking token. */
@@ -81,33 +81,33 @@ export function peopleHandlers(deps: { people: People; transfer: Transfer; clock
         bindTo: place,
       }
       const { id, jwt: token, ...made } = await people.createToken(draft, claims(c))
-      return data(c, { id, token, ...made })
+      return data({ id, token, ...made })
     },
 
     async revokeToken(c: Ctx): Promise<Response> {
       const id = c.req.param('id') ?? ''
       await people.revokeToken(id, claims(c))
-      return data(c, { id })
+      return data({ id })
     },
 
     async listRobots(c: Ctx): Promise<Response> {
-      return data(c, (await people.robots(claims(c))).map(record))
+      return data((await people.robots(claims(c))).map(record))
     },
 
     async addRobot(c: Ctx): Promise<Response> {
       const { name } = await readJson(c, transfer, newRobot)
-      return data(c, record(await people.addRobot(name, claims(c))))
+      return data(record(await people.addRobot(name, claims(c))))
     },
 
     async removeRobot(c: Ctx): Promise<Response> {
       await people.removeRobot(nameOf(c), claims(c))
-      return data(c, {})
+      return data({})
     },
 
     async transferEntity(c: Ctx): Promise<Response> {
       const { entity, to } = await readJson(c, transfer, newTransfer)
       await people.transfer(entity, to, claims(c))
-      return data(c, { entity, owner: to })
+      return data({ entity, owner: to })
     },
   }
 }

@@ -16,13 +16,12 @@ export function popularityHandlers(deps: { popularity: Popularity; transfer: Tra
         week: week.toISOString().slice(0, 10),
         count,
       }))
-      return data(c, { ...rest, weeks: days })
+      return data({ ...rest, weeks: days })
     },
 
     async stars(c: Ctx): Promise<Response> {
       const given = await popularity.starred(c.get('claims'))
       return data(
-        c,
         given.map(({ entity, collection, container, stars, starredAt }) => ({
           ref: `${entity}/${collection}/${container}`,
           stars,
@@ -34,14 +33,14 @@ export function popularityHandlers(deps: { popularity: Popularity; transfer: Tra
     async star(c: Ctx): Promise<Response> {
       const { ref } = await readJson(c, transfer, newStar)
       await popularity.setStar(ref, true, c.get('claims'))
-      return data(c, { ref })
+      return data({ ref })
     },
 
     /** Named in the query: proxies may drop the body of a DELETE. */
     async unstar(c: Ctx): Promise<Response> {
       const ref = c.req.query('ref') ?? ''
       await popularity.setStar(ref, false, c.get('claims'))
-      return data(c, { ref })
+      return data({ ref })
     },
   }
 }

@@ -11,14 +11,14 @@ export function quotaHandlers({ quotas, transfer }: { quotas: Quotas; transfer: 
     /** Of `?entity=`; without it a page of the asker's own, or of all for staff and administrators. */
     async usage(c: Ctx): Promise<Response> {
       const entity = c.req.query('entity')
-      if (entity !== undefined) return data(c, await quotas.usage(entity, c.get('claims')))
-      return data(c, await quotas.usages(c.req.query('after') ?? '', c.get('claims')))
+      if (entity !== undefined) return data(await quotas.usage(entity, c.get('claims')))
+      return data(await quotas.usages(c.req.query('after') ?? '', c.get('claims')))
     },
 
     /** `bytes` null is the registry's default, `none` no limit. */
     async set(c: Ctx): Promise<Response> {
       const { entity, bytes } = await readJson(c, transfer, newQuota)
-      return data(c, await quotas.set(entity, bytes === 'none' ? 0 : bytes, c.get('claims')))
+      return data(await quotas.set(entity, bytes === 'none' ? 0 : bytes, c.get('claims')))
     },
   }
 }

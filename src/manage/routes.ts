@@ -128,7 +128,7 @@ export function manageRoutes(deps: ManageDeps) {
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.wantBlob },
     { method: 'PUT', path: '/v1/imports/:id/blobs/:digest', access: 'admin', handler: moving.importBlob },
     { method: 'POST', path: '/v1/imports/:id/blobs/:digest/parts', access: 'admin', handler: moving.finishParts },
-    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/:part', access: 'admin', handler: moving.importPart },
+    { method: 'PUT', path: '/v1/imports/:id/blobs/:digest/parts/:part', access: 'admin', handler: moving.importPart },
   ]
   return defineRoutes({ routes, owns: [], described, onError, deps })
 }

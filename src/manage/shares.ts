@@ -24,18 +24,18 @@ export function shareHandlers(deps: { shares: Shares; transfer: Transfer; config
       }
       const { secret, ...made } = await shares.create(draft, c.get('claims'))
       const path = `/share?s=${secret}`
-      return data(c, { ...made, url: `${originOf(c, config)}${path}`, path })
+      return data({ ...made, url: `${originOf(c, config)}${path}`, path })
     },
 
     async list(c: Ctx): Promise<Response> {
       const found = await shares.list(c.req.query('ref') ?? null, c.get('claims'))
-      return data(c, found.map(record))
+      return data(found.map(record))
     },
 
     async revoke(c: Ctx): Promise<Response> {
       const id = c.req.param('id') ?? ''
       await shares.revoke(id, c.get('claims'))
-      return data(c, { id })
+      return data({ id })
     },
   }
 }

@@ -13,10 +13,7 @@ export function sharingHandlers({ sharing, transfer }: { sharing: Sharing; trans
   return {
     async grants(c: Ctx): Promise<Response> {
       const grants = await sharing.grants(c.req.query('ref') ?? '', claims(c))
-      return data(
-        c,
-        grants.map((given) => ({ ...given, level: LEVELS[given.level] })),
-      )
+      return data(grants.map((given) => ({ ...given, level: LEVELS[given.level] })))
     },
 
     async grant(c: Ctx): Promise<Response> {
@@ -28,19 +25,19 @@ export function sharingHandlers({ sharing, transfer }: { sharing: Sharing; trans
         given.level,
         claims(c),
       )
-      return data(c, given)
+      return data(given)
     },
 
     async setPrivate(c: Ctx): Promise<Response> {
       const change = await readJson(c, transfer, privacy)
       await sharing.setPrivate(change.ref, change.private, claims(c))
-      return data(c, change)
+      return data(change)
     },
 
     async setFrozen(c: Ctx): Promise<Response> {
       const change = await readJson(c, transfer, freeze)
       await sharing.setFrozen(change.ref, change.arch ?? null, change.frozen, claims(c))
-      return data(c, change)
+      return data(change)
     },
   }
 }

@@ -6,6 +6,7 @@ import { ifRangeHolds, noneMatches, parseRange, rangeHeaders } from '../http/ran
 import type { StoredBlob } from '../ports.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, digestOf, repositoryOf } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 export function blobHandlers({ manifests, blobs, transfer, clock }: OciDeps) {
   /** The store's own address of a blob whose bytes may pass us by; else null. */
@@ -26,7 +27,7 @@ export function blobHandlers({ manifests, blobs, transfer, clock }: OciDeps) {
       const blob = await manifests.blob(path, digest, c.get('claims'))
       const etag = `"${digest}"`
       if (noneMatches(c.req.header('if-none-match'), etag))
-        return c.body(null, 304, { ...CONTENT, ETag: etag })
+        return reply(null, 304, { ...CONTENT, ETag: etag })
       const headers = {
         ...CONTENT,
         'Content-Type': 'application/octet-stream',
@@ -46,10 +47,10 @@ export function blobHandlers({ manifests, blobs, transfer, clock }: OciDeps) {
       const whole = { start: 0, end: blob.size - 1 }
       const range = asked.kind === 'range' ? { start: asked.start, end: asked.end } : whole
       const all = { ...headers, ...rangeHeaders({ ...blob, etag, range }, status) }
-      if (c.req.method === 'HEAD') return c.body(null, status, all)
-      if ('bytes' in blob) return c.body(blob.bytes.slice(range.start, range.end + 1), status, all)
+      if (c.req.method === 'HEAD') return reply(null, status, all)
+      if ('bytes' in blob) return reply(blob.bytes.slice(range.start, range.end + 1), status, all)
       const url = await storeUrl(c, blob, digest)
-      if (url !== null) return c.body(null, 307, { ...CONTENT, Location: url })
+      if (url !== null) return reply(null, 307, { ...CONTENT, Location: url })
       const read = await blobs.get(blob.key, asked.kind === 'range' ? range : undefined)
       if (read === null || read.size !== blob.size) {
         await read?.close()
@@ -61,7 +62,7 @@ export function blobHandlers({ manifests, blobs, transfer, clock }: OciDeps) {
     async remove(c: Ctx): Promise<Response> {
       const { path } = repositoryOf(c)
       await manifests.removeBlob(path, digestOf(c), c.get('claims'))
-      return c.body(null, 202, CONTENT)
+      return reply(null, 202, CONTENT)
     },
   }
 }

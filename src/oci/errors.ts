@@ -10,6 +10,7 @@ import type { Ctx } from '../http/context.ts'
 import { PRIVATE } from '../http/json-resp.ts'
 import type { OriginConfig } from '../http/origin.ts'
 import { challenge } from './authenticate.ts'
+import { reply } from '../http/reply.ts'
 
 /** Codes by subject, where what it is about decides; `else` for every other. */
 type Word = string | ({ else: string } & Partial<Record<ErrorSubject, string>>)
@@ -75,7 +76,7 @@ function answer(error: RegistryError, c: Ctx, headers: Record<string, string>): 
   const body = {
     errors: [{ code: wordOf(error), message, ...(detail === undefined ? {} : { detail }) }],
   }
-  return c.body(JSON.stringify(body), STATUS[error.code] as 400, {
+  return reply(JSON.stringify(body), STATUS[error.code], {
     'Content-Type': 'application/json',
     ...PRIVATE,
     ...(error.retryAfter === undefined ? {} : { 'Retry-After': String(error.retryAfter) }),

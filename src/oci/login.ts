@@ -6,6 +6,7 @@ import { PRIVATE } from '../http/json-resp.ts'
 import { isNobodys } from './authenticate.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 export function loginHandlers({ logins }: OciDeps) {
   return {
@@ -17,7 +18,7 @@ export function loginHandlers({ logins }: OciDeps) {
           subject: 'token',
         })
       await logins.check(claims)
-      return c.body('{}', 200, {
+      return reply('{}', 200, {
         ...CONTENT,
         'Content-Type': 'application/json',
         'Docker-Distribution-Api-Version': 'registry/2.0',
@@ -45,7 +46,7 @@ export function loginHandlers({ logins }: OciDeps) {
         expires_in: expiresIn,
         issued_at: issuedAt.toISOString(),
       }
-      return c.body(JSON.stringify(body), 200, { ...PRIVATE, 'Content-Type': 'application/json' })
+      return reply(JSON.stringify(body), 200, { ...PRIVATE, 'Content-Type': 'application/json' })
     },
   }
 }

@@ -6,6 +6,7 @@ import type { Ctx } from '../http/context.ts'
 import { noneMatches } from '../http/range.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, repositoryOf } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 export function manifestHandlers(deps: OciDeps) {
   const { manifests, logins, transfer, tallies, limits, defer } = deps
@@ -27,7 +28,7 @@ export function manifestHandlers(deps: OciDeps) {
       let found = await look(condition === undefined ? pull : null)
       const etag = `"${found.manifest.digest}"`
       const headers = { ...CONTENT, ETag: etag, 'Docker-Content-Digest': found.manifest.digest }
-      if (noneMatches(condition, etag)) return c.body(null, 304, headers)
+      if (noneMatches(condition, etag)) return reply(null, 304, headers)
       if (pull !== null && condition !== undefined) found = await look(pull)
       const { container, manifest, counted } = found
       const told = limits.pulled(c, counted)
@@ -38,7 +39,7 @@ export function manifestHandlers(deps: OciDeps) {
         'Content-Type': manifest.mediaType,
         'Content-Length': String(manifest.size),
       }
-      return manifest.text === null ? c.body(null, 200, all) : c.body(manifest.text, 200, all)
+      return manifest.text === null ? reply(null, 200, all) : reply(manifest.text, 200, all)
     },
 
     async put(c: Ctx): Promise<Response> {
@@ -57,7 +58,7 @@ export function manifestHandlers(deps: OciDeps) {
       const bytes = await readBytes(c, transfer, MAX_MANIFEST)
       const sent = { bytes, contentType, tags: selector.by === 'digest' ? tags : [] }
       const { digest, subject } = await manifests.put(path, selector, sent, asking)
-      return c.body(null, 201, {
+      return reply(null, 201, {
         ...CONTENT,
         Location: `/v2/${name}/manifests/${digest}`,
         'Docker-Content-Digest': digest,
@@ -69,7 +70,7 @@ export function manifestHandlers(deps: OciDeps) {
     async remove(c: Ctx): Promise<Response> {
       const { path } = repositoryOf(c)
       await manifests.remove(path, referenceOf(c), c.get('claims'))
-      return c.body(null, 202, CONTENT)
+      return reply(null, 202, CONTENT)
     },
   }
 }

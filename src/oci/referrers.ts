@@ -3,6 +3,7 @@ import { INDEX_TYPE } from '../core/derived.ts'
 import type { Ctx } from '../http/context.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, digestOf, nextPage, repositoryOf } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 export function referrersHandler({ manifests }: OciDeps) {
   return async (c: Ctx): Promise<Response> => {
@@ -26,7 +27,7 @@ export function referrersHandler({ manifests }: OciDeps) {
       ...(artifactType === null ? {} : { artifactType }),
       last: referrers.at(-1)?.digest ?? '',
     }
-    return c.body(JSON.stringify(index), 200, {
+    return reply(JSON.stringify(index), 200, {
       ...CONTENT,
       'Content-Type': INDEX_TYPE,
       ...(artifactType === null ? {} : { 'OCI-Filters-Applied': 'artifactType' }),

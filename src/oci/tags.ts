@@ -2,6 +2,7 @@
 import type { Ctx } from '../http/context.ts'
 import type { OciDeps } from './routes.ts'
 import { CONTENT, nextPage, pageOf, repositoryOf } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 const JSON_TYPE = { ...CONTENT, 'Content-Type': 'application/json' }
 
@@ -12,7 +13,7 @@ export function listHandlers({ manifests }: OciDeps) {
       const page = pageOf(c)
       const { tags, more } = await manifests.tags(path, page, c.get('claims'))
       const query = { n: String(page.limit), last: tags.at(-1) ?? '' }
-      return c.body(JSON.stringify({ name, tags }), 200, {
+      return reply(JSON.stringify({ name, tags }), 200, {
         ...JSON_TYPE,
         ...(more ? nextPage(`/v2/${name}/tags/list`, query) : {}),
       })
@@ -23,7 +24,7 @@ export function listHandlers({ manifests }: OciDeps) {
       const page = pageOf(c)
       const { names, more } = await manifests.repositories(page, c.get('claims'))
       const query = { n: String(page.limit), last: names.at(-1) ?? '' }
-      return c.body(JSON.stringify({ repositories: names }), 200, {
+      return reply(JSON.stringify({ repositories: names }), 200, {
         ...JSON_TYPE,
         ...(more ? nextPage('/v2/_catalog', query) : {}),
       })

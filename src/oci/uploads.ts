@@ -11,6 +11,7 @@ import type { MountSource } from '../core/manifests.ts'
 import type { RepositoryPath } from '../ports.ts'
 import type { OciDeps } from './routes.ts'
 import { askedDigest, CONTENT, lengthOf, rangeOf, receivedRange, repositoryOf } from './wire.ts'
+import { reply } from '../http/reply.ts'
 
 export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, logins }: OciDeps) {
   /** Where the upload goes on: its address, good for who opened it as long as it is (R12). */
@@ -44,7 +45,7 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, l
   }
 
   const going = (c: Ctx, status: 202 | 204, name: string, upload: OciUpload): Response =>
-    c.body(null, status, {
+    reply(null, status, {
       ...CONTENT,
       Location: location(name, upload),
       Range: receivedRange(upload.received),
@@ -52,7 +53,7 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, l
     })
 
   const stored = (c: Ctx, name: string, digest: string): Response =>
-    c.body(null, 201, {
+    reply(null, 201, {
       ...CONTENT,
       Location: `/v2/${name}/blobs/${digest}`,
       'Docker-Content-Digest': digest,
@@ -126,7 +127,7 @@ export function uploadHandlers({ manifests, uploads, transfer, tickets, clock, l
     async cancel(c: Ctx): Promise<Response> {
       const { path } = repositoryOf(c)
       await uploads.cancel(await opened(c, path), c.get('claims'))
-      return c.body(null, 204, CONTENT)
+      return reply(null, 204, CONTENT)
     },
   }
 }

@@ -12,6 +12,7 @@ import { onError } from '../http/json-resp.ts'
 import { originOf } from '../http/origin.ts'
 import { defineRoutes, type Route, type RouteDeps } from '../http/routes.ts'
 import { described } from './about.ts'
+import { reply } from '../http/reply.ts'
 
 /** The hash after `@`, with or without the name of the algorithm. */
 const DIGEST = /@(?:sha256[.:])?([0-9a-f]{64})$/i
@@ -61,7 +62,7 @@ export function shubRoutes(
         commit: digest,
       }
       // R33: an address taken from the request must not be cached for others
-      return c.body(JSON.stringify(body), 200, {
+      return reply(JSON.stringify(body), 200, {
         'Content-Type': 'application/json',
         'Cache-Control': 'no-store',
       })

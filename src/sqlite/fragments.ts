@@ -17,6 +17,9 @@ export const text = (name: string) => sql`cast(${p(name)} as text)`
 /** A blob that images may refer to. Spelled out for the same reason: a partial index looks at it. */
 export const isLive = sql`${t.blobs.state} = 'live'`
 
+/** A blob whose bytes have gone. That it is not live has to be said: the partial index says that. */
+export const isLost = sql`state = 'lost' and state <> 'live'`
+
 /** Values of the placeholders that `visible` and `standing` use. */
 export function viewerValues(viewer: Viewer, now: Date): Record<string, string | number> {
   return {
@@ -96,29 +99,34 @@ const inGrace = sql`(exists (select 1 from uploads gu where gu.image_id = ${p('g
 
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
-  return prepare(() =>
-    db
-      .select({
-        userId: t.users.id,
-        userName: t.users.name,
-        role: roleOf,
-        scopes: t.tokens.scopes,
-        collectionId: t.tokens.collectionId,
-        containerId: t.tokens.containerId,
-      })
-      .from(t.tokens)
-      .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
-      .where(
-        and(
-          eq(t.tokens.id, text('viewerToken')),
-          eq(t.users.id, text('viewerId')),
-          isNull(t.tokens.revokedAt),
-          // JWT ∩ row: whichever ends first
-          sql`(min(${t.tokens.expiresAt}, ${p('viewerUntil')}) > ${p('now')} or ${inGrace})`,
-          // spelled out for the reason that `text` gives
-          sql`${t.users.disabled} = 0`,
+  const endsAt = sql<number>`min(${t.tokens.expiresAt}, ${p('viewerUntil')})`
+  return prepare(
+    () =>
+      db
+        .select({
+          endsAt,
+          userId: t.users.id,
+          userName: t.users.name,
+          role: roleOf,
+          scopes: t.tokens.scopes,
+          collectionId: t.tokens.collectionId,
+          containerId: t.tokens.containerId,
+        })
+        .from(t.tokens)
+        .innerJoin(t.users, eq(t.users.id, t.tokens.userId))
+        .where(
+          and(
+            eq(t.tokens.id, text('viewerToken')),
+            eq(t.users.id, text('viewerId')),
+            isNull(t.tokens.revokedAt),
+            // JWT ∩ row: whichever ends first
+            sql`(${endsAt} > ${p('now')} or ${inGrace})`,
+            // spelled out for the reason that `text` gives
+            sql`${t.users.disabled} = 0`,
+          ),
         ),
-      ),
+    // who does not stand, or only in grace, is asked for anew
+    ([row]) => row?.endsAt ?? 0,
   )
 }
 

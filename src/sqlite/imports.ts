@@ -10,6 +10,7 @@ import {
   dropGuard,
   indexImages,
   isLive,
+  isLost,
   p,
   roleOf,
   text,
@@ -734,7 +735,7 @@ export function sqliteImports(handle: Handle): ImportsBook {
         .update(t.images)
         .set({ blobId: liveOf(sql`images.digest`) })
         .where(
-          sql`digest in (select digest from import_blobs where import_id = ${here} and key is not null) and blob_id in (select id from blobs where state = 'lost') and ${liveOf(sql`images.digest`)} is not null`,
+          sql`digest in (select digest from import_blobs where import_id = ${here} and key is not null) and blob_id in (select id from blobs where ${isLost}) and ${liveOf(sql`images.digest`)} is not null`,
         ),
     ),
     images: prepare(() =>

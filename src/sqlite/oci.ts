@@ -18,6 +18,7 @@ import {
   indexImages,
   inContainer,
   isLive,
+  isLost,
   levelIn,
   mayWrite,
   p,
@@ -52,6 +53,12 @@ const INDEXED = 200
 
 /** Referrers that go with a manifest at most. */
 const REFERRERS = 1000
+
+/**
+ * References by what they name. Without a word SQLite takes the primary key, which has all columns, and
+ * walks through all references of a repository.
+ */
+const refs = (as: string) => sql.raw(`manifest_refs ${as} indexed by manifest_refs_digest`)
 
 const containerId = p('containerId').getSQL()
 /** The container of a path. */
@@ -201,7 +208,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   }
 
   /** What goes with the manifest `digest`: who refers to it, to those, and so on (SREG_OCI_REFERRERS). */
-  const referrersOf = sql`select gr.digest from (with recursive going(digest) as (select ${p('digest')} as digest union select gm.digest from going join manifests gm on gm.container_id = ${containerId} and gm.subject = going.digest and not exists (select 1 from oci_tags gt where gt.container_id = ${containerId} and gt.manifest = gm.digest) and not exists (select 1 from manifest_refs gf where gf.container_id = ${containerId} and gf.kind = 'manifest' and gf.digest = gm.digest) limit ${sql.raw(String(REFERRERS + 1))}) select digest from going) gr where gr.digest <> ${p('digest')}`
+  const referrersOf = sql`select gr.digest from (with recursive going(digest) as (select ${p('digest')} as digest union select gm.digest from going join manifests gm on gm.container_id = ${containerId} and gm.subject = going.digest and not exists (select 1 from oci_tags gt where gt.container_id = ${containerId} and gt.manifest = gm.digest) and not exists (select 1 from ${refs('gf')} where gf.container_id = ${containerId} and gf.kind = 'manifest' and gf.digest = gm.digest) limit ${sql.raw(String(REFERRERS + 1))}) select digest from going) gr where gr.digest <> ${p('digest')}`
 
   /** `manifests` are those that go, as a condition on `sm`. */
   const deleteGuard = (manifests: SQL) =>
@@ -311,7 +318,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     removeGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 3),
-        complete: sql`not exists (select 1 from manifest_refs where container_id = ${containerId} and kind = 'blob' and digest = ${p('digest')}) and not exists (select 1 from ${imageBlob} and (ib.digest = substr(${p('digest')}, 8) or ${p('digest')} = ${config}))`,
+        complete: sql`not exists (select 1 from ${refs('mr')} where mr.container_id = ${containerId} and mr.kind = 'blob' and mr.digest = ${p('digest')}) and not exists (select 1 from ${imageBlob} and (ib.digest = substr(${p('digest')}, 8) or ${p('digest')} = ${config}))`,
       }),
     ),
     removalNoted: blobNoted(db, 'blob.delete', sql`''`, sql``),
@@ -570,17 +577,20 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
             'name',
           ),
         })
-        .from(t.containers)
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
+        .from(
+          sql`entities cross join collections on collections.entity_id = entities.id cross join containers on containers.collection_id = collections.id`,
+        )
         .where(
           and(
+            // no cast: with one the index would not be asked
+            sql`entities.name || '/' >= ${p('from')}`,
+            sql`entities.name || '/' || collections.name || '/' || containers.name > ${text('after')}`,
             visibleContainer,
             sql`(exists (select 1 from manifests m where m.container_id = containers.id) or exists (select 1 from images i where i.container_id = containers.id and i.blob_id is not null))`,
-            sql`entities.name || '/' || collections.name || '/' || containers.name > ${text('after')}`,
           ),
         )
-        .orderBy(sql`1`)
+        // the order of the whole names, which the index of entities has: only one's own are sorted
+        .orderBy(sql`entities.name || '/', collections.name || '/', containers.name`)
         .limit(p('limit')),
     ),
     window: prepare(() =>
@@ -595,7 +605,7 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
       db
         .delete(t.repositoryBlobs)
         .where(
-          sql`rowid in (select rowid from repository_blobs where rowid > ${p('after')} order by rowid limit ${p('limit')}) and created_at < ${p('before')} and not exists (select 1 from manifest_refs r where r.container_id = repository_blobs.container_id and r.digest = repository_blobs.digest and r.kind = 'blob')`,
+          sql`rowid in (select rowid from repository_blobs where rowid > ${p('after')} order by rowid limit ${p('limit')}) and created_at < ${p('before')} and not exists (select 1 from ${refs('r')} where r.container_id = repository_blobs.container_id and r.digest = repository_blobs.digest and r.kind = 'blob')`,
         ),
     ),
     dropGuard: dropGuard(db),
@@ -897,7 +907,9 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
     },
 
     async repositories(page, viewer, now) {
-      const values = valuesOf(viewer, now, page)
+      // names of the same entity, or later ones, come after a name
+      const from = page.after.slice(0, page.after.indexOf('/') + 1) || page.after
+      const values = valuesOf(viewer, now, { ...page, from })
       const [stands, rows] = await handle.read(standing(values), q.repositories(values))
       return { standing: toStanding(stands[0]), value: rows.map(({ name }) => name) }
     },
@@ -1106,7 +1118,7 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
           blobId: sql`(select id from blobs where digest = ${p('sha256')} and state = 'live')`,
         })
         .where(
-          sql`digest = ${p('sha256')} and blob_id in (select id from blobs where digest = ${p('sha256')} and state = 'lost')`,
+          sql`digest = ${p('sha256')} and blob_id in (select id from blobs where digest = ${p('sha256')} and ${isLost})`,
         ),
     ),
     healMembers: healMembers(db, p('sha256').getSQL()),
@@ -1367,7 +1379,7 @@ export const healMembers = (db: Handle['db'], digest: SQL) =>
       .update(t.repositoryBlobs)
       .set({ blobId: sql`(select id from blobs where digest = ${digest} and state = 'live')` })
       .where(
-        sql`blob_id in (select id from blobs where digest = ${digest} and state = 'lost') and exists (select 1 from blobs where digest = ${digest} and state = 'live')`,
+        sql`blob_id in (select id from blobs where digest = ${digest} and ${isLost}) and exists (select 1 from blobs where digest = ${digest} and state = 'live')`,
       ),
   )
 

@@ -1,5 +1,5 @@
 /** Accounts, robots, tokens and whose an entity is: every change guards itself and leaves a trace. */
-import { eq, sql, type SQL } from 'drizzle-orm'
+import { and, eq, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
 import type { PeopleBook } from '../ports.ts'
 import { guarded } from './failure.ts'
@@ -92,6 +92,7 @@ export function sqlitePeople(handle: Handle): PeopleBook {
     )
 
   const people = () => db.select(personColumns).from(t.users)
+  const isRobot = sql`${t.users.robot} = 1 and ${t.users.deletedAt} is null`
   const tokens = () =>
     db
       .select({ ...tokenColumns, ...named({ place }) })
@@ -102,11 +103,10 @@ export function sqlitePeople(handle: Handle): PeopleBook {
     dropGuard: dropGuard(db),
     find: prepare(() => people().where(eq(t.users.name, text('name')))),
     list: prepare(() => people().orderBy(t.users.name)),
-    robots: prepare(() =>
+    robots: prepare(() => people().where(isRobot).orderBy(t.users.name)),
+    robotsOf: prepare(() =>
       people()
-        .where(
-          sql`${t.users.robot} = 1 and ${t.users.deletedAt} is null and (${p('managerId')} is null or ${t.users.managerId} = ${p('managerId')})`,
-        )
+        .where(and(isRobot, eq(t.users.managerId, text('managerId'))))
         .orderBy(t.users.name),
     ),
     tokens: prepare(() =>
@@ -432,7 +432,8 @@ export function sqlitePeople(handle: Handle): PeopleBook {
       return rows.map(toPerson)
     },
     async robots(managerId) {
-      const [rows] = await handle.read(q.robots({ managerId }))
+      const robots = managerId === null ? q.robots() : q.robotsOf({ managerId })
+      const [rows] = await handle.read(robots)
       return rows.map(toPerson)
     },
 

@@ -45,11 +45,10 @@ export function sqlitePopularity(handle: Handle): PopularityBook {
         .orderBy(asc(t.counters.period)),
     ),
     forgetWeeks: prepare(() =>
-      db
-        .delete(t.counters)
-        .where(
-          sql`${t.counters.period} < ${p('before')} and ${t.counters.name} between 'pulls:' and 'pulls;'`,
-        ),
+      db.delete(t.counters).where(
+        // by the index of periods: the plus keeps the names of all containers from being walked through
+        sql`${t.counters.period} < ${p('before')} and +${t.counters.name} between 'pulls:' and 'pulls;'`,
+      ),
     ),
     guard: prepare(() =>
       db.insert(t.guard).values({

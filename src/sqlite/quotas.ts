@@ -123,8 +123,8 @@ export function sqliteQuotas(handle: Handle): QuotasBook {
   const id = t.entities.id.getSQL()
   const within = (from: SQL) =>
     sql<number>`(select count(*) from ${from} where cc.entity_id = ${id})`
-  const q = {
-    usages: prepare(() =>
+  const usages = (of: SQL) =>
+    prepare(() =>
       db
         .select(
           named({
@@ -140,12 +140,14 @@ export function sqliteQuotas(handle: Handle): QuotasBook {
           }),
         )
         .from(t.entities)
-        .where(
-          sql`(${p('all')} = 1 or ${t.entities.id} = ${p('entityId')} or ${t.entities.ownerId} = ${p('ownerId')}) and ${t.entities.name} > ${p('after')}`,
-        )
+        .where(sql`${of} and ${t.entities.name} > ${text('after')}`)
         .orderBy(asc(t.entities.name))
         .limit(p('limit')),
-    ),
+    )
+  const q = {
+    all: usages(sql`1`),
+    ofEntity: usages(sql`${t.entities.id} = ${text('entityId')}`),
+    ofOwner: usages(sql`${t.entities.ownerId} = ${text('ownerId')}`),
     guard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: writerStands(
@@ -170,13 +172,8 @@ export function sqliteQuotas(handle: Handle): QuotasBook {
   }
   return {
     async usages(of, after, limit) {
-      const values = {
-        all: of === 'all' ? 1 : 0,
-        entityId: '',
-        ownerId: '',
-        ...(of === 'all' ? {} : of),
-      }
-      const [rows] = await handle.read(q.usages({ ...values, after, limit }))
+      const chosen = of === 'all' ? q.all : 'entityId' in of ? q.ofEntity : q.ofOwner
+      const [rows] = await handle.read(chosen({ ...(of === 'all' ? {} : of), after, limit }))
       return rows
     },
     async setQuota({ entityId, quota, by }) {

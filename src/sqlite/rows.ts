@@ -185,28 +185,49 @@ function toJudgement(signed: boolean, json: string | null): Judgement {
   return { verdict, why, signers }
 }
 
+/** Images by the rows that they were made of, which drivers may give out again. */
+const imagesOf = new WeakMap<ImageRow, Image>()
+
+/** The image of a row; the same one for the same row, so nobody changes it. */
 export function toImage(row: ImageRow): Image {
-  const {
-    size,
-    arch,
-    signed,
-    encrypted,
-    fingerprints,
-    blobKey,
-    judgement,
-    tags,
-    createdAt,
-    updatedAt,
-    ...rest
-  } = row
+  let image = imagesOf.get(row)
+  if (image === undefined) imagesOf.set(row, (image = Object.freeze(readImage(row))))
+  return image
+}
+
+/** Column by column: copying what is left of a row costs as much as its statement. */
+function readImage(row: ImageRow): Image {
+  const { signed, blobKey, tags } = row
   return {
-    ...rest,
-    createdAt: new Date(createdAt),
-    updatedAt: new Date(updatedAt),
+    id: row.id,
+    digest: row.digest,
+    description: row.description,
+    containerId: row.containerId,
+    containerName: row.containerName,
+    collectionId: row.collectionId,
+    collectionName: row.collectionName,
+    entityId: row.entityId,
+    entityName: row.entityName,
+    ownerId: row.ownerId,
+    level: row.level,
+    containerPrivate: row.containerPrivate,
+    collectionPrivate: row.collectionPrivate,
+    containerDescription: row.containerDescription,
+    containerDownloads: row.containerDownloads,
+    containerStars: row.containerStars,
+    createdBy: row.createdBy,
+    createdAt: new Date(row.createdAt),
+    updatedAt: new Date(row.updatedAt),
     uploaded: blobKey !== null,
-    blob: blobKey === null ? null : { key: blobKey, size },
-    facts: { arch, signed, encrypted, fingerprints },
-    judgement: toJudgement(signed, judgement),
+    blob: blobKey === null ? null : { key: blobKey, size: row.size },
+    facts: {
+      arch: row.arch,
+      signed,
+      encrypted: row.encrypted,
+      fingerprints: row.fingerprints,
+    },
+    judgement: toJudgement(signed, row.judgement),
+    policy: row.policy,
     tags: tags === null ? [] : [...new Set(tags.split('\n'))].sort(),
   }
 }
@@ -233,8 +254,11 @@ export const toToken = (row: TokenRow): Token => ({
   lastUsedAt: row.lastUsedAt === null ? null : new Date(row.lastUsedAt),
 })
 
-export const toStanding = (row: StandingRow | undefined): Standing | null =>
-  row === undefined ? null : { ...row, scopes: toScopes(row.scopes) }
+export function toStanding(row: StandingRow | undefined): Standing | null {
+  if (row === undefined) return null
+  const { endsAt: _, scopes, ...rest } = row
+  return { ...rest, scopes: toScopes(scopes) }
+}
 
 export type EntityRow = typeof t.entities.$inferSelect
 export type CollectionRow = typeof t.collections.$inferSelect & {
@@ -275,6 +299,8 @@ export type UserRow = Pick<
 > & { role: Role }
 export type TokenRow = typeof t.tokens.$inferSelect & { userName: string }
 export type StandingRow = {
+  /** The time in ms at which the token ends. */
+  endsAt: number
   userId: string
   userName: string
   role: Role

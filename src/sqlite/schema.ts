@@ -83,7 +83,7 @@ export const entities = sqliteTable(
     /** Bytes of the distinct digests in `holdings`; triggers keep both. */
     used: integer('used').notNull().default(0),
   },
-  (t) => [index('entities_owner').on(t.ownerId)],
+  (t) => [index('entities_owner').on(t.ownerId), index('entities_path').on(sql`name || '/'`)],
 )
 
 export const collections = sqliteTable(
@@ -480,7 +480,14 @@ export const shares = sqliteTable(
     used: integer('used').notNull().default(0),
     revokedAt: time('revoked_at'),
   },
-  (t) => [index('shares_image').on(t.imageId), index('shares_creator').on(t.createdBy)],
+  (t) => [
+    index('shares_image').on(t.imageId),
+    index('shares_creator').on(t.createdBy),
+    index('shares_expires').on(t.expiresAt),
+    index('shares_revoked')
+      .on(t.revokedAt)
+      .where(sql`revoked_at IS NOT NULL`),
+  ],
 )
 
 export const audit = sqliteTable(

@@ -100,11 +100,19 @@ export function sqliteShares(handle: Handle): SharesBook {
       detail: sql`${p('terms')}`,
     }),
     byId: prepare(() => joined().where(eq(t.shares.id, text('id')))),
-    list: prepare(() =>
+    ofContainer: prepare(() =>
       joined()
         .where(
-          sql`(${p('containerId')} = '' or ${t.containers.id} = ${p('containerId')}) and (${p('creatorId')} = '' or ${t.shares.createdBy} = ${p('creatorId')})`,
+          // begins with the images of the container, each of which has few links
+          sql`${t.shares.imageId} in (select li.id from images li where li.container_id = ${text('containerId')}) and (${p('creatorId')} = '' or ${t.shares.createdBy} = ${p('creatorId')})`,
         )
+        .orderBy(desc(t.shares.createdAt))
+        .limit(LIST_LIMIT),
+    ),
+    all: prepare(() => joined().orderBy(desc(t.shares.createdAt)).limit(LIST_LIMIT)),
+    ofCreator: prepare(() =>
+      joined()
+        .where(eq(t.shares.createdBy, text('creatorId')))
         .orderBy(desc(t.shares.createdAt))
         .limit(LIST_LIMIT),
     ),
@@ -212,7 +220,8 @@ export function sqliteShares(handle: Handle): SharesBook {
     },
     async list({ containerId = '', creatorId = '' }, viewer, now) {
       const values = { ...viewerValues(viewer, now), containerId, creatorId }
-      const [rows] = await handle.read(q.list(values))
+      const of = containerId !== '' ? q.ofContainer : creatorId !== '' ? q.ofCreator : q.all
+      const [rows] = await handle.read(of(values))
       return rows.map(toShare)
     },
     async revoke(id, by) {

@@ -160,7 +160,7 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
         .from(t.images)
         .innerJoin(t.blobs, sql`${t.blobs.id} = ${t.images.blobId} and ${isLive}`)
         .where(
-          sql`signed = 1 and ${t.images.digest} > ${text('after')} and not exists (select 1 from verdicts v where v.digest = ${t.images.digest})`,
+          sql`signed = 1 and ${t.images.digest} > ${text('after')} and ${t.images.digest} < ${text('until')} and not exists (select 1 from verdicts v where v.digest = ${t.images.digest})`,
         )
         .groupBy(t.images.digest)
         .orderBy(t.images.digest)
@@ -263,8 +263,9 @@ export function sqliteSignatures(handle: Handle): SignaturesBook {
         outdated: rows.filter((row) => row.outdated === 1).map(({ digest }) => digest),
       }
     },
-    async unexamined(after, limit) {
-      const [rows] = await handle.read(q.unexamined({ after, limit }))
+    // no digest is behind a letter that is no hex digit
+    async unexamined(after, limit, until = 'g') {
+      const [rows] = await handle.read(q.unexamined({ after, until, limit }))
       return rows
     },
     async record(digest, facts, judged) {

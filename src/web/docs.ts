@@ -8,6 +8,7 @@ import { RegistryError } from '../errors.ts'
 import type { Ctx } from '../http/context.ts'
 import { noneMatches } from '../http/range.ts'
 import type { Assets } from '../ports.ts'
+import { reply } from '../http/reply.ts'
 
 /** Files of swagger-ui-dist that the page loads, by the names they have there. */
 const FILES: Record<string, string> = {
@@ -51,13 +52,13 @@ export function docsHandlers(deps: { document: () => object; assets?: Assets }) 
     })
     const known = etags.get(name)
     const asked = c.req.header('if-none-match')
-    if (known !== undefined && noneMatches(asked, known)) return c.body(null, 304, headers(known))
+    if (known !== undefined && noneMatches(asked, known)) return reply(null, 304, headers(known))
     const body = await read()
     if (body === null) throw noViewer()
     const etag = known ?? `"${sha256Hex(body).slice(0, 32)}"`
     etags.set(name, etag)
-    if (noneMatches(asked, etag)) return c.body(null, 304, headers(etag))
-    return c.body(body as string, 200, { 'Content-Type': type, ...headers(etag) })
+    if (noneMatches(asked, etag)) return reply(null, 304, headers(etag))
+    return reply(body as string, 200, { 'Content-Type': type, ...headers(etag) })
   }
 
   return {
@@ -67,9 +68,9 @@ export function docsHandlers(deps: { document: () => object; assets?: Assets }) 
         return document
       }),
 
-    async page(c: Ctx): Promise<Response> {
+    async page(): Promise<Response> {
       if (deps.assets === undefined) throw noViewer()
-      return c.body(String(await PAGE), 200, {
+      return reply(String(await PAGE), 200, {
         'Content-Type': 'text/html; charset=utf-8',
         'Content-Security-Policy': POLICY,
         'Referrer-Policy': 'no-referrer',

@@ -10,6 +10,7 @@ import type { Assets, BlobStore, Clock, Database, TokenVerifier } from '../ports
 import { described } from './about.ts'
 import { docsHandlers } from './docs.ts'
 import { containerPage, homePage, tokensPage } from './pages.ts'
+import { reply } from '../http/reply.ts'
 
 export type WebDeps = RouteDeps & {
   config: Pick<Config, 'publicUrl' | 'trustedProxies'>
@@ -36,7 +37,7 @@ export function webRoutes(deps: WebDeps) {
   const { config, database, blobs } = deps
   const docs = docsHandlers(deps)
   const show = async (c: Ctx, page: ReturnType<typeof homePage>) =>
-    c.body(String(await page), 200, HEADERS)
+    reply(String(await page), 200, HEADERS)
 
   /**
    * `keyserver login` asks for this very address with Bearer, or Basic with the token as password,

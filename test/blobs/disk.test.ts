@@ -65,6 +65,27 @@ async function openFiles(root: string): Promise<string[]> {
 describeBlobStore('disk', {
   make,
   extra(test) {
+    test('gives chunks back when they are in the file, and not before', async ({ store }) => {
+      const bytes = randomBytes(3 * MIB + 5)
+      const [one, two] = [newKey(), newKey()]
+      let freed = 0
+      /** Whoever looks at a chunk after it was freed sees zeros. */
+      const body = () => ({
+        [Symbol.asyncIterator]: () => inPieces(Buffer.from(bytes))[Symbol.asyncIterator](),
+        free(chunk: Uint8Array) {
+          freed += chunk.length
+          chunk.fill(0)
+        },
+      })
+      await store.put(one, body(), bytes.length)
+      expect(freed).toBe(bytes.length)
+      const handle = await store.startParts(two, bytes.length, 4 * MIB)
+      const part = await store.putPart(two, handle, 1, body(), bytes.length)
+      await store.finishParts(two, handle, [{ number: 1, etag: part.etag }])
+      expect(freed).toBe(2 * bytes.length)
+      for (const key of [one, two]) expect((await readBlob(store, key))?.equals(bytes)).toBe(true)
+    })
+
     test('keeps folders and blobs to itself, and blobs read-only (R1)', async (made) => {
       const { store, root, path } = made
       const [one, two] = [newKey(), newKey()]

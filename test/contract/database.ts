@@ -98,7 +98,7 @@ type Push = {
 export type World = Awaited<ReturnType<typeof worldOf>>
 type Attachment = Parameters<Database['catalog']['attach']>[0]
 
-async function worldOf(made: MadeDatabase) {
+export async function worldOf(made: MadeDatabase) {
   const { database } = made
   const { catalog, uploads, users, tokens } = database
   const touched = { images: new Set<string>(), uploads: new Set<string>(), keys: new Set<string>() }

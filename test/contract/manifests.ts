@@ -204,6 +204,35 @@ export function describeManifests(test: Test): void {
     })
   })
 
+  test('the catalog has every name once, in the order of the whole names, on pages of any size', async (world) => {
+    const { manifests } = world.database
+    const names: string[] = []
+    // a dash and a dot come before the slash, digits and letters behind it
+    for (const entity of ['a', 'a-b', 'a.b', 'a0', 'ab']) {
+      const person = await world.person(entity)
+      for (const path of ['c/n', 'c-d/n', 'c.d/n', 'c0/n', 'c/n-o', 'c/n.o', 'c/n0']) {
+        const container = await world.container(person, `${entity}/${path}`)
+        await world.push(person, container.id, `${entity}/${path}`)
+        names.push(`${entity}/${path}`)
+      }
+    }
+    names.sort((a, b) => (a < b ? -1 : 1))
+    const page = async (after: string, limit: number) =>
+      (await manifests.repositories({ after, limit }, null, at())).value
+    expect(await page('', 100)).toEqual(names)
+    for (const limit of [1, 3]) {
+      const paged: string[] = []
+      for (let some = await page('', limit); some.length > 0;) {
+        paged.push(...some)
+        some = await page(paged.at(-1) ?? '', limit)
+      }
+      expect(paged).toEqual(names)
+    }
+    // words that are no name, or only the beginning of one
+    for (const after of ['a', 'a/', 'a/c', 'a/c/', 'a-', 'a0/c/n', 'a~', '/', 'b', 'a-b/c.d/z'])
+      expect(await page(after, 100), after).toEqual(names.filter((name) => name > after))
+  })
+
   describe('members of repositories (R31)', () => {
     test('are references: the sweep takes none of their blobs (R9)', async (world) => {
       const { alice, containerId } = await place(world)

@@ -253,10 +253,10 @@ export function describeQuotas(test: Test): void {
       const oci = await claimed(world, who, place.id, 100, { free: 100 })
       await expectRefused(world, 'insufficient_storage', () => upload(50, 149))
       await upload(50, 150)
-      for (const [coming, free] of [[1, 150] as const, [100, 249] as const])
-        await expectRefused(world, 'insufficient_storage', async () => {
-          const { id } = await claimed(world, who, place.id, 0)
-          await world.database.ociUploads.claim(id, {
+      for (const [coming, free] of [[1, 150] as const, [100, 249] as const]) {
+        const { id } = await claimed(world, who, place.id, 0)
+        await expectRefused(world, 'insufficient_storage', () =>
+          world.database.ociUploads.claim(id, {
             claim: newId(),
             at: 0,
             coming,
@@ -267,8 +267,9 @@ export function describeQuotas(test: Test): void {
             expiresAt: at(60),
             free,
             defaultQuota: null,
-          })
-        })
+          }),
+        )
+      }
       // its bytes lie on the disk by now, whose free bytes do without them
       await oci.advance(60)
       await upload(10, 100)

@@ -11,7 +11,7 @@ import {
   type OpenDatabase,
   type OpenOptions,
 } from '../../adapters/databases/sync.ts'
-import { describeDatabase, type Trip } from './database.ts'
+import { at, describeDatabase, worldOf, type Trip } from './database.ts'
 import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
@@ -202,6 +202,85 @@ export function describeSqliteFile(
         expect(await settings.get('small')).toBe('before')
       } finally {
         opened.close()
+      }
+    })
+  })
+
+  describe(`${name}: lookups`, () => {
+    /** An image and its pusher, in a file; and lookups of it with how many statements each ran. */
+    async function lookups(made: Made) {
+      let runs = 0
+      const counting: Connect = (...place) => {
+        const connection = connect(...place)
+        const prepare: Connection['prepare'] = (sql) => {
+          const run = connection.prepare(sql)
+          return (values) => {
+            if (/^select/i.test(sql)) runs += 1
+            return run(values)
+          }
+        }
+        return { ...connection, prepare }
+      }
+      const server = await openWith(counting, made.file, { mode: 'server', migrations: MIGRATIONS })
+      const world = await worldOf({ ...made, database: server.database })
+      const alice = await world.person('alice')
+      const { id: container } = await world.container(alice, 'alice/c/box')
+      const { id } = await world.push(alice, container, 'first', { tag: 'v1' })
+      const path = { entity: 'alice', collection: 'c', container: 'box' }
+      const look = async (viewer: typeof alice.viewer | null, now = at(1)) => {
+        runs = 0
+        const selector = { by: 'tag', tag: 'v1', arch: 'amd64' } as const
+        const found = await server.database.catalog.findImage(path, selector, viewer, now)
+        return { id: found.value?.id, stands: found.standing !== null, runs }
+      }
+      const { viewer, tokenId } = alice
+      return { server, world, alice, viewer, tokenId, container, id, look }
+    }
+
+    withDatabase('are remembered until something is written here', async (made) => {
+      const { server, world, alice, viewer, container, id, look } = await lookups(made)
+      try {
+        expect(await look(null)).toEqual({ id, stands: false, runs: 1 })
+        expect(await look(null)).toEqual({ id, stands: false, runs: 0 })
+        // another viewer's standing is another row, and what they may do there another answer
+        expect(await look(viewer)).toEqual({ id, stands: true, runs: 2 })
+        expect(await look(viewer)).toEqual({ id, stands: true, runs: 0 })
+        const next = await world.push(alice, container, 'second', { tag: 'v1' })
+        expect(await look(null)).toEqual({ id: next.id, stands: false, runs: 1 })
+        await server.database.tokens.revoke(alice.tokenId, operator())
+        expect(await look(viewer)).toMatchObject({ stands: false, runs: 2 })
+      } finally {
+        server.close()
+      }
+    })
+
+    withDatabase('see what another process wrote at the next turn (R25)', async (made) => {
+      const { server, viewer, tokenId, id, look } = await lookups(made)
+      const cli = await openDatabase(made.file, { mode: 'cli', migrations: MIGRATIONS })
+      try {
+        expect(await look(viewer)).toEqual({ id, stands: true, runs: 2 })
+        await new Promise((resolve) => setImmediate(resolve))
+        expect(await look(viewer)).toEqual({ id, stands: true, runs: 0 })
+        await cli.database.tokens.revoke(tokenId, operator())
+        await new Promise((resolve) => setImmediate(resolve))
+        expect(await look(viewer)).toEqual({ id, stands: false, runs: 2 })
+      } finally {
+        cli.close()
+        server.close()
+      }
+    })
+
+    withDatabase('remember nobody beyond the end of their token (R14)', async (made) => {
+      const { server, viewer, id, look } = await lookups(made)
+      try {
+        const end = at(60 * 24)
+        const before = new Date(end.getTime() - 1)
+        expect(await look(viewer, before)).toEqual({ id, stands: true, runs: 2 })
+        expect(await look(viewer, before)).toEqual({ id, stands: true, runs: 0 })
+        expect(await look(viewer, end)).toEqual({ id, stands: false, runs: 1 })
+        expect(await look(viewer, end)).toEqual({ id, stands: false, runs: 1 })
+      } finally {
+        server.close()
       }
     })
   })

@@ -3,7 +3,7 @@
  * before the client hears that its image is there (R11, R39).
  */
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -12,7 +12,8 @@ import { libraryClient, sha256, type LibraryClient } from '../protocol/client.ts
 import { mint, startServer, type ServerProcess } from './process.ts'
 
 const PART = 64 * 1024 * 1024
-const CALLS = 'fsync,fdatasync,rename,renameat,renameat2,link,linkat,write,writev,pwrite64,sendto'
+const CALLS =
+  'fsync,fdatasync,rename,renameat,renameat2,link,linkat,write,writev,pwrite64,pwritev,pwritev2,sendto'
 
 /** Why strace cannot be used here, or null; in CI it has to work. */
 function withoutStrace(): string | null {
@@ -55,6 +56,8 @@ function parseTrace(text: string): Call[] {
 describe('R11, R39: what is on the disk before a push is answered', () => {
   let folder = 'none'
   let trace: string
+  let data: string
+  let token: string | null
   let server: ServerProcess | undefined
   let client: LibraryClient
   beforeEach(async ({ skip }) => {
@@ -62,16 +65,22 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
     if (reason !== null && process.env.CI === undefined) skip(reason)
     folder = await mkdtemp(join(tmpdir(), 'sreg-trace-'))
     trace = join(folder, 'trace')
-    const data = join(folder, 'data')
-    // -D: strace steps aside, so that the process we signal is the server.
-    const under = ['strace', '-D', '-f', '-qq', '-yy', '-s', '4096', '-e', `trace=${CALLS}`]
-    server = await startServer({ data, under: [...under, '-o', trace] })
-    client = libraryClient(server.url, await mint(data, 'alice'))
+    data = join(folder, 'data')
+    token = null
+    await start('-s', '4096', '-e', `trace=${CALLS}`)
   })
   afterEach(async () => {
     await server?.kill('SIGTERM')
     await rm(folder, { recursive: true, force: true })
   })
+
+  async function start(...options: string[]): Promise<void> {
+    // -D: strace steps aside, so that the process we signal is the server.
+    const under = ['strace', '-D', '-f', '-qq', '-yy', ...options, '-o', trace]
+    server = await startServer({ data, under })
+    token ??= await mint(data, 'alice')
+    client = libraryClient(server.url, token)
+  }
 
   async function announce(bytes: Uint8Array): Promise<string> {
     const { container } = await client.ensure('alice', 'c', 'traced')
@@ -93,13 +102,18 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
       ({ name, text }) => /^(?:link|rename)/.test(name) && /\/uploads\/[0-9a-f]{24}\./.test(text),
     )
     const [, key = 'none'] = /uploads\/([0-9a-f]{24})\./.exec(calls[published]?.text ?? '') ?? []
-    const blob = calls.findIndex(synced(new RegExp(`/uploads/${key}\\.`)))
+    const bytes = new RegExp(`/uploads/${key}\\.[0-9a-f]+(?:\\.put)?>`)
+    const received = calls.findLastIndex(
+      ({ name, text }) => /^p?writev?/.test(name) && bytes.test(text),
+    )
+    // The last one: what came after an early sync is not on the disk by that.
+    const blob = calls.slice(0, published).findLastIndex(synced(bytes))
     const folder = calls.findIndex(synced(new RegExp(`/blobs/blobs/${key.slice(0, 2)}>`)))
     const wal = (call: Call) => /sreg\.sqlite3-wal>/.test(call.text)
     const before = calls.slice(0, answer)
     const written = before.findLastIndex((call) => call.name === 'pwrite64' && wal(call))
     const database = before.findLastIndex((call) => synced(/./)(call) && wal(call))
-    const order = [blob, published, folder, written, database, answer]
+    const order = [received, blob, published, folder, written, database, answer]
     expect(Math.min(...order), `not found: ${order.join(' ')}`).toBeGreaterThan(-1)
     for (const [i, at] of order.slice(1).entries())
       expect(
@@ -120,21 +134,46 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
     await expectOrder()
   })
 
-  test('an upload in parts', async () => {
-    const bytes = buildSif({ objects: [partition()], trailing: PART })
+  /** Pushes in parts as far as it goes; the statuses of the parts and of the completion. */
+  async function pushParts(bytes: Uint8Array): Promise<number[]> {
     const image = await announce(bytes)
     const at = `/v2/imagefile/${image}/_multipart`
     const { uploadID } = (await client.call('POST', at, { filesize: bytes.length })).json.data
     const completedParts: { partNumber: number; token: string | null }[] = []
+    const statuses: number[] = []
     for (const partNumber of [1, 2]) {
       const part = bytes.subarray((partNumber - 1) * PART, partNumber * PART)
       const plan = { uploadID, partNumber, partSize: part.length, sha256sum: sha256(part) }
       const signed = await client.call('PUT', at, plan)
       const sent = await client.call('PUT', signed.json.data.presignedURL, part)
+      statuses.push(sent.status)
       completedParts.push({ partNumber, token: sent.headers.get('etag') })
     }
     const done = await client.call('PUT', `${at}_complete`, { uploadID, completedParts })
-    expect(done.status).toBe(200)
+    return [...statuses, done.status]
+  }
+
+  test('an upload in parts', async () => {
+    expect(await pushParts(buildSif({ objects: [partition()], trailing: PART }))).toEqual([
+      200, 200, 200,
+    ])
     await expectOrder()
+  })
+
+  test('a sync that fails while more is received ends the upload for good', async () => {
+    await server?.kill('SIGTERM')
+    // Of the calls that sync, this one is used for uploads on their way alone.
+    await start('-e', 'trace=fdatasync', '-e', 'inject=fdatasync:error=EIO')
+    const bytes = buildSif({ objects: [partition()], trailing: PART })
+    expect((await pushParts(bytes)).at(-1)).toBe(404)
+    expect(await readFile(trace, 'utf8')).toMatch(/fdatasync\(.*EIO.*\(INJECTED\)/)
+    const file = `/v1/imagefile/alice/c/traced:sha256.${sha256(bytes)}`
+    expect((await client.call('GET', file)).status).toBe(404)
+    expect(await readdir(join(data, 'blobs/uploads'))).toEqual([])
+    // The kernel tells of a loss once: what is sent again must be written again.
+    await server?.kill('SIGTERM')
+    await start('-e', 'trace=none')
+    expect(await pushParts(bytes)).toEqual([200, 200, 200])
+    expect((await client.call('HEAD', file)).status).toBe(200)
   })
 })

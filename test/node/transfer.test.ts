@@ -44,6 +44,9 @@ async function openBlobs(): Promise<number> {
   return targets.filter((target) => target.startsWith(folder)).length
 }
 
+/** Bytes that were read from blobs, by path. */
+const bytesRead = new Map<string, number>()
+
 async function blob(path: string, range?: ByteRange, random = true): Promise<BlobRead> {
   const handle = await open(path)
   const { size } = await handle.stat()
@@ -51,13 +54,17 @@ async function blob(path: string, range?: ByteRange, random = true): Promise<Blo
   return {
     size,
     etag: '"e"',
+    key: path,
     range: { start, end },
     async *stream() {
       yield* handle.createReadStream({ start, end, autoClose: false }) as AsyncIterable<Buffer>
     },
     ...(random && {
-      readInto: async (buffer: Uint8Array, offset: number, length: number, position: number) =>
-        (await handle.read(buffer, offset, length, position)).bytesRead,
+      readInto: async (buffer: Uint8Array, offset: number, length: number, position: number) => {
+        const { bytesRead: count } = await handle.read(buffer, offset, length, position)
+        bytesRead.set(path, (bytesRead.get(path) ?? 0) + count)
+        return count
+      },
     }),
     close: () => handle.close(),
   }
@@ -70,6 +77,9 @@ const log = {
   event: (level: string, name: string, fields: LogFields = {}) =>
     void lines.push({ level, name, fields }),
 }
+/** Whether the disk under /rotten fails, and how many asked for /herd. */
+let rotten = true
+let came = 0
 const servers: { close(): Promise<void> }[] = []
 const agents: Agent[] = []
 
@@ -77,6 +87,8 @@ afterEach(async () => {
   for (const agent of agents.splice(0)) agent.destroy()
   for (const server of servers.splice(0)) await server.close()
   lines = []
+  rotten = true
+  came = 0
 })
 
 async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } = {}) {
@@ -103,8 +115,22 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
       handler: async (c) => {
         const read = await blob(file)
         const readInto: BlobRead['readInto'] = async (buffer, offset, length, position) => {
-          if (position > 2_000_000) throw new Error('the disk is broken')
+          if (rotten && position > 2_000_000) throw new Error('the disk is broken')
           return read.readInto?.(buffer, offset, length, position) ?? 0
+        }
+        return transfer.send(c, 200, rangeHeaders(read, 200), { ...read, readInto })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/herd/:size',
+      access: 'open',
+      handler: async (c) => {
+        const read = await blob(file)
+        came += 1
+        const readInto: BlobRead['readInto'] = async (...where) => {
+          await until(() => came >= Number(c.req.param('size')))
+          return read.readInto?.(...where) ?? 0
         }
         return transfer.send(c, 200, rangeHeaders(read, 200), { ...read, readInto })
       },
@@ -116,9 +142,13 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
       handler: async (c) => {
         const hash = hasher()
         let size = 0
-        for await (const chunk of transfer.receive(c)) {
+        const body = transfer.receive(c)
+        for await (const chunk of body) {
           hash.update(chunk)
           size += chunk.length
+          body.free?.(chunk)
+          // given back now, not when the garbage collector comes
+          if (chunk.length > 0) throw new Error('a chunk was not freed')
         }
         return c.json({ size, sha256: hash.hex() })
       },
@@ -281,6 +311,46 @@ test('many ranges at once share reused buffers without mixing bytes (R49)', asyn
     ),
   )
   expect(Buffer.concat(answers.map((a) => a.body)).equals(bytes.subarray(0, 49 * part))).toBe(true)
+})
+
+test('a herd reads a blob once, whoever leaves, ranges and other blobs beside it (R49)', async () => {
+  const { url, port } = await start()
+  bytesRead.clear()
+  const stays = Array.from({ length: 12 }, () => ask(`${url}/herd/24`))
+  const leaves = Array.from({ length: 8 }, () =>
+    talk(port, async (socket) => {
+      socket.write('GET /herd/24 HTTP/1.1\r\nHost: x\r\n\r\n')
+      await new Promise((resolve) => socket.once('data', resolve))
+      socket.destroy()
+    }),
+  )
+  await until(() => came >= 20)
+  const others = [ask(`${url}/big`), ask(`${url}/big`)]
+  const last = Array.from({ length: 4 }, () => ask(`${url}/herd/24`))
+  for (const answer of await Promise.all([...stays, ...last])) {
+    expect(answer.whole).toBe(true)
+    expect(answer.body.equals(bytes)).toBe(true)
+  }
+  for (const other of await Promise.all(others))
+    expect(other.body.equals(Buffer.alloc(BIG, 7))).toBe(true)
+  await Promise.all(leaves)
+  // who came first was alone and began with a buffer of its own
+  expect(bytesRead.get(file)).toBeLessThan(SIZE + 2 * 1024 * 1024)
+  await until(async () => (await openBlobs()) === 0)
+  expect((await ask(`${url}/blob`)).body.equals(bytes)).toBe(true)
+})
+
+test('a read that fails breaks all that waited for it, and is tried again by the next (R5)', async () => {
+  const { url } = await start()
+  const broken = await Promise.all(Array.from({ length: 8 }, () => ask(`${url}/rotten`)))
+  for (const answer of broken) {
+    expect(answer.whole).toBe(false)
+    expect(answer.body.equals(bytes.subarray(0, answer.body.length))).toBe(true)
+  }
+  rotten = false
+  const healed = await Promise.all(Array.from({ length: 8 }, () => ask(`${url}/rotten`)))
+  for (const answer of healed) expect(answer.body.equals(bytes)).toBe(true)
+  await until(async () => (await openBlobs()) === 0)
 })
 
 test('HEAD gives the headers of GET and opens no body', async () => {

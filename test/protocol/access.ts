@@ -155,7 +155,7 @@ DELETE /v1/imports/:id                       1332313 1332313 1332313
 POST /v1/imports/:id/rows                    1339313 1339313 1339313
 POST /v1/imports/:id/blobs/:digest           1339313 1339313 1339313
 PUT  /v1/imports/:id/blobs/:digest           1334313 1334313 1334313
-PUT  /v1/imports/:id/blobs/:digest/:part     1334313 1334313 1334313
+PUT  /v1/imports/:id/blobs/:digest/parts/:part 1334313 1334313 1334313
 POST /v1/imports/:id/blobs/:digest/parts     1334313 1334313 1334313
 POST /v1/first-admin                         3333333 3333333 3333333
 GET  /v1/keys                                1222112 1222112 1222112
@@ -658,8 +658,8 @@ const CALLS: Record<string, (place: Place, caller: LibraryClient) => Call | Prom
     path: `/v1/imports/${anyId()}/blobs/${anyDigest()}`,
     body: new Uint8Array(100),
   }),
-  'PUT /v1/imports/:id/blobs/:digest/:part': () => ({
-    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/1`,
+  'PUT /v1/imports/:id/blobs/:digest/parts/:part': () => ({
+    path: `/v1/imports/${anyId()}/blobs/${anyDigest()}/parts/1`,
     body: new Uint8Array(100),
   }),
   'POST /v1/imports/:id/blobs/:digest/parts': () => ({
@@ -1469,7 +1469,7 @@ DELETE /v1/imports/:id                     403  403  403    403   admin
 POST /v1/imports/:id/rows                  403  403  403    403   admin
 POST /v1/imports/:id/blobs/:digest         403  403  403    403   admin
 PUT /v1/imports/:id/blobs/:digest          403  403  403    403   admin
-PUT /v1/imports/:id/blobs/:digest/:part    403  403  403    403   admin
+PUT /v1/imports/:id/blobs/:digest/parts/:part 403  403  403    403   admin
 POST /v1/imports/:id/blobs/:digest/parts   403  403  403    403   admin
 POST /v2/:name{.+}/blobs/uploads           403  202  403    403   push
 POST /v2/:name{.+}/blobs/uploads#whole     403  201  403    403   push

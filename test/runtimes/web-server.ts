@@ -7,7 +7,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { ListenOptions, Platform } from '../../adapters/host/platform.ts'
-import { streamTransfer, type Rate } from '../../src/app.ts'
+import { streamTransfer, type Rate, type Transfer } from '../../src/app.ts'
 import { randomHex, sha256Hex } from '../../src/core/digest.ts'
 import { STATUS } from '../../src/errors.ts'
 import { logged } from '../../src/http/log.ts'
@@ -32,9 +32,17 @@ export function describeWebServer(
   listen: Platform['listen'],
   /**
    * `lingers`: why a connection outlives its answer, where the platform cannot end it;
-   * `keepsIdle`: why idle connections are not ended.
+   * `keepsIdle`: why idle connections are not ended; `transferOf`: the platform's own transfer.
    */
-  { lingers, keepsIdle }: { lingers?: string; keepsIdle?: string } = {},
+  {
+    lingers,
+    keepsIdle,
+    transferOf = streamTransfer,
+  }: {
+    lingers?: string
+    keepsIdle?: string
+    transferOf?: (options: { minimumRate?: Rate }) => Transfer
+  } = {},
 ): void {
   describe(`${name}: a server over web streams`, () => {
     let open = 0
@@ -74,7 +82,7 @@ export function describeWebServer(
     }
 
     async function start({ rate, ...extra }: Partial<ListenOptions> & { rate?: Rate } = {}) {
-      const transfer = streamTransfer({ ...(rate && { minimumRate: rate }) })
+      const transfer = transferOf({ ...(rate && { minimumRate: rate }) })
       const serve =
         (size: number, rotten?: number): Route['handler'] =>
         (c) => {

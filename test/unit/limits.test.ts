@@ -169,7 +169,14 @@ describe('routes with limits', () => {
       if (token !== undefined) headers.set('authorization', `Bearer ${token}`)
       const peer = { address: from, encrypted: false }
       const entry = newEntry('r1', addressOf(headers, peer, { trustedProxies }))
-      return app.fetch(new Request(`http://x${path}`, { method, headers }), { entry, peer })
+      const response = await app.fetch(new Request(`http://x${path}`, { method, headers }), {
+        entry,
+        peer,
+      })
+      // as `logged` does it where an answer's headers cannot be put beforehand
+      for (const [name, value] of Object.entries(entry.told ?? {}))
+        response.headers.set(name, value)
+      return response
     }
   }
   const statuses = async (answers: Promise<Response>[]) =>
