@@ -33,7 +33,10 @@ export const CASES: Record<string, Case> = {
   growth: {
     about: 'registries from a thousand images to a million',
     alone: true,
-    run: ({ folder, rounds, images, say }) => benchGrowth({ folder, rounds, sizes: images, say }),
+    run: async ({ folder, rounds, images, say }) => ({
+      ...(await benchGrowth({ folder, rounds, sizes: images, say })),
+      curve: { name: 'case', x: 'images', y: 'median ms' },
+    }),
   },
   keys: { about: 'lookups in a large keystore', alone: true, run: benchKeys },
 }

@@ -61,7 +61,7 @@ export function bars(title: string, rows: readonly Row[]): string {
 
 export type Curve = { name: string; points: [x: number, y: number][] }
 
-/** The curves of a table that names its columns for them; rows without a number have no point. */
+/** The curves of a table that names its columns for them; rows without a number, and of size 0, have no point. */
 export function curvesOf({ columns, rows, curve }: Table): Curve[] {
   const all = new Map<string, Curve>()
   if (curve === undefined) return []
@@ -69,13 +69,15 @@ export function curvesOf({ columns, rows, curve }: Table): Curve[] {
   for (const row of rows) {
     const [of, at, value] = [row[name ?? -1], row[x ?? -1], row[y ?? -1]]
     if (typeof of !== 'string' || typeof at !== 'number' || typeof value !== 'number') continue
+    // an empty one has no place on a logarithmic axis
+    if (at < 1) continue
     const points = all.get(of)?.points ?? []
     all.set(of, { name: of, points: [...points, [at, value]] })
   }
   return [...all.values()]
 }
 
-/** Curves over a logarithmic axis of sizes; the other axis begins at 0. Points below 1 have no place. */
+/** Curves over a logarithmic axis of sizes, from 1; the other axis begins at 0. */
 export function curves(title: string, labels: { x: string; y: string }, all: Curve[]): string {
   const points = all.flatMap((curve) => curve.points)
   const sizes = [...new Set(points.map(([x]) => x))].toSorted((a, b) => a - b)

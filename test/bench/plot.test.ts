@@ -65,6 +65,7 @@ test('a table becomes curves by the names of its columns; what is no number has 
     ['lookup', 100_000, 2],
     ['sweep', 1000, null],
     ['push', '', 3],
+    ['lookup', 0, 9],
   ]
   const curve = { name: 'case', x: 'images', y: 'median ms' }
   expect(curvesOf({ title: 't', columns, rows, curve })).toEqual([
