@@ -139,7 +139,7 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
     const image = await announce(bytes)
     const at = `/v2/imagefile/${image}/_multipart`
     const { uploadID } = (await client.call('POST', at, { filesize: bytes.length })).json.data
-    const completedParts: { partNumber: number; token: string | null }[] = []
+    const completedParts: { partNumber: number; token: string }[] = []
     const statuses: number[] = []
     for (const partNumber of [1, 2]) {
       const part = bytes.subarray((partNumber - 1) * PART, partNumber * PART)
@@ -147,7 +147,8 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
       const signed = await client.call('PUT', at, plan)
       const sent = await client.call('PUT', signed.json.data.presignedURL, part)
       statuses.push(sent.status)
-      completedParts.push({ partNumber, token: sent.headers.get('etag') })
+      // a part that came after the upload had ended has none; the completion is asked all the same
+      completedParts.push({ partNumber, token: sent.headers.get('etag') ?? 'none' })
     }
     const done = await client.call('PUT', `${at}_complete`, { uploadID, completedParts })
     return [...statuses, done.status]
