@@ -445,8 +445,8 @@ export type CatalogBook = {
   countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
-   * occur. `arch` empty means any. `cut` says that more than 2,000 images matched, of which the later
-   * ones were not looked at (R56); at most 1,000 come back, whatever the limit.
+   * occur. `arch` empty means any. `cut` says that more than 10,000 images matched, of which the later
+   * ones were not looked at (R56).
    */
   search(
     query: { terms: string[]; arch: string[]; signed: boolean; limit: number },

@@ -569,9 +569,10 @@ describe('query plans', () => {
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
    * guard (one row), the full-text indexes asked by rowid or for what matches, the few uploads that
    * run (R50), what a subquery has found by an index, the tag names of one image (x), the parts of
-   * one key (n, s, u), one window of blobs (b) and the live ones that are counted up to a limit, the people and collections of one change of
-   * rights (pu, pc), which are looked up, the bounded candidates of a search (found, f) and what one person
-   * was granted (sx), the referrers that go with one manifest, and the few imports and invitations.
+   * one key (n, s, u), one window of blobs (b) and the live ones that are counted up to a limit, the
+   * people and collections of one change of rights (pu, pc), which are looked up, the bounded candidates
+   * of a search (found, f) and what one person was granted (sx), the referrers that go with one manifest
+   * (going), and the few imports and invitations.
    */
   const walks = (sql: string, values: number) =>
     sqlite

@@ -18,7 +18,7 @@ import { createTeams } from '../../src/core/teams.ts'
 import { isRegistryError } from '../../src/errors.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { sha256 } from '../protocol/client.ts'
-import { coreWith, heldClock, type Core } from './inside.ts'
+import { coreWith, heldClock, surrounded, type Core } from './inside.ts'
 
 const ASKED = process.env.SREG_TEST_EPISODES
 const EPISODES = Number(ASKED ?? 100)
@@ -247,20 +247,7 @@ async function episode(scheduler: fc.Scheduler, actors: Step[][]): Promise<void>
   /** Every call of a port waits before and after until it is its turn. */
   let racing = false
   const turn = () => (racing ? scheduler.schedule(Promise.resolve()) : Promise.resolve())
-  const around = <T extends object>(port: T): T =>
-    new Proxy(port, {
-      get(target, name) {
-        const value: unknown = Reflect.get(target, name)
-        if (typeof value === 'object' && value !== null) return around(value)
-        if (typeof value !== 'function') return value
-        return async (...args: unknown[]) => {
-          await turn()
-          const result: unknown = await Reflect.apply(value, target, args)
-          await turn()
-          return result
-        }
-      },
-    })
+  const around = surrounded(turn)
   const clock = heldClock()
   const core = await coreWith({ blobs: memoryBlobs({ clock }), clock, graceSeconds: 3600, around })
   const { shared, catalog } = core

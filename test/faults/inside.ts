@@ -155,6 +155,16 @@ export function delayed(random: () => number, lose: (name: string) => boolean) {
     for (let turns = Math.floor(random() * 4); turns > 0; turns--)
       await new Promise((resolve) => setImmediate(resolve))
   }
+  return surrounded(wait, (name) => {
+    if (lose(name)) throw new Error('the answer was lost')
+  })
+}
+
+/** Waits for `turn` before and after each call of a port, its books included; then tells who has `answered`. */
+export function surrounded(
+  turn: () => Promise<unknown>,
+  answered: (name: string) => void = () => {},
+) {
   const around = <T extends object>(port: T): T =>
     new Proxy(port, {
       get(target, name) {
@@ -162,10 +172,10 @@ export function delayed(random: () => number, lose: (name: string) => boolean) {
         if (typeof value === 'object' && value !== null) return around(value)
         if (typeof value !== 'function') return value
         return async (...args: unknown[]) => {
-          await wait()
+          await turn()
           const result: unknown = await Reflect.apply(value, target, args)
-          await wait()
-          if (lose(String(name))) throw new Error('the answer was lost')
+          await turn()
+          answered(String(name))
           return result
         }
       },
