@@ -445,8 +445,8 @@ export type CatalogBook = {
   countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
-   * occur. `arch` empty means any. `cut` says that more than 10,000 images matched, of which the later
-   * ones were not looked at (R56).
+   * occur. `arch` empty means any. Images come in the order of their names. `cut` says that there may be
+   * more: `images` are the newest `limit`, or those among the newest 10,000 that match the terms (R56).
    */
   search(
     query: { terms: string[]; arch: string[]; signed: boolean; limit: number },

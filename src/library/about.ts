@@ -272,6 +272,7 @@ export const described: Described = {
     },
     'GET /v1/search': {
       summary: 'Searches what the caller may see',
+      more: 'The newest 1,000 images at most; `cut` says that there may be more.',
       query: z.object({
         value: said(text, 'Words that must all be there.'),
         arch: said(z.optional(text), 'Architectures, separated by commas.'),

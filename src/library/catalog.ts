@@ -132,10 +132,11 @@ export function catalogHandlers({ catalog, transfer, config }: LibraryDeps) {
         },
         claims(c),
       )
-      const names = (pick: (image: (typeof images)[number]) => Record<string, string>) => {
-        const found = new Map(images.map((image) => [JSON.stringify(pick(image)), pick(image)]))
-        return [...found.values()].filter(({ name = '' }) =>
-          terms.every((term) => name.includes(term.toLowerCase())),
+      const named = terms.map((term) => term.toLowerCase())
+      const names = (pick: (image: (typeof images)[number]) => Record<'id' | 'name', string>) => {
+        const found = new Map(images.map(pick).map((one) => [one.id, one]))
+        return [...found.values()].filter(({ name }) =>
+          named.every((term) => name.toLowerCase().includes(term)),
         )
       }
       return data({

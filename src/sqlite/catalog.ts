@@ -57,8 +57,10 @@ import { storeVerdict, verdictValues } from './signatures.ts'
 
 /** Lists given out below a name never hold more ids than this (R54). */
 const LIST_LIMIT = 1000
-/** Matches that search looks at before it narrows, joins and orders them (R56). */
+/** Matches that search looks at, the newest, before it narrows and joins them (R56). */
 const CANDIDATES = 10_000
+/** As many matches are all looked at: more than one answer would hold are begun with the newest. */
+const FEW = 1000
 
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
@@ -81,6 +83,15 @@ const asViewer = ({ userId, tokenId }: Writer) => ({
   viewerToken: tokenId,
   viewerAdmin: 0,
 })
+
+/** Images in the order of their names, of one name the newest first. */
+type Named = { entityName: string; collectionName: string; containerName: string; seq: number }
+const byName = (a: Named, b: Named): number =>
+  compare(a.entityName, b.entityName) ||
+  compare(a.collectionName, b.collectionName) ||
+  compare(a.containerName, b.containerName) ||
+  b.seq - a.seq
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
@@ -785,39 +796,60 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
   /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
   const scoped = sql`case when ${viewerManages} then ${p('text')} else ${searchScope} || ${p('text')} end`
-  /** What matches, once for the rows and their count: for rare words, reading it is most of the work. */
-  const found = db
-    .$with('found', { seq: sql<number>`seq`.as('seq') })
-    .as(
-      sql`select rowid as seq from search where search match ${scoped} limit ${sql.raw(String(CANDIDATES + 1))}`,
-    )
-  const narrowed = sql`select i.seq from (select seq from found limit ${sql.raw(String(CANDIDATES))}) f cross join images i on i.seq = f.seq where (${p('arch')} = '' or instr(${p('arch')}, ',' || i.arch || ',') > 0) and (${p('signed')} = 0 or i.signed = 1)`
+  const matches = (order: SQL, most: number) =>
+    sql`select rowid as seq from search where search match ${scoped} ${order} limit ${sql.raw(String(most))}`
+  const wanted = and(
+    sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
+    sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
+    visibleContainer,
+  )
   const matchColumns = {
     ...imageColumns,
     seq: sql<number>`images.seq`.as('seq'),
     candidates: sql<number | null>`null`.as('candidates'),
   }
-  /** In the first row there is no image: it tells how many candidates there were, be it none. */
-  const told = Object.fromEntries(
-    Object.keys(matchColumns).map((name) => [
-      name,
-      (name === 'candidates' ? sql`(select count(*) from found)` : sql`null`).as(name),
-    ]),
-  ) as unknown as typeof matchColumns
-  const matching = prepare(() =>
-    db
-      .with(found)
+  /** A row without an image: it tells how many candidates there were, be it none. */
+  const telling = (candidates: SQL) =>
+    Object.fromEntries(
+      Object.keys(matchColumns).map((name) => [
+        name,
+        (name === 'candidates' ? candidates : sql`null`).as(name),
+      ]),
+    ) as unknown as typeof matchColumns
+  const imagesAmong = (start: Pick<Handle['db'], 'select'>, candidates: SQL) =>
+    start
       .select(matchColumns)
-      .from(t.images)
+      .from(sql`${candidates} f cross join images on images.seq = f.seq`)
       .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
       .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
       .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
       .innerJoin(t.blobs, liveBlob)
-      .where(and(sql`${t.images.seq} in (${narrowed})`, visibleContainer))
-      .unionAll(db.select(told).from(sql`(select 1)`))
-      .orderBy(sql`"entityName", "collectionName", "containerName", "seq" desc`)
-      .limit(p('limit')),
-  )
+  const found = db.$with('found', { seq: sql<number>`seq`.as('seq') }).as(matches(sql``, FEW + 1))
+  const few = sql`(select count(*) from found) <= ${sql.raw(String(FEW))}`
+  const search = {
+    /** Nothing where more than a few match; otherwise all, in the order in which the index is quicker. */
+    few: prepare(() =>
+      imagesAmong(db.with(found), sql`found`)
+        .where(and(few, wanted))
+        .unionAll(
+          db
+            .select(telling(sql`(select count(*) from found)`))
+            .from(sql`(select 1)`)
+            .where(few),
+        ),
+    ),
+    /** From the newest on, and no further than it takes to fill the answer: then nobody counts. */
+    many: prepare(() =>
+      imagesAmong(db, sql`(${matches(sql`order by rowid desc`, CANDIDATES)})`)
+        .where(wanted)
+        .unionAll(
+          db
+            .select(telling(sql`(select count(*) from (${matches(sql``, CANDIDATES + 1)}))`))
+            .from(sql`(select 1)`),
+        )
+        .limit(p('limit')),
+    ),
+  }
 
   /** Insert-or-nothing behind its guard, and the row that stands now: one batch (R6). */
   async function store<Row extends { id: string }, T>(
@@ -1286,10 +1318,17 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         signed: signed ? 1 : 0,
         limit: limit + 1,
       }
-      return see(viewer, values, [matching(query)] as const, ([[told, ...rows]]) => ({
-        images: rows.map(toImage),
-        cut: (told?.candidates ?? 0) > CANDIDATES,
-      }))
+      const statement = search.few(query)
+      const statements = [statement, { ...search.many(query), unless: statement }] as const
+      return see(viewer, values, statements, (answers) => {
+        const rows = answers.flat()
+        const told = rows.find(({ candidates }) => candidates !== null)
+        const images = rows.filter((row) => row !== told).sort((a, b) => b.seq - a.seq)
+        return {
+          images: images.slice(0, limit).sort(byName).map(toImage),
+          cut: images.length > limit || (told?.candidates ?? 0) > CANDIDATES,
+        }
+      })
     },
   }
 }

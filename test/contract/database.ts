@@ -2156,8 +2156,8 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         const amdSigned = await push('amd64', true)
         const arm = await push('arm64', true)
         const ppc = await push('ppc64', false)
-        const ask = async (arch: string[], signed: boolean, limit = 10) => {
-          const query = { terms: ['needle'], arch, signed, limit }
+        const ask = async (arch: string[], signed: boolean) => {
+          const query = { terms: ['needle'], arch, signed, limit: 4 }
           const { value } = await catalog.search(query, null, at())
           expect(value.cut).toBe(false)
           return value.images.map(({ id }) => id).toSorted()
@@ -2167,7 +2167,29 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await ask(['ppc64'], false)).toEqual([ppc])
         expect(await ask(['ppc64le', 'md6', ''], false)).toEqual([])
         expect(await ask([], false)).toHaveLength(4)
-        expect(await ask([], false, 2)).toHaveLength(2)
+      })
+
+      test('tells of the newest where not all have room, says so, and puts names in order', async (world) => {
+        const { catalog } = world.database
+        const { alice, open } = await library(world)
+        const other = await world.container(alice, 'alice/bio/Bwa')
+        const push = async (containerId: string, word: string) =>
+          (await world.push(alice, containerId, word, { description: 'needle' })).id
+        const oldest = await push(other.id, 'one')
+        const ids = [
+          await push(open.id, 'two'),
+          await push(other.id, 'three'),
+          await push(open.id, 'four'),
+        ] as const
+        expect(other.name < open.name).toBe(true)
+        const ask = async (limit: number) => {
+          const query = { terms: ['needle'], arch: [], signed: false, limit }
+          const { images, cut } = (await catalog.search(query, null, at())).value
+          return [images.map(({ id }) => id), cut]
+        }
+        expect(await ask(4)).toEqual([[ids[1], oldest, ids[2], ids[0]], false])
+        expect(await ask(3)).toEqual([[ids[1], ids[2], ids[0]], true])
+        expect(await ask(1)).toEqual([[ids[2]], true])
       })
 
       for (const level of ['collection', 'container'] as const)
@@ -2178,28 +2200,43 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
             const { alice, secret, hidden } = await library(world)
             const place = level === 'collection' ? hidden : secret
             const { id } = await world.push(alice, place.id, 'one', { description: 'needle' })
-            await world.raw?.(
-              `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)
-             INSERT INTO images (id, container_id, digest, description, blob_id, size, created_by, created_at, updated_at)
-             SELECT 'many' || i, container_id, 'digest' || i, 'needle', blob_id, 1, created_by, 0, 0
-             FROM images, n WHERE id = '${id}'`,
-            )
-            // any privacy change writes the index anew
-            const path = {
-              entity: 'alice',
-              collection: place.collectionName,
-              container: level === 'collection' ? null : place.name,
+            const more = async (from: number, to: number) => {
+              await world.raw?.(
+                `WITH RECURSIVE n (i) AS (SELECT ${from} UNION ALL SELECT i + 1 FROM n WHERE i < ${to})
+               INSERT INTO images (id, container_id, digest, description, blob_id, size, created_by, created_at, updated_at)
+               SELECT 'many' || i, container_id, 'digest' || i, 'needle', blob_id, 1, created_by, 0, 0
+               FROM images, n WHERE id = '${id}'`,
+              )
+              // any privacy change writes the index anew
+              const path = {
+                entity: 'alice',
+                collection: place.collectionName,
+                container: level === 'collection' ? null : place.name,
+              }
+              await catalog.setPrivate(path, true, byOperator(at()))
             }
-            await catalog.setPrivate(path, true, byOperator(at()))
-            const cut = async (viewer: Viewer) => {
-              const query = { terms: ['needle'], arch: [], signed: false, limit: 5 }
-              return (await catalog.search(query, viewer, at())).value
+            const ask = async (viewer: Viewer, arch: string[] = []) => {
+              const query = { terms: ['needle'], arch, signed: false, limit: 5 }
+              const { images, cut } = (await catalog.search(query, viewer, at())).value
+              return { images: images.map((found) => found.id), cut }
             }
-            expect(await cut(alice.viewer)).toMatchObject({ cut: true })
-            expect((await cut(alice.viewer)).images).toHaveLength(5)
-            expect(await cut(null)).toEqual({ images: [], cut: false })
+            const newest = (last: number) => [0, 1, 2, 3, 4].map((less) => `many${last - less}`)
+            // as many as are looked at together, and more: the one of another arch is the oldest
+            for (const [from, to] of [
+              [1, 999],
+              [1000, 1000],
+              [1001, 9999],
+            ] as const) {
+              await more(from, to)
+              expect(await ask(alice.viewer)).toEqual({ images: newest(to), cut: true })
+              expect(await ask(alice.viewer, ['amd64'])).toEqual({ images: [id], cut: false })
+            }
+            await more(10_000, 10_000)
+            expect(await ask(alice.viewer, ['amd64'])).toEqual({ images: [], cut: true })
+            expect(await ask(alice.viewer)).toEqual({ images: newest(10_000), cut: true })
+            expect(await ask(null)).toEqual({ images: [], cut: false })
             const pretender = await world.token((await world.person('eve')).user, SCOPES)
-            expect(await cut(pretender.viewer)).toEqual({ images: [], cut: false })
+            expect(await ask(pretender.viewer)).toEqual({ images: [], cut: false })
           },
           true,
         )
