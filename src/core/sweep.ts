@@ -10,6 +10,11 @@ import { inspectBlob } from './uploads.ts'
 import { createVerdicts } from './verdicts.ts'
 
 const BATCH = 500
+/**
+ * Pages that a run looks through of what has one row for every blob, unless somebody asks for all: the
+ * next run goes on there. 200,000 rows are a second of work; of the store, 20,000 files are.
+ */
+const MOST_PAGES = { rows: 400, store: 20 }
 /** Entries of the audit log that one trip forgets; a run on Workers has few of those. */
 const AUDIT_BATCH = { host: 500, persistent: 5000 }
 const HOUR_MS = 3_600_000
@@ -148,8 +153,9 @@ export function createSweep(deps: {
     const { turn } = progress
     const isTurn = (of: Progress['turn']) => !deps.persistent || turn === of
     progress.turn = TURNS[(TURNS.indexOf(turn) + 1) % TURNS.length] ?? 'judge'
-    if (isTurn('repositories')) await sweepMembers(now)
-    for (let page = 0; page < budget.pages; page++) {
+    const pagesOf = (most: number) => (forced ? budget.pages : Math.min(budget.pages, most))
+    if (isTurn('repositories')) await sweepMembers(now, pagesOf(MOST_PAGES.rows))
+    for (let page = 0; page < pagesOf(MOST_PAGES.rows); page++) {
       const { last } = await database.blobs.markDying(now, progress.marked, BATCH)
       progress.marked = last ?? ''
       if (last === null) break
@@ -158,7 +164,11 @@ export function createSweep(deps: {
 
     // deletes no bytes: what it forgets, nothing refers to
     if (isTurn('judge'))
-      progress.judged = (await verdicts.sweep(progress.judged, budget.verdicts)) ?? ''
+      progress.judged =
+        (await verdicts.sweep(
+          progress.judged,
+          Math.min(budget.verdicts, pagesOf(MOST_PAGES.rows)),
+        )) ?? ''
     if (checkSignatures && isTurn('examine')) await examineMissing()
 
     const stepped = since !== null && (since < 0 || since > 3 * deps.intervalSeconds * 1000)
@@ -198,7 +208,7 @@ export function createSweep(deps: {
       for (const { size } of dying) report.freedBytes += size
       if (dying.length < budget.keys) break
     }
-    report.orphans = await deleteOrphans(now)
+    report.orphans = await deleteOrphans(now, pagesOf(MOST_PAGES.store))
     await database.ended.prune(new Date(now.getTime() - ENDED_MS))
     await database.popularity.forgetWeeks(new Date(now.getTime() - WEEKS_MS))
     await database.shares.prune(new Date(now.getTime() - SHARES_MS))
@@ -207,9 +217,9 @@ export function createSweep(deps: {
   }
 
   /** Blobs that no manifest of their repository names, a day after they came (R31). */
-  async function sweepMembers(now: Date): Promise<void> {
+  async function sweepMembers(now: Date, pages: number): Promise<void> {
     const before = new Date(now.getTime() - MEMBER_MS)
-    for (let page = 0; page < budget.pages; page++) {
+    for (let page = 0; page < pages; page++) {
       const { last } = await database.manifests.sweepMembers(before, progress.members, BATCH)
       progress.members = last ?? 0
       if (last === null) break
@@ -274,9 +284,9 @@ export function createSweep(deps: {
   }
 
   /** Keys in the store without a row, looked up after listing, old by the store's own clock. */
-  async function deleteOrphans(now: Date): Promise<number> {
+  async function deleteOrphans(now: Date, pages: number): Promise<number> {
     const before = now.getTime() - ORPHAN_AGE_MS
-    for (let page = 0; page < budget.pages; page++) {
+    for (let page = 0; page < pages; page++) {
       const listed = await blobs.list(progress.cursor, 1000)
       const old = listed.blobs.filter(({ modifiedAt }) => modifiedAt.getTime() < before)
       const known = await database.blobs.known(old.map(({ key }) => key))
