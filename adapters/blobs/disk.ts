@@ -51,7 +51,7 @@ import type { PartWriters, Plan, ReceiveOptions } from './rules.ts'
 
 const { O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants
 
-const GATHER_BYTES = 1024 * 1024
+const GATHER_BYTES = 512 * 1024
 /** Many tiny chunks cost more in objects than in bytes. */
 const GATHER_CHUNKS = 512
 const READ_SIZE = 512 * 1024
@@ -60,8 +60,9 @@ const READ_OFFSET = 48
 /**
  * So much is on its way to the disk while as much again is being received: what is left for the end
  * is little, and a disk slower than the client is felt from the beginning instead of as a stall.
+ * Of each upload: eight at once end together, and then wait for eight times as much.
  */
-const SYNC_BYTES = 64 * 1024 * 1024
+const SYNC_BYTES = 16 * 1024 * 1024
 /** Early syncs at a time: each holds one of the few threads that also read what is downloaded. */
 const SYNCS = 2
 const DAY_MS = 24 * 60 * 60 * 1000
@@ -447,8 +448,8 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
 // Bytes
 
 /**
- * Receives a body into a file from `position` on, gathered to about 1 MiB, two writes ahead. What has
- * been written is given to `syncEarly` from time to time, while more is being received.
+ * Receives a body into a file from `position` on, gathered to about half a MiB, two writes ahead.
+ * What has been written is given to `syncEarly` from time to time, while more is being received.
  */
 async function writeBody(
   file: FileHandle,
@@ -461,7 +462,7 @@ async function writeBody(
   let held: Uint8Array[] = []
   let bytes = 0
   let unsynced = 0
-  // Two, because one may wait for the file system while the next MiB has come.
+  // Two, because one may wait for the file system while the next bytes have come.
   let before: Promise<void> = Promise.resolve()
   let writing: Promise<void> = Promise.resolve()
   let syncing: Promise<void> = Promise.resolve()
