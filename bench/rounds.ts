@@ -12,8 +12,11 @@ export type Bench = {
   seconds: number
   /** How many there are to sweep. */
   blobs: number
-  /** Images of the registries that grow. */
+  /** Images of the registries that grow, and where made ones are found and left; null: nowhere. */
   images: number[]
+  registries: string | null
+  /** Clients of a herd. */
+  clients: number
   /** GiB of an image that is larger than memory. */
   gib: number
   /** Public keys, and requests of a round. */
@@ -27,8 +30,6 @@ export type Bench = {
 /** A case of the benchmark. */
 export type Case = {
   about: string
-  /** Not run unless it is named. */
-  alone?: boolean
   run(bench: Bench): Promise<Measured | Table>
 }
 

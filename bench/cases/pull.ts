@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { digestOf, download, downloadRanges } from '../measure.ts'
-import { makePayload } from '../payload.ts'
+import { makePayload } from '../content/payload.ts'
 import type { Measured, Missing } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'

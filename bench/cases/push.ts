@@ -2,7 +2,7 @@
 import { readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../measure.ts'
-import { makePayload, renewPayload, type Payload } from '../payload.ts'
+import { makePayload, renewPayload, type Payload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'

@@ -1,7 +1,7 @@
 /** From nothing to the first answer, and the memory that servers take, idle and at their highest. */
 import { join } from 'node:path'
 import { download, freePort, memory, requestRate, serve } from '../measure.ts'
-import { makePayload, renewPayload } from '../payload.ts'
+import { makePayload, renewPayload } from '../content/payload.ts'
 import { median, type Measured } from '../report.ts'
 import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'

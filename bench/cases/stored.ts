@@ -1,6 +1,6 @@
 /** What costs no bytes: another tag for a stored image, and pushing once more what is stored. */
 import { join } from 'node:path'
-import { makePayload } from '../payload.ts'
+import { makePayload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'

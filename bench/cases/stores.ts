@@ -1,7 +1,7 @@
 /** Where the bytes lie: disk, and S3 with and without redirects, by our server and docker-registry. */
 import { join } from 'node:path'
 import { digestOf, download, findProgram } from '../measure.ts'
-import { makePayload, renewPayload } from '../payload.ts'
+import { makePayload, renewPayload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { missingRadosgw, startRadosgw } from '../systems/radosgw.ts'

@@ -1,6 +1,6 @@
 /** What every registry of the benchmark can do, whoever wrote it. */
 import type { Server } from '../measure.ts'
-import type { Payload } from '../payload.ts'
+import type { Payload } from '../content/payload.ts'
 import type { Missing } from '../report.ts'
 
 /** One body, or parts of 64 MiB (with docker-registry and its kin: one PATCH for each). */
