@@ -7,9 +7,8 @@ import { memory, onLoadCore } from '../measure.ts'
 import type { Measured } from '../report.ts'
 import { inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { nginx } from '../systems/nginx.ts'
-import { startAll, stopAll, type Source } from '../systems/registry.ts'
+import { ownFolder, startAll, stopAll, type Source } from '../systems/registry.ts'
 import { ours, type Ours } from '../systems/sreg.ts'
-import { ownFolder } from './pull.ts'
 
 const SIZE = 64 * 2 ** 20
 /** Deno needs three times as long as the others: it would take the time of their rounds. */

@@ -22,9 +22,8 @@ import type { Measured, Missing } from '../report.ts'
 import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
 import { ociRegistries, repositories } from '../systems/distribution.ts'
 import { nginx } from '../systems/nginx.ts'
-import { startAll, stopAll, type Registry, type Source } from '../systems/registry.ts'
+import { ownFolder, startAll, stopAll, type Registry, type Source } from '../systems/registry.ts'
 import { ours, OURS, type Sreg } from '../systems/sreg.ts'
-import { ownFolder } from './pull.ts'
 
 type Target = {
   what: string

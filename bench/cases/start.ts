@@ -6,10 +6,15 @@ import { median, type Measured } from '../report.ts'
 import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'
 import { nginx } from '../systems/nginx.ts'
-import { startAll, stopAll, type Candidate, type Registry } from '../systems/registry.ts'
+import {
+  forget,
+  ownFolder,
+  startAll,
+  stopAll,
+  type Candidate,
+  type Registry,
+} from '../systems/registry.ts'
 import { commandLine, nameOf, ours, OURS, startSreg } from '../systems/sreg.ts'
-import { forget } from './push.ts'
-import { ownFolder } from './pull.ts'
 
 /** Starts of each in a round. */
 const STARTS = 3

@@ -15,6 +15,7 @@ import {
   SERVER_CORE,
 } from '../measure.ts'
 import type { Image } from '../content/payload.ts'
+import type { Missing } from '../report.ts'
 import type { Candidate, How, Registry, Stored } from './registry.ts'
 
 const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url))
@@ -62,6 +63,19 @@ export const ours = (
     start: (folder) => startSreg(folder, { ...options, runtime }),
     hint: '',
   }))
+
+/** The emulator of R2 needs seconds for what others do in tenths. */
+const WORKERD_MOST = 256 * 2 ** 20
+
+/** Our runtimes for images of that size, and whom that leaves out. */
+export function runtimesFor(size: number): { runtimes: Ours[]; missing: Missing[] } {
+  if (size <= WORKERD_MOST) return { runtimes: ['node', 'bun', 'deno', 'workerd'], missing: [] }
+  const why = `only with --size ${WORKERD_MOST / 2 ** 20} or less, for its emulated R2`
+  return {
+    runtimes: ['node', 'bun', 'deno'],
+    missing: [{ system: 'sreg-lite in workerd', why }],
+  }
+}
 
 /** How the server is begun on a port: program, arguments, environment. */
 export function commandLine(data: string, port: number, options: SregOptions = {}) {
