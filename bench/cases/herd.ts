@@ -64,8 +64,8 @@ export function herd(bench: Bench): Promise<Measured> {
 /** How a pull ended: `refused` by a status of 500 or above, `bad` in any other way but the right one. */
 type End = 'right' | 'refused' | 'bad'
 
-/** All clients connect, then all ask at once; seconds from there until the last one has ended. */
-async function pullAll(url: string, bytes: Buffer, clients: number) {
+/** All `clients` connect, then all ask for `url` at once; seconds from there until the last one has ended. */
+export async function pullAll(url: string, bytes: Buffer, clients: number) {
   const pulls: { start: () => void; done: Promise<End> }[] = []
   // One buffer for all: a chunk is compared before the next one is read.
   const arriving = Buffer.allocUnsafeSlow(256 * 1024)
