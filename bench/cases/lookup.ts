@@ -72,7 +72,13 @@ export function lookup(bench: Bench): Promise<Measured> {
         ids.push((JSON.parse((await send('GET', base + path)).body) as Found).data.id)
       if (ids[0] !== ids[1]) throw new Error(`bare.ts finds ${ids[1]} instead of ${ids[0]}`)
       const target = { server, url: server.base + path }
-      targets.push({ what: 'by tag', ...target }, { ...FEW, ...target })
+      // it looks at no token, but has to read it
+      const headers = { Authorization: `Bearer ${first.token}` }
+      targets.push(
+        { what: 'by tag', ...target },
+        { what: 'by tag, with a token', ...target, headers },
+        { ...FEW, ...target },
+      )
     }
     for (const server of others) {
       const { url, headers } = (await server.publish(payload)).lookup
