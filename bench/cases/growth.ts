@@ -24,6 +24,8 @@ const MIB = 1024 * 1024
 const REQUESTS = 200
 const STARTS = 5
 const PUSHES = 8
+/** Pushes beforehand: the empty registry is asked nothing else, and its server must be warm, too. */
+const FIRST_PUSHES = 40
 
 type Registry = { images: number; folder: string; token: string; made: Made }
 type Running = {
@@ -527,21 +529,21 @@ export function growth(bench: Bench): Promise<Table> {
       const filled = servers.filter(({ registry }) => registry.images > 0)
       const [smallest] = filled
       if (smallest !== undefined) await compareWithPush(smallest)
-      const askRound = async (round: number, keep: typeof addTo<Samples>, share = 1) => {
+      type Keep = (name: string, size: number, samples: Samples) => void
+      const askRound = async (round: number, keep: Keep, share: number, pushes: number) => {
         for (const { name, ask, requests = REQUESTS } of CASES)
           for (const server of rotate(filled, round)) {
             const count = Math.ceil(requests * share)
             const asked = Array.from({ length: count }, () => ask(server, Math.random))
-            keep(cases, name, server.registry.images, await askAll(server, asked))
+            keep(name, server.registry.images, await askAll(server, asked))
           }
-        await pushRound(servers, bench.folder, (name, size, samples) =>
-          keep(cases, name, size, samples),
-        )
+        await pushRound(servers, bench.folder, pushes, keep)
       }
       say('warming up')
-      await askRound(0, () => {}, 0.25)
+      await askRound(0, () => {}, 0.25, FIRST_PUSHES)
       await inRounds(bench, async (round) => {
-        await askRound(round, addTo)
+        const keep: Keep = (name, size, samples) => addTo(cases, name, size, samples)
+        await askRound(round, keep, 1, PUSHES)
         rounds = round + 1
       })
       for (const { pid, registry } of servers) {
@@ -567,10 +569,11 @@ const SWEEPER = fileURLToPath(new URL('../systems/sweeper.ts', import.meta.url))
 async function pushRound(
   servers: Running[],
   folder: string,
+  count: number,
   keep: (name: string, size: number, samples: Samples) => void,
 ): Promise<void> {
   let payload = await makePayload(join(folder, 'payload.sif'), MIB)
-  for (let n = 0; n < PUSHES; n++)
+  for (let n = 0; n < count; n++)
     for (const server of rotate(servers, n)) {
       payload = await renewPayload(payload)
       const container = `c${randomBytes(4).toString('hex')}`

@@ -40,6 +40,5 @@ const found = {
   'CPU ms': (user + system) / 1000,
   'longest block, ms': delay.max / 1e6,
   'memory, MiB': process.memoryUsage().rss / 2 ** 20,
-  'blobs deleted': report.deleted,
 }
 process.stdout.write(JSON.stringify(found))
