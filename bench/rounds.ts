@@ -33,21 +33,23 @@ export type Case = {
   run(bench: Bench): Promise<Measured | Table>
 }
 
-/** Runs `once` for each round until all are done or the time would not do for another; at least once. */
+/**
+ * Runs `once` for each round until all are done or the time would not do for another, as long as those
+ * before it were on average; at least once.
+ */
 export async function inRounds(
-  { rounds, until, say }: Bench,
+  { rounds, until, say }: Pick<Bench, 'rounds' | 'until' | 'say'>,
   once: (round: number) => Promise<void>,
 ): Promise<void> {
-  let longest = 0
+  const began = performance.now()
   for (let round = 0; round < rounds; round++) {
-    const start = performance.now()
-    if (round > 0 && start + longest > until) {
+    const now = performance.now()
+    if (round > 0 && now + (now - began) / round > until) {
       say(`time is up after ${round} rounds`)
       return
     }
     say(`round ${round + 1} of ${rounds}`)
     await once(round)
-    longest = Math.max(longest, performance.now() - start)
   }
 }
 
