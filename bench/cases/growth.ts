@@ -9,10 +9,17 @@ import { Agent } from 'node:http'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { derivedManifest, EMPTY_DIGEST, EMPTY_JSON, IMAGE_TYPE } from '../../src/core/derived.ts'
-import { REDIRECT_FROM } from '../../src/core/downloads.ts'
 import { sampleSif } from '../../test/fixtures/sif.ts'
 import { makePayload, renewPayload, type Payload } from '../content/payload.ts'
-import { fillRegistry, type Made, type Sample } from '../content/registry-of.ts'
+import {
+  bearer,
+  dataOf,
+  expectThat,
+  QUESTIONS,
+  type Asked,
+  type Filled,
+} from '../content/questions.ts'
+import { fillRegistry } from '../content/registry-of.ts'
 import { shapeOf } from '../content/registry-shape.ts'
 import { freePort, memory, onLoadCore, run, send, serve, type Answer } from '../measure.ts'
 import { median, quantile, type Cell, type Table } from '../report.ts'
@@ -27,7 +34,7 @@ const PUSHES = 8
 /** Pushes beforehand: the empty registry is asked nothing else, and its server must be warm, too. */
 const FIRST_PUSHES = 40
 
-type Registry = { images: number; folder: string; token: string; made: Made }
+type Registry = Filled & { images: number; folder: string }
 type Running = {
   registry: Registry
   base: string
@@ -38,238 +45,6 @@ type Running = {
   startRss: number
   stop(): Promise<void>
 }
-
-type Asked = {
-  path: string
-  headers?: Record<string, string>
-  /** Throws when it is not what was asked for. */
-  check(answer: Answer): void
-}
-type Case = {
-  name: string
-  /** Requests of a round; the default where it is missing. */
-  requests?: number
-  ask(server: Running, random: () => number): Asked
-}
-
-// --- cases ---------------------------------------------------------------------------------------
-
-const visible = (server: Running) => server.registry.made.samples.filter((one) => !one.private)
-const chosen = <T>(list: readonly T[], random: () => number): T => {
-  const one = list[Math.floor(random() * list.length)]
-  if (one === undefined) throw new Error('the registry has nothing to ask for')
-  return one
-}
-const place = ({ entity, collection, container }: Sample) => `${entity}/${collection}/${container}`
-const dataOf = (answer: Answer) =>
-  (JSON.parse(answer.body) as { data: Record<string, unknown> }).data
-
-function expectThat(holds: boolean, what: string, answer: Answer): void {
-  if (!holds) throw new Error(`${what}: ${answer.status} ${answer.body.slice(0, 400)}`)
-}
-
-const bearer = (server: Running) => ({ Authorization: `Bearer ${server.registry.token}` })
-
-/** A request for a sample that `fits`, and what its answer must hold. */
-const forSample =
-  (
-    path: (one: Sample) => string,
-    holds: (answer: Answer, one: Sample) => boolean,
-    more: { fits?: (one: Sample, at: number) => boolean; token?: boolean; status?: number } = {},
-  ): Case['ask'] =>
-  (server, random) => {
-    const { fits = () => true, token = false, status = 200 } = more
-    const one = chosen(visible(server).filter(fits), random)
-    return {
-      path: path(one),
-      ...(token ? { headers: bearer(server) } : {}),
-      check: (answer) =>
-        expectThat(answer.status === status && holds(answer, one), path(one), answer),
-    }
-  }
-
-const isImage = (answer: Answer, one: Sample) => {
-  const data = dataOf(answer)
-  return data.hash === `sha256.${one.digest}` && data.size === one.size && data.arch === one.arch
-}
-const byTag = (one: Sample) => `/v1/images/${place(one)}:${one.tag}?arch=${one.arch}`
-const pushedByOci = (one: Sample) => one.manifest !== null
-/** The first 50 of those that are chosen at random. */
-const popular = (_: Sample, at: number) => at < 50
-
-const searchFor =
-  (words: (made: Made) => string[], holds: (images: { hash?: string }[]) => boolean): Case['ask'] =>
-  (server, random) => {
-    const word = chosen(words(server.registry.made), random)
-    return {
-      path: `/v1/search?value=${encodeURIComponent(word)}&arch=amd64`,
-      check(answer) {
-        const images = (dataOf(answer) as { image: object[] }).image
-        expectThat(answer.status === 200 && holds(images), `search for ${word}`, answer)
-      },
-    }
-  }
-
-const CASES: Case[] = [
-  { name: 'image by tag', ask: forSample(byTag, isImage) },
-  {
-    name: 'image by tag, one of 50 popular ones',
-    ask: forSample(byTag, isImage, { fits: popular }),
-  },
-  { name: 'image by tag, with a token', ask: forSample(byTag, isImage, { token: true }) },
-  {
-    name: 'image by tag, another arch',
-    ask: forSample(byTag, isImage, { fits: (one) => one.arch !== 'amd64' }),
-  },
-  {
-    name: 'image by hash',
-    ask: forSample((one) => `/v1/images/${place(one)}:sha256.${one.digest}`, isImage),
-  },
-  {
-    name: 'ticket for a pull',
-    ask: forSample(
-      (one) => `/v1/imagefile/${place(one)}:${one.tag}?arch=${one.arch}`,
-      (answer) => String(answer.headers.location).includes('/v1/blob'),
-      { status: 303, fits: (one) => one.size >= REDIRECT_FROM },
-    ),
-  },
-  {
-    name: 'container',
-    ask: forSample(
-      (one) => `/v1/containers/${place(one)}`,
-      (answer, one) => dataOf(answer).id === one.containerId,
-    ),
-  },
-  {
-    name: 'tags of a container',
-    ask: forSample(
-      (one) => `/v2/tags/${one.containerId}`,
-      (answer, one) =>
-        (dataOf(answer) as Record<string, Record<string, string>>)[one.arch]?.[one.tag] === one.id,
-    ),
-  },
-  {
-    name: 'collection',
-    ask: forSample(
-      (one) => `/v1/collections/${one.entity}/${one.collection}`,
-      (answer, one) => dataOf(answer).name === one.collection,
-      { fits: (one) => one.entity !== 'library' },
-    ),
-  },
-  {
-    name: 'entity',
-    ask: forSample(
-      (one) => `/v1/entities/${one.entity}`,
-      (answer, one) => dataOf(answer).name === one.entity,
-      { fits: (one) => one.entity !== 'library' },
-    ),
-  },
-  {
-    name: 'collection with 1 % of all images',
-    requests: 20,
-    ask: () => ({
-      path: '/v1/collections/library/default',
-      check: (answer) => expectThat(dataOf(answer).name === 'default', 'library/default', answer),
-    }),
-  },
-  {
-    name: 'own entities, with a token',
-    ask: (server) => ({
-      path: '/v1/entities',
-      headers: bearer(server),
-      check: (answer) => expectThat(answer.status === 200, 'own entities', answer),
-    }),
-  },
-  {
-    name: 'token check',
-    ask: (server) => ({
-      path: '/v1/token-status',
-      headers: bearer(server),
-      check: (answer) => expectThat(answer.status === 200, 'token', answer),
-    }),
-  },
-  {
-    name: 'search: a common word',
-    requests: 40,
-    ask: searchFor(
-      ({ words }) => words.common,
-      (images) => images.length > 0,
-    ),
-  },
-  {
-    name: 'search: a rare word',
-    requests: 40,
-    ask: searchFor(
-      ({ words }) => words.rare,
-      () => true,
-    ),
-  },
-  {
-    name: 'search: several words',
-    requests: 40,
-    ask: searchFor(
-      ({ words }) => words.several,
-      () => true,
-    ),
-  },
-  {
-    name: 'search: nothing to be found',
-    requests: 40,
-    ask: searchFor(
-      ({ words }) => words.nothing,
-      (images) => images.length === 0,
-    ),
-  },
-  {
-    name: '/v2 manifest by tag, of a library image',
-    ask: forSample(
-      (one) => `/v2/${place(one)}/manifests/${one.tag}`,
-      (answer) => answer.body.includes('"schemaVersion":2'),
-      { fits: (one) => one.manifest === null },
-    ),
-  },
-  {
-    name: '/v2 manifest by digest',
-    ask: forSample(
-      (one) => `/v2/${place(one)}/manifests/${one.manifest}`,
-      (answer, one) => answer.body.includes(`sha256:${one.digest}`),
-      { fits: pushedByOci },
-    ),
-  },
-  {
-    name: '/v2 tags/list',
-    ask: forSample(
-      (one) => `/v2/${place(one)}/tags/list`,
-      (answer, one) => answer.body.includes(`"${one.tag}"`),
-    ),
-  },
-  {
-    name: '/v2 referrers',
-    ask: forSample(
-      (one) => `/v2/${place(one)}/referrers/${one.manifest}`,
-      (answer) => answer.body.includes('"manifests":['),
-      { fits: pushedByOci },
-    ),
-  },
-  {
-    name: '/v2/_catalog, 100 names',
-    requests: 10,
-    ask: (server, random) => {
-      const last = place(chosen(visible(server), random))
-      return {
-        path: `/v2/_catalog?n=100&last=${last}`,
-        check(answer) {
-          const names = (JSON.parse(answer.body) as { repositories: string[] }).repositories
-          expectThat(
-            names.every((name) => name > last),
-            `catalog after ${last}`,
-            answer,
-          )
-        },
-      }
-    },
-  },
-]
 
 // --- servers -------------------------------------------------------------------------------------
 
@@ -352,7 +127,7 @@ async function registryOf(
 async function call(server: Running, method: string, path: string, body?: object) {
   const answer = await send(method, `${server.base}${path}`, {
     agent: server.agent,
-    headers: bearer(server),
+    headers: bearer(server.registry),
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   })
   if (answer.status === 404) return null
@@ -409,11 +184,14 @@ async function pushByOci(server: Running, payload: Payload, container: string): 
     digest: string,
     body: string | { path: string; start: 0; size: number },
   ) => {
-    const opened = await send('POST', `${at}/blobs/uploads/`, { agent, headers: bearer(server) })
+    const opened = await send('POST', `${at}/blobs/uploads/`, {
+      agent,
+      headers: bearer(server.registry),
+    })
     expectThat(opened.status === 202, 'POST of an upload', opened)
     const url = new URL(String(opened.headers.location), server.base)
     url.searchParams.set('digest', digest)
-    const headers = { ...bearer(server), 'Content-Type': 'application/octet-stream' }
+    const headers = { ...bearer(server.registry), 'Content-Type': 'application/octet-stream' }
     const stored = await send('PUT', url.href, { agent, headers, body })
     expectThat(stored.status === 201, 'PUT of a blob', stored)
   }
@@ -421,7 +199,7 @@ async function pushByOci(server: Running, payload: Payload, container: string): 
   const { sha256, size } = payload
   await upload(`sha256:${sha256}`, { path: payload.path, start: 0, size })
   const body = derivedManifest(container, { digest: sha256, size }).text
-  const headers = { ...bearer(server), 'Content-Type': IMAGE_TYPE }
+  const headers = { ...bearer(server.registry), 'Content-Type': IMAGE_TYPE }
   const put = await send('PUT', `${at}/manifests/v1`, { agent, headers, body })
   expectThat(put.status === 201, 'PUT of a manifest', put)
   const found = await call(server, 'GET', `/v1/images/bench/c/${container}:v1?arch=amd64`)
@@ -531,10 +309,10 @@ export function growth(bench: Bench): Promise<Table> {
       if (smallest !== undefined) await compareWithPush(smallest)
       type Keep = (name: string, size: number, samples: Samples) => void
       const askRound = async (round: number, keep: Keep, share: number, pushes: number) => {
-        for (const { name, ask, requests = REQUESTS } of CASES)
+        for (const { name, ask, requests = REQUESTS } of QUESTIONS)
           for (const server of rotate(filled, round)) {
             const count = Math.ceil(requests * share)
-            const asked = Array.from({ length: count }, () => ask(server, Math.random))
+            const asked = Array.from({ length: count }, () => ask(server.registry, Math.random))
             keep(name, server.registry.images, await askAll(server, asked))
           }
         await pushRound(servers, bench.folder, pushes, keep)
