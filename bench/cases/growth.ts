@@ -101,7 +101,7 @@ async function awaitSweep({ registry }: Running): Promise<void> {
 
 // --- registries ----------------------------------------------------------------------------------
 
-/** The registry of that size below `below`; made unless it is there. */
+/** The registry of that size below `below`; made, and compared with real pushes, unless it is there. */
 async function registryOf(
   below: string,
   images: number,
@@ -117,8 +117,18 @@ async function registryOf(
   say(`making ${images} images`)
   const made = fillRegistry(data, images, say)
   say(`  ${made.users} users, ${made.containers} containers, ${made.seconds.toFixed(0)} s`)
+  const registry = { images, token, made, folder }
+  if (images > 0) {
+    const server = await start(registry)
+    try {
+      // now: a sweep would forget old entries of the audit log
+      await compareWithPush(server)
+    } finally {
+      await server.stop()
+    }
+  }
   writeFileSync(note, JSON.stringify({ images, token, made }))
-  return { images, token, made, folder }
+  return registry
 }
 
 // --- pushes --------------------------------------------------------------------------------------
@@ -305,8 +315,6 @@ export function growth(bench: Bench): Promise<Table> {
         addTo(single, 'memory after the first sweep, MiB', images, memory(server.pid).now)
       }
       const filled = servers.filter(({ registry }) => registry.images > 0)
-      const [smallest] = filled
-      if (smallest !== undefined) await compareWithPush(smallest)
       type Keep = (name: string, size: number, samples: Samples) => void
       const askRound = async (round: number, keep: Keep, share: number, pushes: number) => {
         for (const { name, ask, requests = REQUESTS } of QUESTIONS)
