@@ -82,6 +82,16 @@ const searchFor =
     }
   }
 
+/** What an empty registry can be asked, too. */
+export const TOKEN_CHECK: Question = {
+  name: 'token check',
+  ask: (registry) => ({
+    path: '/v1/token-status',
+    headers: bearer(registry),
+    check: (answer) => expectThat(answer.status === 200, 'token', answer),
+  }),
+}
+
 /** Every kind of lookup, with what the answer must hold; drawn at random. */
 export const QUESTIONS: Question[] = [
   { name: 'image by tag', ask: forSample(byTag, isImage) },
@@ -153,14 +163,7 @@ export const QUESTIONS: Question[] = [
       check: (answer) => expectThat(answer.status === 200, 'own entities', answer),
     }),
   },
-  {
-    name: 'token check',
-    ask: (registry) => ({
-      path: '/v1/token-status',
-      headers: bearer(registry),
-      check: (answer) => expectThat(answer.status === 200, 'token', answer),
-    }),
-  },
+  TOKEN_CHECK,
   {
     name: 'search: a common word',
     requests: 40,
