@@ -137,6 +137,23 @@ export async function serve(
 export const SERVER_CORE = 0
 export const LOAD_CORE = 1
 
+/**
+ * Does `work` with this process on the core of the load, when it is the load itself. What it starts
+ * meanwhile begins there too, unless it is `pinned` elsewhere.
+ */
+export async function onLoadCore<T>(work: () => Promise<T>): Promise<T> {
+  const taskset = findProgram('taskset')
+  if (taskset === null || availableParallelism() < 2) return work()
+  const own = String(process.pid)
+  const before = (await run(taskset, ['-cp', own])).split(': ')[1]?.trim() ?? ''
+  await run(taskset, ['-acp', String(LOAD_CORE), own])
+  try {
+    return await work()
+  } finally {
+    await run(taskset, ['-acp', before, own])
+  }
+}
+
 /** The command on that core; as it is where there are no two cores, or no taskset. */
 export function pinned(core: number, command: readonly string[]): string[] {
   const taskset = findProgram('taskset')
@@ -312,11 +329,13 @@ export function expectStatus(answer: Answer, ...statuses: number[]): Answer {
   return answer
 }
 
-export type Slice = { path: string; start: number; size: number }
+/** Bytes of a file, or made as they are asked for: `fill` writes those from `at` on, all of `block`. */
+export type Content = { path: string } | { fill(block: Buffer, at: number): void }
+export type Slice = Content & { start: number; size: number }
 export type Answer = { status: number; headers: Record<string, string>; body: string }
 
 /**
- * One HTTP request, its body a string or a slice of a file. The file is read into two buffers of
+ * One HTTP request, its body a string or a slice of some content, which is read into two buffers of
  * 1 MiB in turn, so that the client costs little beside the server it measures. Rejects when nothing
  * moved for `timeout` milliseconds.
  */
@@ -360,26 +379,27 @@ export function send(
 
 async function pour(slice: Slice, outgoing: ReturnType<typeof request>): Promise<void> {
   const buffers = [Buffer.allocUnsafe(1 << 20), Buffer.allocUnsafe(1 << 20)]
-  const file = openSync(slice.path, 'r')
+  const file = 'path' in slice ? openSync(slice.path, 'r') : null
+  const fill = async (block: Buffer, at: number) => {
+    if ('fill' in slice) slice.fill(block, at)
+    else if ((await readAt(file ?? -1, block, 0, block.length, at)).bytesRead !== block.length)
+      throw new Error(`${slice.path} is shorter than ${at + block.length}`)
+  }
   try {
     let written: Promise<void> = Promise.resolve()
     for (let done = 0, turn = 0; done < slice.size; turn = 1 - turn) {
-      const buffer = buffers[turn] as Buffer
-      const length = Math.min(buffer.length, slice.size - done)
-      const { bytesRead } = await readAt(file, buffer, 0, length, slice.start + done)
-      if (bytesRead === 0) throw new Error(`${slice.path} is shorter than ${slice.size}`)
+      const block = (buffers[turn] as Buffer).subarray(0, slice.size - done)
+      await fill(block, slice.start + done)
       // The other buffer is on its way while this one was being read.
       await written
       written = new Promise((resolve, reject) => {
-        outgoing.write(buffer.subarray(0, bytesRead), (error) =>
-          error ? reject(error) : resolve(),
-        )
+        outgoing.write(block, (error) => (error ? reject(error) : resolve()))
       })
-      done += bytesRead
+      done += block.length
     }
     await written
     outgoing.end()
   } finally {
-    closeSync(file)
+    if (file !== null) closeSync(file)
   }
 }

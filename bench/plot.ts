@@ -45,12 +45,12 @@ export function bars(title: string, rows: readonly Row[]): string {
     const at = (value: number) => LEFT + (most > 0 ? (value / most) * (RIGHT - LEFT) : 0)
     for (const { system, median, min, max, unit } of group) {
       const colour = COLOURS[systems.indexOf(system) % COLOURS.length] ?? 'grey'
-      const middle = y + BAR / 2
+      const middle = y + (BAR - 4) / 2
       parts.push(
         text(LEFT - 8, middle + 4, system, 'text-anchor="end"'),
         `<rect x="${LEFT}" y="${y}" width="${(at(median) - LEFT).toFixed(1)}" height="${BAR - 4}" fill="${colour}"/>`,
-        line(at(min), middle - 2, at(max), middle - 2, 'black'),
-        text(at(Math.max(median, max)) + 6, middle + 3, `${digits(median)} ${unit}`),
+        line(at(min), middle, at(max), middle, 'black'),
+        text(at(Math.max(median, max)) + 6, middle + 4, `${digits(median)} ${unit}`),
       )
       y += BAR
     }
@@ -77,40 +77,43 @@ export function curvesOf({ columns, rows, curve }: Table): Curve[] {
   return [...all.values()]
 }
 
-/** Curves over a logarithmic axis of sizes, from 1; the other axis begins at 0. */
+const COLUMNS = 3
+const PANEL = { width: (WIDTH - 12) / COLUMNS, height: 150 }
+
+/**
+ * A small plot for each curve: a logarithmic axis of sizes, from 1 and the same in all of them, and one
+ * of values that begins at 0 and is each curve's own.
+ */
 export function curves(title: string, labels: { x: string; y: string }, all: Curve[]): string {
-  const points = all.flatMap((curve) => curve.points)
-  const sizes = [...new Set(points.map(([x]) => x))].toSorted((a, b) => a - b)
+  const sizes = [...new Set(all.flatMap(({ points }) => points.map(([x]) => x)))].toSorted(
+    (a, b) => a - b,
+  )
   const [first = 1, last = 10] = [sizes[0], sizes.at(-1)]
-  const most = Math.max(...points.map(([, y]) => y), 0) || 1
-  const [left, right, top, bottom] = [70, WIDTH - 230, 50, 350]
   const span = Math.log(last / first) || 1
-  const atX = (x: number) => left + (Math.log(x / first) / span) * (right - left)
-  const atY = (y: number) => bottom - (y / most) * (bottom - top)
-  const parts = [
-    line(left, bottom, right, bottom, 'grey'),
-    line(left, top, left, bottom, 'grey'),
-    text(left, top - 8, labels.y),
-    text(right, bottom + 36, labels.x, 'text-anchor="end"'),
-    ...sizes.map((x) => text(atX(x), bottom + 18, x.toLocaleString('en'), 'text-anchor="middle"')),
-    ...[0, 0.25, 0.5, 0.75, 1].flatMap((part) => [
-      text(left - 6, atY(most * part) + 4, digits(most * part), 'text-anchor="end"'),
-      line(left, atY(most * part), right, atY(most * part), '#eee'),
-    ]),
-  ]
+  const parts = [text(12, 42, `${labels.y} over ${labels.x}, each from 0`, 'fill="#555"')]
   for (const [index, { name, points }] of all.entries()) {
-    const colour = COLOURS[index % COLOURS.length] ?? 'grey'
+    const left = 12 + (index % COLUMNS) * PANEL.width + 46
+    const top = 56 + Math.floor(index / COLUMNS) * PANEL.height + 24
+    const [right, bottom] = [left + PANEL.width - 92, top + PANEL.height - 60]
+    const most = Math.max(...points.map(([, y]) => y), 0) || 1
+    const atX = (x: number) => left + (Math.log(x / first) / span) * (right - left)
+    const atY = (y: number) => bottom - (y / most) * (bottom - top)
     const path = points.map(([x, y]) => `${atX(x).toFixed(1)},${atY(y).toFixed(1)}`).join(' ')
-    const y = top + index * 18
     parts.push(
-      `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="2"/>`,
+      text(left - 40, top - 10, name, 'font-weight="600" font-size="11"'),
+      line(left, top, right, top, '#eee'),
+      line(left, bottom, right, bottom, 'grey'),
+      text(left - 6, top + 4, digits(most), 'text-anchor="end" font-size="10"'),
+      text(left - 6, bottom + 4, '0', 'text-anchor="end" font-size="10"'),
+      ...sizes.map((x) =>
+        text(atX(x), bottom + 14, x.toLocaleString('en'), 'text-anchor="middle" font-size="10"'),
+      ),
+      `<polyline points="${path}" fill="none" stroke="${COLOURS[0]}" stroke-width="2"/>`,
       ...points.map(
         ([x, y]) =>
-          `<circle cx="${atX(x).toFixed(1)}" cy="${atY(y).toFixed(1)}" r="3" fill="${colour}"/>`,
+          `<circle cx="${atX(x).toFixed(1)}" cy="${atY(y).toFixed(1)}" r="3" fill="${COLOURS[0]}"/>`,
       ),
-      `<rect x="${right + 16}" y="${y - 9}" width="10" height="10" fill="${colour}"/>`,
-      text(right + 32, y, name),
     )
   }
-  return svg(title, Math.max(bottom + 50, top + all.length * 18 + 20), parts)
+  return svg(title, 56 + Math.ceil(all.length / COLUMNS) * PANEL.height + 12, parts)
 }

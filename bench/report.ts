@@ -67,7 +67,9 @@ export function ratio(row: Row, peer: Row): number | null {
   const ratios = row.samples.flatMap(({ round, value }) => {
     const other = theirs.get(round)
     if (other === undefined) return []
-    return [isRate(row.unit) ? value / other : other / value]
+    const times = isRate(row.unit) ? value / other : other / value
+    // of nothing at all there is no ratio
+    return Number.isFinite(times) ? [times] : []
   })
   return ratios.length === 0 ? null : median(ratios)
 }

@@ -12,8 +12,11 @@ export type Bench = {
   seconds: number
   /** How many there are to sweep. */
   blobs: number
-  /** Images of the registries that grow. */
+  /** Images of the registries that grow, and where made ones are found and left; null: nowhere. */
   images: number[]
+  registries: string | null
+  /** Clients of a herd. */
+  clients: number
   /** GiB of an image that is larger than memory. */
   gib: number
   /** Public keys, and requests of a round. */
@@ -27,26 +30,26 @@ export type Bench = {
 /** A case of the benchmark. */
 export type Case = {
   about: string
-  /** Not run unless it is named. */
-  alone?: boolean
   run(bench: Bench): Promise<Measured | Table>
 }
 
-/** Runs `once` for each round until all are done or the time would not do for another; at least once. */
+/**
+ * Runs `once` for each round until all are done or the time would not do for another, as long as those
+ * before it were on average; at least once.
+ */
 export async function inRounds(
-  { rounds, until, say }: Bench,
+  { rounds, until, say }: Pick<Bench, 'rounds' | 'until' | 'say'>,
   once: (round: number) => Promise<void>,
 ): Promise<void> {
-  let longest = 0
+  const began = performance.now()
   for (let round = 0; round < rounds; round++) {
-    const start = performance.now()
-    if (round > 0 && start + longest > until) {
+    const now = performance.now()
+    if (round > 0 && now + (now - began) / round > until) {
       say(`time is up after ${round} rounds`)
       return
     }
     say(`round ${round + 1} of ${rounds}`)
     await once(round)
-    longest = Math.max(longest, performance.now() - start)
   }
 }
 

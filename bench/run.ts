@@ -23,31 +23,31 @@ const { values, positionals } = parseArgs({
     blobs: { type: 'string', default: '100000' },
     images: { type: 'string', default: '1000,100000,1000000' },
     gib: { type: 'string', default: '30' },
+    registries: { type: 'string' },
+    clients: { type: 'string', default: '1000' },
     keys: { type: 'string', default: '100000' },
     requests: { type: 'string', default: '2000' },
-    minutes: { type: 'string', default: '60' },
-    'case-minutes': { type: 'string', default: '10' },
+    minutes: { type: 'string', default: '150' },
+    'case-minutes': { type: 'string', default: '20' },
     folder: { type: 'string', default: join(root, '.cache') },
     help: { type: 'boolean', default: false },
   },
 })
 const unknown = positionals.filter((name) => !(name in CASES))
-const number = (name: Exclude<keyof typeof values, 'help' | 'folder' | 'images'>) =>
+const number = (name: Exclude<keyof typeof values, 'help' | 'folder' | 'images' | 'registries'>) =>
   Number(values[name])
 const wrong: (keyof typeof values)[] = (
-  ['rounds', 'size', 'seconds', 'blobs', 'gib', 'keys', 'requests'] as const
+  ['rounds', 'size', 'seconds', 'blobs', 'gib', 'clients', 'keys', 'requests'] as const
 ).filter((name) => !Number.isInteger(number(name)) || number(name) < 1)
 const images = values.images.split(',').map(Number)
 if (!images.every((count) => Number.isInteger(count) && count > 0)) wrong.push('images')
 if (!(number('minutes') > 0 && number('case-minutes') > 0)) wrong.push('minutes')
 if (values.help || unknown.length > 0 || wrong.length > 0) {
-  const lines = Object.entries(CASES).map(
-    ([name, { about, alone }]) =>
-      `  ${name.padEnd(10)}${about}${alone === true ? ' (only when it is named)' : ''}`,
-  )
+  const lines = Object.entries(CASES).map(([name, { about }]) => `  ${name.padEnd(10)}${about}`)
   console.error(
-    `npm run bench -- [CASE …] [--rounds 5] [--size MIB] [--seconds PER_MEASUREMENT] [--blobs 100000]
-                 [--images 1000,100000,1000000] [--gib 30] [--keys 100000] [--requests 2000] [--minutes LIMIT] [--case-minutes LIMIT]
+    `npm run bench -- [CASE …] [--rounds 5] [--size MIB] [--seconds PER_MEASUREMENT] [--clients 1000]
+                 [--gib 30] [--images 1000,100000,1000000] [--registries FOLDER_TO_FIND_AND_LEAVE_THEM_IN]
+                 [--blobs 100000] [--keys 100000] [--requests 2000] [--minutes LIMIT] [--case-minutes LIMIT]
                  [--folder ON_THE_DISK_TO_MEASURE]\n\n${lines.join('\n')}`,
   )
   process.exit(values.help ? 0 : 2)
@@ -60,8 +60,8 @@ if (!existsSync(join(root, 'dist/main.mjs'))) {
 const say = (line: string) => console.error(line)
 const minute = 60_000
 const deadline = performance.now() + number('minutes') * minute
-const wanted = Object.entries(CASES).filter(([name, { alone }]) =>
-  positionals.length === 0 ? alone !== true : positionals.includes(name),
+const wanted = Object.entries(CASES).filter(
+  ([name]) => positionals.length === 0 || positionals.includes(name),
 )
 
 mkdirSync(values.folder, { recursive: true })
@@ -120,6 +120,8 @@ for (const [name, { run }] of wanted) {
         seconds: number('seconds'),
         blobs: number('blobs'),
         images,
+        registries: values.registries ?? null,
+        clients: number('clients'),
         gib: number('gib'),
         keys: number('keys'),
         requests: number('requests'),
@@ -135,7 +137,7 @@ for (const [name, { run }] of wanted) {
   }
   rmSync(own, { recursive: true, force: true })
   mkdirSync(results, { recursive: true })
-  const options = { ...values, folder: undefined }
+  const options = { ...values, folder: undefined, registries: undefined }
   const json = JSON.stringify({ machine, options, cases: found }, null, 2)
   writeFileSync(join(results, `${stamp}.json`), `${json}\n`)
 }

@@ -17,20 +17,29 @@ import {
   SERVER_CORE,
   type Server,
 } from '../measure.ts'
-import { makePayload, type Payload } from '../payload.ts'
+import { makePayload, type Payload } from '../content/payload.ts'
 import type { Measured, Missing } from '../report.ts'
 import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
 import { ociRegistries, repositories } from '../systems/distribution.ts'
 import { nginx } from '../systems/nginx.ts'
-import { startAll, stopAll, type Registry, type Source } from '../systems/registry.ts'
+import { ownFolder, startAll, stopAll, type Registry, type Source } from '../systems/registry.ts'
 import { ours, OURS, type Sreg } from '../systems/sreg.ts'
-import { ownFolder } from './pull.ts'
 
-type Target = { what: string; server: Server; url: string; headers?: Record<string, string> }
+type Target = {
+  what: string
+  server: Server
+  url: string
+  headers?: Record<string, string>
+  /** 64 unless told. */
+  connections?: number
+}
 
 type Found = { data: { id: string } }
 
 const BARE = 'bare Hono'
+
+/** So few that a request waits for few others, and the server for none. */
+const FEW = { what: 'by tag, 8 connections', connections: 8 }
 
 /** By tag, tag and arch, and hash, anonymous and with a token. */
 export function lookup(bench: Bench): Promise<Measured> {
@@ -49,6 +58,7 @@ export function lookup(bench: Bench): Promise<Measured> {
         ['by hash', `${at}:sha256.${payload.sha256}`],
       ] as const)
         targets.push({ what, server, url }, { what: `${what}, with a token`, server, url, headers })
+      targets.push({ ...FEW, server, url: `${at}:bench` })
     }
     const [first] = sregs
     if (first !== undefined) {
@@ -61,7 +71,14 @@ export function lookup(bench: Bench): Promise<Measured> {
       for (const { base } of [first, server])
         ids.push((JSON.parse((await send('GET', base + path)).body) as Found).data.id)
       if (ids[0] !== ids[1]) throw new Error(`bare.ts finds ${ids[1]} instead of ${ids[0]}`)
-      targets.push({ what: 'by tag', server, url: server.base + path })
+      const target = { server, url: server.base + path }
+      // it looks at no token, but has to read it
+      const headers = { Authorization: `Bearer ${first.token}` }
+      targets.push(
+        { what: 'by tag', ...target },
+        { what: 'by tag, with a token', ...target, headers },
+        { ...FEW, ...target },
+      )
     }
     for (const server of others) {
       const { url, headers } = (await server.publish(payload)).lookup
@@ -124,11 +141,11 @@ async function measure(
       missing.push(...found.missing)
       return found.systems
     })
-    for (const { url, headers = {} } of targets) {
+    for (const { url, headers = {}, connections } of targets) {
       const { status, body } = await send('GET', url, { headers })
       if (status !== 200) throw new Error(`${url} answered ${status}: ${body}`)
       // what runs for the first time is compiled first
-      await requestRate(url, headers, 1)
+      await requestRate(url, headers, 1, connections)
     }
     const whats = [...new Set(targets.map(({ what }) => what))]
     await inRounds(bench, async (round) => {
@@ -137,9 +154,9 @@ async function measure(
           targets.filter((one) => one.what === what),
           round,
         )) {
-          const { server, url, headers = {} } = target
+          const { server, url, headers = {}, connections } = target
           const before = cpuSeconds(server.pid)
-          const { rate, p99 } = await requestRate(url, headers, seconds)
+          const { rate, p99 } = await requestRate(url, headers, seconds, connections)
           const cpu = ((cpuSeconds(server.pid) - before) * 1e6) / (rate * seconds)
           const row = { what, system: server.name, unit: 'requests/s', cpuUnit: 'µs/request' }
           add(row, { round, value: rate, p99, cpu })

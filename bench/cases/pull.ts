@@ -1,27 +1,13 @@
 /** Downloads of one large image: in one stream, and in ranges as the real client asks for them. */
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { digestOf, download, downloadRanges } from '../measure.ts'
-import { makePayload } from '../payload.ts'
-import type { Measured, Missing } from '../report.ts'
+import { makePayload } from '../content/payload.ts'
+import type { Measured } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'
 import { nginx } from '../systems/nginx.ts'
-import { startAll, stopAll, type Published, type Source } from '../systems/registry.ts'
-import { ours, type Ours } from '../systems/sreg.ts'
-
-/** The emulator of R2 needs seconds for what others do in tenths. */
-const WORKERD_MOST = 256 * 2 ** 20
-
-/** Our runtimes for images of that size, and whom that leaves out. */
-export function runtimesFor(size: number): { runtimes: Ours[]; missing: Missing[] } {
-  if (size <= WORKERD_MOST) return { runtimes: ['node', 'bun', 'deno', 'workerd'], missing: [] }
-  const why = `only with --size ${WORKERD_MOST / 2 ** 20} or less, for its emulated R2`
-  return {
-    runtimes: ['node', 'bun', 'deno'],
-    missing: [{ system: 'sreg-lite in workerd', why }],
-  }
-}
+import { ownFolder, startAll, stopAll, type Published, type Source } from '../systems/registry.ts'
+import { ours, runtimesFor } from '../systems/sreg.ts'
 
 export async function pull(bench: Bench): Promise<Measured> {
   const { folder, size, say } = bench
@@ -59,11 +45,4 @@ export async function pull(bench: Bench): Promise<Measured> {
     await stopAll(systems)
   }
   return { rows, peers: ['nginx', 'docker-registry'], missing: [...left, ...missing] }
-}
-
-/** Makes folders below that of a case. */
-export const ownFolder = (folder: string) => (name: string) => {
-  const own = join(folder, name.replaceAll(' ', '-'))
-  mkdirSync(own, { recursive: true })
-  return own
 }

@@ -1,14 +1,12 @@
 /** Uploads of new content: one large image in one body and in parts, and eight images at once. */
-import { readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../measure.ts'
-import { makePayload, renewPayload, type Payload } from '../payload.ts'
+import { makePayload, renewPayload, type Payload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'
-import { startAll, stopAll, type Registry } from '../systems/registry.ts'
-import { ours } from '../systems/sreg.ts'
-import { ownFolder, runtimesFor } from './pull.ts'
+import { forget, ownFolder, startAll, stopAll, type Registry } from '../systems/registry.ts'
+import { ours, runtimesFor } from '../systems/sreg.ts'
 
 const AT_ONCE = 8
 
@@ -54,16 +52,4 @@ export async function push(bench: Bench): Promise<Measured> {
     await stopAll(systems)
   }
   return { rows, peers: ['docker-registry'], missing: [...left, ...missing] }
-}
-
-/**
- * Removes what was pushed behind the back of who stored it, whom nobody asks for it again: rounds
- * would fill the disk otherwise. Databases and logs stay.
- */
-export function forget(folder: string): void {
-  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name)
-    const kept = /\.(?:sqlite3?|db|log)(?:-\w+)?$|^words$/.test(entry.name)
-    if (entry.isFile() && !kept && statSync(path).size >= 2 ** 20) rmSync(path)
-  }
 }

@@ -1,15 +1,20 @@
 /** From nothing to the first answer, and the memory that servers take, idle and at their highest. */
 import { join } from 'node:path'
 import { download, freePort, memory, requestRate, serve } from '../measure.ts'
-import { makePayload, renewPayload } from '../payload.ts'
+import { makePayload, renewPayload } from '../content/payload.ts'
 import { median, type Measured } from '../report.ts'
 import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'
 import { nginx } from '../systems/nginx.ts'
-import { startAll, stopAll, type Candidate, type Registry } from '../systems/registry.ts'
+import {
+  forget,
+  ownFolder,
+  startAll,
+  stopAll,
+  type Candidate,
+  type Registry,
+} from '../systems/registry.ts'
 import { commandLine, nameOf, ours, OURS, startSreg } from '../systems/sreg.ts'
-import { forget } from './push.ts'
-import { ownFolder } from './pull.ts'
 
 /** Starts of each in a round. */
 const STARTS = 3

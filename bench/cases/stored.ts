@@ -1,12 +1,11 @@
 /** What costs no bytes: another tag for a stored image, and pushing once more what is stored. */
 import { join } from 'node:path'
-import { makePayload } from '../payload.ts'
+import { makePayload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { ociRegistries } from '../systems/distribution.ts'
-import { startAll, stopAll, type Registry, type Stored } from '../systems/registry.ts'
+import { ownFolder, startAll, stopAll, type Registry, type Stored } from '../systems/registry.ts'
 import { ours, OURS } from '../systems/sreg.ts'
-import { ownFolder } from './pull.ts'
 
 /** Of each kind in a round, one after the other. */
 const TIMES = 50

@@ -1,14 +1,13 @@
 /** Where the bytes lie: disk, and S3 with and without redirects, by our server and docker-registry. */
 import { join } from 'node:path'
 import { digestOf, download, findProgram } from '../measure.ts'
-import { makePayload, renewPayload } from '../payload.ts'
+import { makePayload, renewPayload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
 import { missingRadosgw, startRadosgw } from '../systems/radosgw.ts'
 import { startDistribution } from '../systems/distribution.ts'
-import { startAll, stopAll, type Candidate, type Registry } from '../systems/registry.ts'
+import { ownFolder, startAll, stopAll, type Candidate, type Registry } from '../systems/registry.ts'
 import { startSreg } from '../systems/sreg.ts'
-import { ownFolder } from './pull.ts'
 
 /** Of the 4 GiB that the emulated disk of the S3 server has, what pushes may fill. */
 const ROOM = 2.5 * 2 ** 30

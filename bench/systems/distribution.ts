@@ -15,7 +15,7 @@ import {
   serve,
   SERVER_CORE,
 } from '../measure.ts'
-import { PART, type Payload } from '../payload.ts'
+import { PART, type Payload } from '../content/payload.ts'
 import type { Candidate, Registry } from './registry.ts'
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'

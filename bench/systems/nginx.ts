@@ -25,7 +25,8 @@ async function start(nginx: string, folder: string, pin: boolean): Promise<Sourc
     // As root the worker would become somebody who may not read this folder.
     `${process.getuid?.() === 0 ? 'user root;' : ''}
     daemon off; worker_processes 1; pid ${folder}/pid; error_log stderr;
-    events { worker_connections 2048; }
+    worker_rlimit_nofile 8192;
+    events { worker_connections 4096; }
     http {
       ${temporary.map((name) => `${name}_temp_path ${folder}/${name};`).join(' ')}
       access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000;

@@ -1,6 +1,8 @@
 /** What every registry of the benchmark can do, whoever wrote it. */
+import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Server } from '../measure.ts'
-import type { Payload } from '../payload.ts'
+import type { Payload } from '../content/payload.ts'
 import type { Missing } from '../report.ts'
 
 /** One body, or parts of 64 MiB (with docker-registry and its kin: one PATCH for each). */
@@ -75,3 +77,22 @@ export async function startAll<T extends Server>(
 
 export const stopAll = (systems: readonly Server[]) =>
   Promise.all(systems.map((system) => system.stop()))
+
+/** Makes folders below that of a case. */
+export const ownFolder = (folder: string) => (name: string) => {
+  const own = join(folder, name.replaceAll(' ', '-'))
+  mkdirSync(own, { recursive: true })
+  return own
+}
+
+/**
+ * Removes what was pushed behind the back of who stored it, whom nobody asks for it again: rounds
+ * would fill the disk otherwise. Databases and logs stay.
+ */
+export function forget(folder: string): void {
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name)
+    const kept = /\.(?:sqlite3?|db|log)(?:-\w+)?$|^words$/.test(entry.name)
+    if (entry.isFile() && !kept && statSync(path).size >= 2 ** 20) rmSync(path)
+  }
+}

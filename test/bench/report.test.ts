@@ -1,7 +1,7 @@
 /** The benchmark's arithmetic and tables: a wrong ratio would be believed. */
 import { describe, expect, test } from 'vitest'
 import { parseWrk } from '../../bench/measure.ts'
-import { rotate } from '../../bench/rounds.ts'
+import { inRounds, rotate } from '../../bench/rounds.ts'
 import { digits, markdown, median, quantile, ratio, tableOf, type Row } from '../../bench/report.ts'
 
 const row = (what: string, system: string, unit: string, ...values: number[]): Row => ({
@@ -140,6 +140,17 @@ describe('the load', () => {
   test('what is not from wrk is no number', () => {
     expect(() => parseWrk('unable to connect')).toThrow('not from wrk')
     expect(() => parseWrk('Requests/sec: 12')).toThrow('not from wrk')
+  })
+
+  test.each([
+    { until: Number.POSITIVE_INFINITY, done: [0, 1, 2] },
+    { until: 0, done: [0] },
+  ])('with time until $until of three rounds are done: $done', async ({ until, done }) => {
+    const begun: number[] = []
+    await inRounds({ rounds: 3, until, say: () => {} }, async (round) => {
+      begun.push(round)
+    })
+    expect(begun).toEqual(done)
   })
 
   test('every round begins with another one, and leaves nobody out', () => {

@@ -1,6 +1,6 @@
 /** What is in the database for one image, without what differs from image to image. */
-import { connect } from '../adapters/databases/better-sqlite3.ts'
-import { EMPTY_DIGEST } from '../src/core/derived.ts'
+import { connect } from '../../adapters/databases/better-sqlite3.ts'
+import { EMPTY_DIGEST } from '../../src/core/derived.ts'
 
 /** Every table that has something of an image, as a query by `@image`, its id. */
 const OF_IMAGE: Record<string, string> = {

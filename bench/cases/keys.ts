@@ -3,15 +3,17 @@ import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { join } from 'node:path'
 import { sql } from 'drizzle-orm'
-import { connect } from '../adapters/databases/better-sqlite3.ts'
-import { findArmor, readArmor, readPackets } from '../src/core/packets.ts'
-import { builder } from '../src/sqlite/index.ts'
-import { indexKeys, nameKeys } from '../src/sqlite/keys.ts'
-import { fingerprintOf, makeKeys, type BenchKey } from './keyring.ts'
-import { cpuSeconds, findProgram, LOAD_CORE, run, send, type Server } from './measure.ts'
-import { quantile, type Missing, type Table } from './report.ts'
-import { startSks } from './systems/sks.ts'
-import { startSreg } from './systems/sreg.ts'
+import { connect } from '../../adapters/databases/better-sqlite3.ts'
+import { findArmor, readArmor, readPackets } from '../../src/core/packets.ts'
+import { builder } from '../../src/sqlite/index.ts'
+import { indexKeys, nameKeys } from '../../src/sqlite/keys.ts'
+import { fingerprintOf, makeKeys, type BenchKey } from '../content/keyring.ts'
+import { cpuSeconds, findProgram, onLoadCore, send, type Server } from '../measure.ts'
+import { quantile, type Measured, type Missing } from '../report.ts'
+import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
+import { stopAll } from '../systems/registry.ts'
+import { startSks } from '../systems/sks.ts'
+import { startSreg } from '../systems/sreg.ts'
 
 /** Keys in a file of a dump, as sks writes them itself. */
 const PER_FILE = 15_000
@@ -22,39 +24,22 @@ const CASES: { name: string; query: (key: BenchKey) => string }[] = [
   { name: 'index by e-mail', query: (key) => `op=index&search=${encodeURIComponent(key.email)}` },
 ]
 const MODES = [
-  { label: '1 kept', connections: 1, keepAlive: true },
-  { label: '8 kept', connections: 8, keepAlive: true },
-  { label: '1 new', connections: 1, keepAlive: false },
-  { label: '8 new', connections: 8, keepAlive: false },
+  { label: '1 kept connection', connections: 1, keepAlive: true },
+  { label: '8 kept connections', connections: 8, keepAlive: true },
+  { label: '1 new connection', connections: 1, keepAlive: false },
+  { label: '8 new connections', connections: 8, keepAlive: false },
 ]
-
-/** Of each round: milliseconds of every request, requests per second, processor ms per request. */
-type Row = {
-  case: string
-  system: string
-  label: string
-  times: number[][]
-  rates: number[]
-  cpu: number[]
-}
 
 /**
  * Makes `keys` keys, stores them in both servers, and asks each of them `requests` times per case,
- * number of connections and round. An answer without the key asked for throws. `folder` is empty,
- * and emptied by the caller.
+ * number of connections and round. An answer without the key asked for throws.
  */
-export async function benchKeys(options: {
-  folder: string
-  rounds: number
-  keys: number
-  requests: number
-  say: (line: string) => void
-  /** No further round begins after this time of `performance.now()`. */
-  until: number
-}): Promise<Table> {
-  const { folder, keys: count, rounds, requests, say, until } = options
-  const taskset = findProgram('taskset')
-  if (taskset !== null) await run(taskset, ['-acp', String(LOAD_CORE), String(process.pid)])
+export function keys(bench: Bench): Promise<Measured> {
+  return onLoadCore(() => measured(bench))
+}
+
+async function measured(bench: Bench): Promise<Measured> {
+  const { folder, keys: count, requests, say } = bench
   const sks = findProgram('sks')
   const missing: Missing[] = []
   if (sks === null) {
@@ -78,12 +63,11 @@ export async function benchKeys(options: {
     for (const server of servers)
       for (const { query } of CASES)
         await ask(server.base, keys.slice(0, requests), query, { connections: 8, keepAlive: false })
-    const rows: Row[] = []
-    for (let round = 0; round < rounds && (round === 0 || performance.now() < until); round++)
+    const { rows, add } = recorder(say)
+    await inRounds(bench, async (round) => {
       for (const { name, query } of CASES)
-        for (const mode of MODES)
-          for (const at of servers.keys()) {
-            const server = servers[(at + round) % servers.length] as Server
+        for (const { label, ...mode } of MODES)
+          for (const server of rotate(servers, round)) {
             // sks speaks HTTP/1.0: it ends a connection with its answer
             if (server.name === 'sks' && mode.keepAlive) continue
             const asked = Array.from(
@@ -92,88 +76,17 @@ export async function benchKeys(options: {
             )
             const before = cpuSeconds(server.pid)
             const { times, rate } = await ask(server.base, asked, query, mode)
-            const cpu = ((cpuSeconds(server.pid) - before) * 1000) / requests
-            const same = (row: Row) =>
-              row.case === name && row.system === server.name && row.label === mode.label
-            let row = rows.find(same)
-            if (row === undefined) {
-              row = {
-                case: name,
-                system: server.name,
-                label: mode.label,
-                times: [],
-                rates: [],
-                cpu: [],
-              }
-              rows.push(row)
-            }
-            row.times.push(times)
-            row.rates.push(rate)
-            row.cpu.push(cpu)
-            say(
-              `  ${round + 1}: ${name}, ${mode.label}, ${server.name}: ${rate.toFixed(0)}/s, p99 ${quantile(times, 0.99).toFixed(2)} ms`,
-            )
+            const cpu = ((cpuSeconds(server.pid) - before) * 1e6) / requests
+            const row = { what: `${name}, ${label}`, system: server.name, unit: 'requests/s' }
+            const sample = { round, value: rate, p99: quantile(times, 0.99), cpu }
+            add({ ...row, cpuUnit: 'µs/request' }, sample)
           }
-    const summaries = rows.map(summarise)
-    const title = `keys: ${count} of them, rounds of ${requests} requests`
-    return { title, ...table(summaries, missing), data: summaries }
+    })
+    const notes = [`Of ${count} keys, rounds of ${requests} requests.`]
+    return { rows, peers: ['sks'], missing, notes }
   } finally {
-    await Promise.all(servers.map((server) => server.stop()))
+    await stopAll(servers)
   }
-}
-
-function summarise({ times, rates, cpu, ...row }: Row) {
-  const all = times.flat()
-  return {
-    ...row,
-    median: quantile(all, 0.5),
-    p99: quantile(all, 0.99),
-    worstRoundP99: Math.max(...times.map((round) => quantile(round, 0.99))),
-    rate: quantile(rates, 0.5),
-    rates,
-    cpu: quantile(cpu, 0.5),
-  }
-}
-
-function table(
-  rows: ReturnType<typeof summarise>[],
-  missing: Missing[],
-): Pick<Table, 'columns' | 'rows'> {
-  const heads =
-    'case|connections|system|median ms|p99 ms|p99 of the worst round|CPU ms/request|requests/s|× sks, requests/s'
-  const columns = heads.split('|')
-  const lines = missing.map(({ system, why }) => [
-    '–',
-    '',
-    system,
-    `not measured: ${why}`,
-    '',
-    '',
-    '',
-    '',
-    '',
-  ])
-  for (const { name } of CASES)
-    for (const { label } of MODES)
-      for (const row of rows.filter((row) => row.case === name && row.label === label)) {
-        // against sks with as many connections, which are new ones always
-        const peer = rows.find(
-          (one) =>
-            one.system === 'sks' && one.case === name && one.label === label.replace('kept', 'new'),
-        )
-        lines.push([
-          name,
-          label,
-          row.system,
-          row.median.toFixed(2),
-          row.p99.toFixed(2),
-          row.worstRoundP99.toFixed(2),
-          row.cpu.toFixed(2),
-          row.rate.toFixed(0),
-          peer === undefined || row.system === 'sks' ? '' : (row.rate / peer.rate).toFixed(2),
-        ])
-      }
-  return { columns, rows: lines }
 }
 
 // --- asking --------------------------------------------------------------------------------------

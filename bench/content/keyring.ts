@@ -4,9 +4,9 @@
  */
 import { createHash, generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto'
 import { armor, enums } from 'openpgp'
-import { readKeys } from '../src/core/openpgp.ts'
-import { joinBytes, writePacket } from '../src/core/packets.ts'
-import { factsJson } from '../src/sqlite/keys.ts'
+import { readKeys } from '../../src/core/openpgp.ts'
+import { joinBytes, writePacket } from '../../src/core/packets.ts'
+import { factsJson } from '../../src/sqlite/keys.ts'
 
 export type BenchKey = {
   /** Upper-case hex digits, as the id of the subkey. */

@@ -2,20 +2,22 @@
 import { createHash, randomFillSync, randomBytes } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { open } from 'node:fs/promises'
+import type { Content } from '../measure.ts'
 
 export const PART = 64 * 1024 * 1024
 const DATA = 32_768
 const DESCRIPTORS = 4096
 const SUPERBLOCK = 96
 
-export type Payload = {
-  path: string
+/** What can be pushed, wherever its bytes come from. */
+export type Image = Content & {
   size: number
   /** Hex. */
   sha256: string
   /** Hex, of each 64 MiB. */
   parts: string[]
 }
+export type Payload = Image & { path: string }
 
 /**
  * Header and one descriptor: a primary system partition for amd64 that fills the file, with as much of
@@ -45,7 +47,7 @@ export function head(size: number): Buffer {
   return buffer
 }
 
-async function digests(path: string): Promise<Pick<Payload, 'sha256' | 'parts'>> {
+async function digests(path: string): Promise<Pick<Image, 'sha256' | 'parts'>> {
   const whole = createHash('sha256')
   const parts: string[] = []
   let part = createHash('sha256')

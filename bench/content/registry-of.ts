@@ -1,5 +1,5 @@
 /**
- * Data folders of registries with as many images as one likes, for bench/growth.ts: the server makes
+ * Data folders of registries with as many images as one likes, for the case `growth`: the server makes
  * and migrates the folder, and the rows are written straight into its database.
  *
  * What is as after real pushes: every row that a push leaves (images, details, tags, blobs, holdings,
@@ -13,12 +13,12 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, ftruncateSync, linkSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { sql } from 'drizzle-orm'
-import { connect } from '../adapters/databases/better-sqlite3.ts'
-import { randomIds } from '../adapters/system.ts'
-import { derivedManifest, EMPTY_DIGEST, EMPTY_JSON } from '../src/core/derived.ts'
-import { windowOf, WEEK_MS } from '../src/core/tallies.ts'
-import { indexImages } from '../src/sqlite/fragments.ts'
-import { builder } from '../src/sqlite/index.ts'
+import { connect } from '../../adapters/databases/better-sqlite3.ts'
+import { randomIds } from '../../adapters/system.ts'
+import { derivedManifest, EMPTY_DIGEST, EMPTY_JSON } from '../../src/core/derived.ts'
+import { windowOf, WEEK_MS } from '../../src/core/tallies.ts'
+import { indexImages } from '../../src/sqlite/fragments.ts'
+import { builder } from '../../src/sqlite/index.ts'
 
 /** An image that was made, as one would ask for it. */
 export type Sample = {

@@ -1,0 +1,224 @@
+/**
+ * An image that is larger than memory and exists nowhere but on the server's disk: made, pushed, pulled
+ * and compared on the fly, once.
+ */
+import { createHash, randomFillSync } from 'node:crypto'
+import { mkdirSync, readdirSync, statfsSync } from 'node:fs'
+import { get, type IncomingMessage } from 'node:http'
+import { join } from 'node:path'
+import { head, PART, type Image } from '../content/payload.ts'
+import { cpuSeconds, memory, type Server } from '../measure.ts'
+import type { Table } from '../report.ts'
+import type { Bench } from '../rounds.ts'
+import { startSreg } from '../systems/sreg.ts'
+
+const MIB = 2 ** 20
+const GIB = 2 ** 30
+/** What is left on the disk for others. */
+const SPARE = 4 * GIB
+const SAMPLE_MS = 200
+/** Of the transfer, what counts as its beginning and its end. */
+const TENTH = 0.1
+
+type Watched = {
+  label: string
+  seconds: number
+  cpu: number
+  /** MiB/s over the first tenth of the bytes, the last one, and the whole with what follows them. */
+  first: number
+  last: number
+  whole: number
+  /** MiB of memory: before, and the most in either half of the bytes. */
+  before: number
+  early: number
+  late: number
+  /** MiB on the disk beyond the bytes themselves, at most. */
+  extra: number
+  /** Files seen in the server's temporary folder. */
+  temporary: number
+}
+
+/** Of as many GiB as are asked for and the disk has room for; throws when a byte differs. */
+export async function large({ folder, gib, say }: Bench): Promise<Table> {
+  const wanted = gib * GIB
+  const size = Math.min(wanted, Math.floor((freeBytes(folder) - SPARE) / PART) * PART)
+  if (size < PART) throw new Error(`no room on the disk of ${folder}`)
+  const words = `${(size / GIB).toFixed(1)} GiB`
+  if (size < wanted) say(`the disk has room for ${words} only`)
+  say(`hashing ${words}, as a client has to before it pushes`)
+  const image = madeOnTheFly(size)
+  const temporary = join(folder, 'tmp')
+  mkdirSync(temporary)
+  const place = { folder, temporary, base: freeBytes(folder), size }
+  const results: Watched[] = []
+
+  // A fresh server each time: what the push took would hide what the pull takes.
+  const withServer = async (
+    work: (server: Awaited<ReturnType<typeof startSreg>>) => Promise<void>,
+  ) => {
+    const server = await startSreg(folder, { env: { TMPDIR: temporary } })
+    try {
+      await work(server)
+    } finally {
+      await server.stop()
+    }
+  }
+  let path = ''
+  say('push')
+  await withServer(async (server) => {
+    results.push(
+      await watched('push', server, place, async (onBytes) => {
+        const fill = (block: Buffer, at: number) => {
+          image.fill(block, at)
+          onBytes(at + block.length)
+        }
+        const { whole } = await server.publish({ ...image, fill })
+        path = whole.slice(server.base.length)
+      }),
+    )
+  })
+  say('pull')
+  await withServer(async (server) => {
+    results.push(
+      await watched('pull', server, place, (onBytes) => pull(server.base + path, image, onBytes)),
+    )
+  })
+  const missing = size < wanted ? [`${gib} GiB were asked for: the disk has no room for them.`] : []
+  return {
+    title: `large: one image of ${words}, made and compared on the fly, once`,
+    columns: [
+      'case',
+      'seconds',
+      'MiB/s',
+      'first tenth MiB/s',
+      'last tenth MiB/s',
+      'last ÷ first',
+      'CPU s/GiB',
+      'RSS before, MiB',
+      'growth, first half',
+      'more in the second half',
+      'disk beyond the bytes, MiB',
+      'temporary files',
+    ],
+    rows: results.map((one) => [
+      one.label,
+      one.seconds,
+      one.whole,
+      one.first,
+      one.last,
+      one.last / one.first,
+      one.cpu / (size / GIB),
+      one.before,
+      one.early - one.before,
+      Math.max(0, one.late - one.early),
+      one.extra,
+      one.temporary,
+    ]),
+    notes: ['What others write to that disk meanwhile counts as ours.', ...missing],
+  }
+}
+
+function freeBytes(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder)
+  return bavail * bsize
+}
+
+type Made = Image & { fill(block: Buffer, at: number): void }
+
+/** Bytes that follow from a random MiB and their place, behind the head of a SIF; in blocks of 1 MiB. */
+function madeOnTheFly(size: number): Made {
+  const random = randomFillSync(Buffer.alloc(MIB))
+  const first = head(size)
+  const fill = (block: Buffer, at: number) => {
+    random.copy(block)
+    for (let place = 0; place < MIB; place += 4096) block.writeDoubleLE(at / MIB + 1, place)
+    if (at === 0) first.copy(block)
+  }
+  const whole = createHash('sha256')
+  const parts: string[] = []
+  const block = Buffer.alloc(MIB)
+  for (let start = 0; start < size; start += PART) {
+    const part = createHash('sha256')
+    for (let at = start; at < Math.min(start + PART, size); at += MIB) {
+      fill(block, at)
+      part.update(block)
+      whole.update(block)
+    }
+    parts.push(part.digest('hex'))
+  }
+  return { size, sha256: whole.digest('hex'), parts, fill }
+}
+
+/** Pulls in one stream, redirects followed, and compares with what was pushed. */
+async function pull(url: string, image: Made, onBytes: (bytes: number) => void): Promise<void> {
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    get(url, (given) => {
+      if (given.statusCode !== 303) return resolve(given)
+      given.resume()
+      get(given.headers.location ?? '', resolve).on('error', reject)
+    }).on('error', reject)
+  })
+  if (answer.statusCode !== 200) throw new Error(`${url}: ${answer.statusCode}`)
+  const block = Buffer.alloc(MIB)
+  let at = 0
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    for (let from = 0; from < chunk.length;) {
+      const inside = at % MIB
+      if (inside === 0) {
+        image.fill(block, at)
+        onBytes(at)
+      }
+      const count = Math.min(chunk.length - from, MIB - inside)
+      if (chunk.compare(block, inside, inside + count, from, from + count) !== 0)
+        throw new Error(`a byte differs between ${at} and ${at + count}`)
+      from += count
+      at += count
+    }
+  }
+  if (at !== image.size) throw new Error(`${at} bytes came instead of ${image.size}`)
+  onBytes(at)
+}
+
+/** Does the work, which says how far it is, and looks at server and disk meanwhile. */
+async function watched(
+  label: string,
+  { pid }: Server,
+  place: { folder: string; temporary: string; base: number; size: number },
+  work: (onBytes: (bytes: number) => void) => Promise<void>,
+): Promise<Watched> {
+  const { folder, temporary, base, size } = place
+  const before = memory(pid).now
+  const result = { before, early: before, late: before, extra: 0, temporary: 0 }
+  const passed: { bytes: number; at: number }[] = []
+  const cpu = cpuSeconds(pid)
+  const began = performance.now()
+  const look = () => {
+    const { now } = memory(pid)
+    const bytes = passed.at(-1)?.bytes ?? 0
+    if (bytes < size / 2) result.early = Math.max(result.early, now)
+    else result.late = Math.max(result.late, now)
+    result.temporary = Math.max(result.temporary, readdirSync(temporary).length)
+    result.extra = Math.max(result.extra, (base - freeBytes(folder) - size) / MIB)
+  }
+  const timer = setInterval(look, SAMPLE_MS)
+  try {
+    await work((bytes) => passed.push({ bytes, at: performance.now() }))
+  } finally {
+    clearInterval(timer)
+  }
+  look()
+  const ended = performance.now()
+  const seconds = (ended - began) / 1000
+  const timeOf = (bytes: number) => passed.find((one) => one.bytes >= bytes)?.at ?? ended
+  const rate = (from: number, to: number) =>
+    ((to - from) * size) / MIB / ((timeOf(to * size) - timeOf(from * size)) / 1000)
+  return {
+    label,
+    ...result,
+    seconds,
+    cpu: cpuSeconds(pid) - cpu,
+    first: rate(0, TENTH),
+    last: rate(1 - TENTH, 1),
+    whole: size / MIB / seconds,
+  }
+}
