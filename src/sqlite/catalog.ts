@@ -44,6 +44,7 @@ import {
   containerColumns,
   entityColumns,
   imageColumns,
+  readImage,
   toCollection,
   toContainer,
   toEntity,
@@ -1325,7 +1326,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         const told = rows.find(({ candidates }) => candidates !== null)
         const images = rows.filter((row) => row !== told).sort((a, b) => b.seq - a.seq)
         return {
-          images: images.slice(0, limit).sort(byName).map(toImage),
+          images: images.slice(0, limit).sort(byName).map(readImage),
           cut: images.length > limit || (told?.candidates ?? 0) > CANDIDATES,
         }
       })

@@ -171,6 +171,8 @@ export const toContainer = (row: ContainerRow): Container => ({
   updatedAt: new Date(row.updatedAt),
 })
 
+const UNSIGNED: Judgement = { verdict: 'unsigned', why: null, signers: [] }
+
 /** Of an image whose signatures nobody has looked at. */
 export const NOT_EXAMINED: Judgement = {
   verdict: 'pending',
@@ -179,7 +181,7 @@ export const NOT_EXAMINED: Judgement = {
 }
 
 function toJudgement(signed: boolean, json: string | null): Judgement {
-  if (!signed) return { verdict: 'unsigned', why: null, signers: [] }
+  if (!signed) return UNSIGNED
   if (json === null) return NOT_EXAMINED
   const [verdict, why, signers] = JSON.parse(json) as [Verdict, string | null, string[]]
   return { verdict, why, signers }
@@ -195,8 +197,11 @@ export function toImage(row: ImageRow): Image {
   return image
 }
 
-/** Column by column: copying what is left of a row costs as much as its statement. */
-function readImage(row: ImageRow): Image {
+/**
+ * The image of a row that is not given out again, as of a search, which would leave a thousand behind
+ * in the map. Column by column: copying what is left of a row costs as much as its statement.
+ */
+export function readImage(row: ImageRow): Image {
   const { signed, blobKey, tags } = row
   return {
     id: row.id,
