@@ -567,8 +567,8 @@ describe('query plans', () => {
 
   /**
    * Steps of a plan that walk through a table. Not among them: one row, the values of a list, the
-   * guard (one row), the full-text indexes asked by rowid or for what matches (192: from the newest on), the few uploads that
-   * run (R50), what a subquery has found by an index, the tag names of one image (x), the parts of
+   * guard (one row), the full-text indexes asked by rowid or for what matches (192: from the newest
+   * on), the few uploads that run (R50), what a subquery has found by an index, the tag names of one image (x), the parts of
    * one key (n, s, u), one window of blobs (b) and the live ones that are counted up to a limit, the
    * people and collections of one change of rights (pu, pc), which are looked up, the bounded candidates
    * of a search (found, f) and what one person was granted (sx), the referrers that go with one manifest
