@@ -24,6 +24,7 @@ import {
 import type { S3Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobInfo, BlobPart, BlobStore, Clock, Log } from '../../src/ports.ts'
+import { freeChunk } from '../chunks.ts'
 import {
   beingFinished,
   checkId,
@@ -280,7 +281,10 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
         size,
         etag: etagOf(key),
         range: { start, end: start + length - 1 },
-        stream: () => readBody(body, length, close, idleMs),
+        stream: () => ({
+          [Symbol.asyncIterator]: () => readBody(body, length, close, idleMs),
+          free: freeChunk,
+        }),
         close,
       }
     },

@@ -7,6 +7,7 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Ctx, Transfer } from '../../src/app.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobRead } from '../../src/ports.ts'
+import { freeChunk } from '../chunks.ts'
 import { downloadMemory, type Piece, type Reader } from './blocks.ts'
 
 /** Bytes of a body that are taken from the socket before anybody asks for them. */
@@ -17,7 +18,7 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
   const memory = downloadMemory()
 
   return {
-    receive: (c) => ({ [Symbol.asyncIterator]: () => receive(c), free }),
+    receive: (c) => ({ [Symbol.asyncIterator]: () => receive(c), free: freeChunk }),
 
     async send(c, status, headers, blob) {
       if (c.req.method === 'HEAD') {
@@ -80,14 +81,6 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
 
 function raw(c: Ctx): { incoming: IncomingMessage; outgoing: ServerResponse } {
   return c.env as unknown as { incoming: IncomingMessage; outgoing: ServerResponse }
-}
-
-/**
- * Node gives each chunk memory of its own, which counts as pressure: V8 went through the whole heap
- * for every 30 MiB received, at a third of the cost of a push.
- */
-function free({ buffer, byteLength }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0)
 }
 
 async function* receive(c: Ctx): AsyncGenerator<Uint8Array> {
@@ -250,10 +243,14 @@ async function alternate(reader: Reader, writer: Writer): Promise<void> {
 
 async function stream(blob: BlobRead, writer: Writer): Promise<void> {
   let left = blob.range.end - blob.range.start + 1
-  for await (const chunk of blob.stream()) {
+  const body = blob.stream()
+  for await (const chunk of body) {
+    const { length } = chunk
     await writer.write(chunk)
+    // after a failure it may still be on its way into the socket
     if (writer.gone()) return
-    left -= chunk.length
+    body.free?.(chunk)
+    left -= length
   }
   if (left !== 0) throw new Error(`The store gave ${left} bytes too few`)
 }

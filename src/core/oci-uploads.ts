@@ -292,9 +292,11 @@ export function createOciUploads(deps: {
     const hashes = { sha256: hasher(), sha512: algorithm === 'sha512' ? hasher('sha512') : null }
     const blob = await blobs.get(key)
     if (blob === null) throw new Error('the blob went while it was being checked')
-    for await (const chunk of blob.stream()) {
+    const body = blob.stream()
+    for await (const chunk of body) {
       hashes.sha256.update(chunk)
       hashes.sha512?.update(chunk)
+      body.free?.(chunk)
     }
     return { sha256: hashes.sha256.hex(), sha512: hashes.sha512?.hex() ?? null }
   }

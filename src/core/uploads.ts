@@ -124,7 +124,11 @@ export async function hashBlob(blobs: BlobStore, key: string): Promise<ImageHash
   const blob = await blobs.get(key)
   if (blob === null) throw new Error('the blob went while it was being checked')
   const hash = imageHasher(blob.size)
-  for await (const chunk of blob.stream()) hash.update(chunk)
+  const body = blob.stream()
+  for await (const chunk of body) {
+    hash.update(chunk)
+    body.free?.(chunk)
+  }
   return hash
 }
 

@@ -153,8 +153,9 @@ export function imagefileHandlers(deps: LibraryDeps) {
     )
   }
 
+  // Without a length Node would send the empty body in chunks, and clients wait for the last one.
   const redirect = (c: Ctx, url: string, headers: Record<string, string> = {}) =>
-    reply(null, 303, { ...PRIVATE, ...headers, Location: url })
+    reply(null, 303, { ...PRIVATE, ...headers, Location: url, 'Content-Length': '0' })
   const blobUrl = (c: Ctx, fields: Partial<TicketFields>, notAfter: Date) =>
     `${originOf(c, config)}/v1/blob?t=${tickets.sign('get', fields, notAfter)}`
 

@@ -3,7 +3,7 @@
  * driver runs the statements in one go, D1 as one `batch`. drizzle builds the SQL and reads the
  * rows; none of its own drivers is in between, so that all of ours differ as little as they can.
  */
-import { fillPlaceholders, is, Placeholder, SQL, type Column } from 'drizzle-orm'
+import { Column, fillPlaceholders, is, noopDecoder, Placeholder, SQL } from 'drizzle-orm'
 import type {
   BaseSQLiteDatabase,
   PreparedQueryConfig,
@@ -108,15 +108,18 @@ function compile(
   const { sql: built, params } = prepared.getQuery()
   const sql = unseen(built)
   const { fields = [] } = prepared as unknown as { fields?: Fields }
-  const columns = fields.map(({ path, field }) => {
+  const keys: string[] = []
+  const decoders: (Decoder | null)[] = []
+  for (const { path, field } of fields) {
     const [key, ...deeper] = path
     if (key === undefined || deeper.length > 0) throw new Error(`nested columns in ${sql}`)
     const source = is(field, SQL.Aliased) ? field.sql : field
     const decoder: Decoder = is(source, SQL)
       ? (source as unknown as { decoder: Decoder }).decoder
       : source
-    return [key, decoder] as const
-  })
+    keys.push(key)
+    decoders.push(isPlain(decoder) ? null : decoder)
+  }
   const names = params
     .filter((param) => is(param, Placeholder))
     .map(({ name }) => name)
@@ -128,14 +131,21 @@ function compile(
     rows: (raw) =>
       raw.map((row) => {
         const result: Record<string, unknown> = {}
-        for (const [at, [key, decoder]] of columns.entries()) {
+        for (let at = 0; at < keys.length; at++) {
           const value = row[at]
-          result[key] = value === null ? null : decoder.mapFromDriverValue(value)
+          const decoder = decoders[at]
+          result[keys[at] as string] =
+            value === null || decoder == null ? value : decoder.mapFromDriverValue(value)
         }
         return result
       }),
   }
 }
+
+/** The decoder of columns whose values JavaScript has as the database does: most of them. */
+const isPlain = (decoder: Decoder): boolean =>
+  decoder === noopDecoder || Reflect.get(decoder, 'mapFromDriverValue') === unchanged
+const unchanged: unknown = Reflect.get(Column.prototype, 'mapFromDriverValue')
 
 function keyOf(names: readonly string[], values: Record<string, unknown>): string {
   let key = ''

@@ -57,6 +57,7 @@ export function describeDirect(
           expect(answer.status).toBe(303)
           expect(answer.headers.get('cache-control')).toContain('no-store')
           expect(location.startsWith(url)).toBe(false)
+          expect(answer.headers.get('content-length')).toBe('0')
           const whole = await read(location)
           expect([whole.status, sha256(whole.bytes)]).toEqual([200, sha256(bytes)])
           expect(whole.headers.get('content-type')).toBe('application/octet-stream')

@@ -142,6 +142,8 @@ export function describeDownloads(
       expect(answer.status).toBe(303)
       expect(answer.headers.get('cache-control')).toContain('no-store')
       expect(answer.headers.get('location')).toMatch(new RegExp(`^${url}/v1/blob\\?t=`))
+      expect(answer.headers.get('content-length')).toBe('0')
+      expect(answer.headers.get('transfer-encoding')).toBeNull()
     })
 
     test('the address follows X-Forwarded-* of a trusted peer (R33)', async () => {
