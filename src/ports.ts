@@ -444,6 +444,12 @@ export type CatalogBook = {
   /** Adds downloads to their containers, and to the week that began at `week`. */
   countDownloads(counts: { containerId: string; count: number }[], week: Date): Promise<void>
   /**
+   * Writes about `pages` pages (4 KiB) of the full-text index together, so that a word is looked for in
+   * fewer places; false when nothing was left to do.
+   */
+  mergeIndex(pages: number): Promise<boolean>
+
+  /**
    * Substring search over what the viewer may see (R30): every term of at least 3 characters must
    * occur. `arch` empty means any. Images come in the order of their names. `cut` says that there may be
    * more: `images` are the newest `limit`, or those among the newest 10,000 that match the terms (R56).

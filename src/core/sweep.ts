@@ -17,6 +17,8 @@ const BATCH = 500
 const MOST_PAGES = { rows: 400, store: 20 }
 /** Entries of the audit log that one trip forgets; a run on Workers has few of those. */
 const AUDIT_BATCH = { host: 500, persistent: 5000 }
+/** What a run merges of the full-text index: as many steps, each of about as many pages of 4 KiB. */
+const MERGE = { steps: 400, pages: 50 }
 const HOUR_MS = 3_600_000
 /** Objects without a row are left alone for this long (R10). */
 const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
@@ -213,7 +215,17 @@ export function createSweep(deps: {
     await database.popularity.forgetWeeks(new Date(now.getTime() - WEEKS_MS))
     await database.shares.prune(new Date(now.getTime() - SHARES_MS))
     await database.counters.prune(new Date(now.getTime() - COUNTED_MS))
+    // on Workers a run has no queries to spare for it
+    if (!deps.persistent) await mergeIndex()
     return report
+  }
+
+  /** Every push adds a piece to the full-text index, and a search looks into each. */
+  async function mergeIndex(): Promise<void> {
+    for (let step = 0; step < MERGE.steps; step++) {
+      if (!(await database.catalog.mergeIndex(MERGE.pages))) break
+      await letOthersRun()
+    }
   }
 
   /** Blobs that no manifest of their repository names, a day after they came (R31). */

@@ -1,5 +1,6 @@
 /** Entities to tags, and search over them. */
 import { and, eq, isNotNull, isNull, not, sql, type SQL } from 'drizzle-orm'
+import { integer, sqliteTable, text as column } from 'drizzle-orm/sqlite-core'
 import { RegistryError } from '../errors.ts'
 import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
 import { pullCounter, pullCounts } from './counters.ts'
@@ -60,6 +61,11 @@ import { storeVerdict, verdictValues } from './signatures.ts'
 const LIST_LIMIT = 1000
 /** Matches that search looks at, the newest, before it narrows and joins them (R56). */
 const CANDIDATES = 10_000
+/** FTS5 takes its commands as rows: what to do in the column of the table's own name. */
+const searchCommands = sqliteTable('search', {
+  command: column('search'),
+  amount: integer('rank'),
+})
 /** As many matches are all looked at: more than one answer would hold are begun with the newest. */
 const FEW = 1000
 
@@ -852,6 +858,27 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     ),
   }
 
+  const index = {
+    /** Two pieces of a size are enough to merge them; it waits for four by itself. The index remembers it. */
+    eager: prepare(() =>
+      db
+        .insert(searchCommands)
+        .select(
+          sql`select 'usermerge' as command, 2 as amount where not exists (select 1 from search_config where k = 'usermerge' and v = 2)`,
+        ),
+    ),
+    merge: prepare(() =>
+      db.insert(searchCommands).values({ command: 'merge', amount: sql`${p('pages')}` }),
+    ),
+    /** Which pieces there are, and how much was ever written to them. */
+    pieces: prepare(() =>
+      db
+        .select({ are: sql<string>`hex(block)`.as('are') })
+        .from(sql`search_data`)
+        .where(sql`id = 10`),
+    ),
+  }
+
   /** Insert-or-nothing behind its guard, and the row that stands now: one batch (R6). */
   async function store<Row extends { id: string }, T>(
     id: string,
@@ -1305,6 +1332,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         sums[containerId] = (sums[containerId] ?? 0) + count
       const values = { counts: JSON.stringify(sums), week: week.getTime() }
       if (counts.length > 0) await handle.write(w.countDownloads(values), w.countWeek(values))
+    },
+
+    async mergeIndex(pages) {
+      const steps = [index.pieces(), index.eager(), index.merge({ pages }), index.pieces()] as const
+      const [before, , , after] = await handle.write(...steps)
+      return before[0]?.are !== after[0]?.are
     },
 
     async search({ terms, arch, signed, limit }, viewer, now) {

@@ -617,6 +617,7 @@ const METHODS: Record<string, Change[] | 'reads' | { not: string }> = {
   'shares.take': { not: 'counts' },
   'shares.prune': { not: 'the sweep’s' },
   'popularity.forgetWeeks': { not: 'the sweep’s' },
+  'catalog.mergeIndex': { not: 'the sweep’s' },
   'catalog.markLost': { not: 'what the store says' },
   'catalog.pullImage': { not: 'counts' },
   'catalog.countDownloads': { not: 'counts' },

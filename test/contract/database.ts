@@ -2020,6 +2020,27 @@ export function describeDatabase(name: string, backend: DatabaseBackend): void {
         expect(await world.search(null, 'aligns', 'nowhere')).toEqual([])
       })
 
+      test('finds the same when its index was merged to the end, and afterwards', async (world) => {
+        const { alice, open } = await library(world)
+        const ids: string[] = []
+        for (const name of ['one', 'two', 'three', 'four', 'five'])
+          ids.push((await world.push(alice, open.id, name, { description: `Aligns ${name}` })).id)
+        const [gone = ''] = ids.splice(1, 1)
+        const { writer } = alice
+        await world.database.catalog.deleteImage({ imageId: gone, containerId: open.id }, writer)
+        // a step of one page does not do all of it
+        let steps = 0
+        while (await world.database.catalog.mergeIndex(1)) steps += 1
+        expect(steps).toBeGreaterThan(0)
+        expect(steps).toBeLessThan(100)
+        expect(await world.database.catalog.mergeIndex(100)).toBe(false)
+        expect(await world.search(null, 'aligns')).toEqual(ids.toSorted())
+        expect(await world.search(null, 'two')).toEqual([])
+        const next = await world.push(alice, open.id, 'six', { description: 'Aligns six' })
+        expect(await world.search(null, 'aligns', 'six')).toEqual([next.id])
+        expect(await world.search(null, 'aligns')).toEqual([...ids, next.id].toSorted())
+      })
+
       test('takes operators and odd characters for plain text', async (world) => {
         const { alice, open } = await library(world)
         const odd = [

@@ -417,6 +417,7 @@ describe('query plans', () => {
     'pullImage by short ref': ({ catalog }) =>
       catalog.pullImage({ ...path, entity: null }, tagged, viewer, now, pulled),
     createEntity: ({ catalog }) => catalog.createEntity({ ...draft, ownerId: 'user' }),
+    mergeIndex: ({ catalog }) => catalog.mergeIndex(100),
     markLost: ({ catalog }) => catalog.markLost('key'),
     'signatures.keysOf': ({ signatures }) => signatures.keysOf(['A']),
     'signatures.stale of digests': ({ signatures }) =>
