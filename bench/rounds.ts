@@ -23,33 +23,56 @@ export type Bench = {
   keys: number
   requests: number
   say(line: string): void
-  /** Time of `performance.now()` when rounds should be over. */
+  /** Says a sentence, and puts it below the case's table. */
+  note(line: string): void
+  /** Time of `performance.now()` when the case should be over. */
   until: number
 }
 
 /** A case of the benchmark. */
 export type Case = {
   about: string
+  /** Unless told; 5 where it is missing. With 1 it is done once, whatever is told. */
+  rounds?: number
   run(bench: Bench): Promise<Measured | Table>
+}
+
+/** The time of a case is over. */
+class TimeUp extends Error {}
+
+/** Throws when the time of the case is over, which ends what `untilTimeUp` does. */
+export function expectTime({ until }: Pick<Bench, 'until'>): void {
+  if (performance.now() > until) throw new TimeUp('the time of this case is over')
+}
+
+/** Does the work and says whether there was time for all of it; what it has found so far counts. */
+export async function untilTimeUp(work: () => Promise<void>): Promise<boolean> {
+  try {
+    await work()
+    return true
+  } catch (error) {
+    if (error instanceof TimeUp) return false
+    throw error
+  }
 }
 
 /**
  * Runs `once` for each round until all are done or the time would not do for another, as long as those
- * before it were on average; at least once.
+ * before it were on average. The first one begins in any case; a round in which the time runs out
+ * (`expectTime`) is the last. Rounds that are left out are noted.
  */
 export async function inRounds(
-  { rounds, until, say }: Pick<Bench, 'rounds' | 'until' | 'say'>,
+  { rounds, until, say, note }: Pick<Bench, 'rounds' | 'until' | 'say' | 'note'>,
   once: (round: number) => Promise<void>,
 ): Promise<void> {
   const began = performance.now()
   for (let round = 0; round < rounds; round++) {
     const now = performance.now()
-    if (round > 0 && now + (now - began) / round > until) {
-      say(`time is up after ${round} rounds`)
-      return
-    }
+    if (round > 0 && now + (now - began) / round > until)
+      return note(`Time was up after ${round} of ${rounds} rounds.`)
     say(`round ${round + 1} of ${rounds}`)
-    await once(round)
+    if (!(await untilTimeUp(() => once(round))))
+      return note(`Time was up in round ${round + 1} of ${rounds}, which is not whole.`)
   }
 }
 
@@ -58,8 +81,11 @@ export function rotate<T>(list: readonly T[], round: number): T[] {
   return list.map((_, index) => list[(index + round) % list.length] as T)
 }
 
-/** Gathers samples into rows, in the order in which rows first come up, and says each of them. */
-export function recorder(say: (line: string) => void) {
+/**
+ * Gathers samples into rows, in the order in which rows first come up, and says each of them; after one
+ * that was the last for which there was time, `add` throws for `inRounds`.
+ */
+export function recorder(bench: Pick<Bench, 'say' | 'until'>) {
   const rows: Row[] = []
   return {
     rows,
@@ -67,7 +93,8 @@ export function recorder(say: (line: string) => void) {
       let row = rows.find(({ what, system }) => what === of.what && system === of.system)
       if (row === undefined) rows.push((row = { ...of, samples: [] }))
       row.samples.push(sample)
-      say(`  ${of.what}, ${of.system}: ${digits(sample.value)} ${of.unit}`)
+      bench.say(`  ${of.what}, ${of.system}: ${digits(sample.value)} ${of.unit}`)
+      expectTime(bench)
     },
   }
 }

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util'
 import { CASES } from './cases.ts'
 import { bars, curves, curvesOf } from './plot.ts'
 import { markdown, summarise, tableOf, type Measured, type Table } from './report.ts'
+import { untilTimeUp, type Bench, type Case } from './rounds.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const results = join(root, 'bench/results')
@@ -17,7 +18,7 @@ const results = join(root, 'bench/results')
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    rounds: { type: 'string', default: '5' },
+    rounds: { type: 'string' },
     size: { type: 'string', default: '1024' },
     seconds: { type: 'string', default: '2' },
     blobs: { type: 'string', default: '100000' },
@@ -34,18 +35,23 @@ const { values, positionals } = parseArgs({
   },
 })
 const unknown = positionals.filter((name) => !(name in CASES))
-const number = (name: Exclude<keyof typeof values, 'help' | 'folder' | 'images' | 'registries'>) =>
-  Number(values[name])
+type Text = 'help' | 'folder' | 'images' | 'registries' | 'rounds'
+const number = (name: Exclude<keyof typeof values, Text>) => Number(values[name])
 const wrong: (keyof typeof values)[] = (
-  ['rounds', 'size', 'seconds', 'blobs', 'gib', 'clients', 'keys', 'requests'] as const
+  ['size', 'seconds', 'blobs', 'gib', 'clients', 'keys', 'requests'] as const
 ).filter((name) => !Number.isInteger(number(name)) || number(name) < 1)
+const rounds = values.rounds === undefined ? null : Number(values.rounds)
+if (rounds !== null && !(Number.isInteger(rounds) && rounds > 0)) wrong.push('rounds')
+const roundsOf = ({ rounds: usual = 5 }: Case) => (usual === 1 ? 1 : (rounds ?? usual))
 const images = values.images.split(',').map(Number)
 if (!images.every((count) => Number.isInteger(count) && count > 0)) wrong.push('images')
 if (!(number('minutes') > 0 && number('case-minutes') > 0)) wrong.push('minutes')
 if (values.help || unknown.length > 0 || wrong.length > 0) {
-  const lines = Object.entries(CASES).map(([name, { about }]) => `  ${name.padEnd(10)}${about}`)
+  const lines = Object.entries(CASES).map(
+    ([name, one]) => `  ${name.padEnd(10)}${one.about}; ${roundsOf(one)} ×`,
+  )
   console.error(
-    `npm run bench -- [CASE …] [--rounds 5] [--size MIB] [--seconds PER_MEASUREMENT] [--clients 1000]
+    `npm run bench -- [CASE …] [--rounds N] [--size MIB] [--seconds PER_MEASUREMENT] [--clients 1000]
                  [--gib 30] [--images 1000,100000,1000000] [--registries FOLDER_TO_FIND_AND_LEAVE_THEM_IN]
                  [--blobs 100000] [--keys 100000] [--requests 2000] [--minutes LIMIT] [--case-minutes LIMIT]
                  [--folder ON_THE_DISK_TO_MEASURE]\n\n${lines.join('\n')}`,
@@ -98,38 +104,52 @@ setTimeout(
   (number('minutes') + number('case-minutes')) * minute,
 ).unref()
 
-console.log(`${machine}; ${values.size} MiB, ${values.rounds} interleaved rounds\n`)
-for (const [name, { run }] of wanted) {
+console.log(`${machine}; ${values.size} MiB\n`)
+for (const [name, one] of wanted) {
   if (performance.now() > deadline) {
     say(`${name} is left out: --minutes ${values.minutes} have passed`)
     console.log(`### ${name}\n\nNot measured: --minutes ${values.minutes} had passed.\n`)
     continue
   }
-  say(`\n${name}: ${CASES[name]?.about}`)
+  say(`\n${name}: ${one.about}`)
   const own = join(folder, name)
   mkdirSync(own)
   const before = load()
+  const began = performance.now()
+  const noted: string[] = []
+  const note = (line: string) => {
+    say(line)
+    noted.push(line)
+  }
   try {
-    const until = Math.min(deadline, performance.now() + number('case-minutes') * minute)
-    const table = keep(
-      name,
-      await run({
-        folder: own,
-        rounds: number('rounds'),
-        size: number('size') * 2 ** 20,
-        seconds: number('seconds'),
-        blobs: number('blobs'),
-        images,
-        registries: values.registries ?? null,
-        clients: number('clients'),
-        gib: number('gib'),
-        keys: number('keys'),
-        requests: number('requests'),
-        say,
-        until,
-      }),
-    )
-    console.log(`${markdown(table)}\n\nLoad before it: ${before}.\n`)
+    const bench: Bench = {
+      folder: own,
+      rounds: roundsOf(one),
+      size: number('size') * 2 ** 20,
+      seconds: number('seconds'),
+      blobs: number('blobs'),
+      images,
+      registries: values.registries ?? null,
+      clients: number('clients'),
+      gib: number('gib'),
+      keys: number('keys'),
+      requests: number('requests'),
+      say,
+      note,
+      until: Math.min(deadline, began + number('case-minutes') * minute),
+    }
+    const lines: string[] = []
+    const inTime = await untilTimeUp(async () => {
+      lines.push(markdown(keep(name, await one.run(bench))))
+    })
+    if (!inTime) {
+      note('Not measured: its time was up before its first round.')
+      lines.push(`### ${name}`)
+    }
+    found[name] = { ...found[name], noted }
+    const took = ((performance.now() - began) / minute).toFixed(1)
+    lines.push(...noted, `Load before it: ${before}. It took ${took} minutes.`)
+    console.log(`${lines.join('\n\n')}\n`)
   } catch (error) {
     failed = true
     found[name] = { failed: String(error) }

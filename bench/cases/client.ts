@@ -30,7 +30,7 @@ export async function client(bench: Bench): Promise<Measured> {
     return { rows: [], peers: [], missing: [{ system: 'apptainer', why }] }
   }
   const placeOf = ownFolder(folder)
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   const env = clientEnv(placeOf('home'))
   mkdirSync(join(folder, 'home/config'), { recursive: true, mode: 0o700 })
   const call = (...args: string[]) => run(apptainer, args, { env })

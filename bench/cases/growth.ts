@@ -13,7 +13,6 @@ import { sampleSif } from '../../test/fixtures/sif.ts'
 import { makePayload, renewPayload, type Payload } from '../content/payload.ts'
 import {
   bearer,
-  dataOf,
   expectThat,
   QUESTIONS,
   TOKEN_CHECK,
@@ -24,8 +23,8 @@ import { fillRegistry } from '../content/registry-of.ts'
 import { shapeOf } from '../content/registry-shape.ts'
 import { freePort, memory, onLoadCore, run, send, serve, type Answer } from '../measure.ts'
 import { median, quantile, type Cell, type Table } from '../report.ts'
-import { inRounds, rotate, type Bench } from '../rounds.ts'
-import { commandLine, startSreg } from '../systems/sreg.ts'
+import { expectTime, inRounds, rotate, type Bench } from '../rounds.ts'
+import { commandLine, pusher, startSreg } from '../systems/sreg.ts'
 
 const MIB = 1024 * 1024
 /** Requests of a case, a size and a round; fewer where a case asks for them. */
@@ -41,6 +40,7 @@ type Running = {
   base: string
   pid: number
   agent: Agent
+  pusher: ReturnType<typeof pusher>
   /** Milliseconds until the first answer, and MiB of memory then. */
   startMs: number
   startRss: number
@@ -74,6 +74,7 @@ async function start(registry: Registry): Promise<Running> {
     base,
     pid,
     agent,
+    pusher: pusher(base, registry.token, agent),
     startMs,
     startRss: memory(pid).now,
     stop() {
@@ -134,57 +135,16 @@ async function registryOf(
 
 // --- pushes --------------------------------------------------------------------------------------
 
-/** One API call with the token; its `data`, null for 404. */
-async function call(server: Running, method: string, path: string, body?: object) {
-  const answer = await send(method, `${server.base}${path}`, {
-    agent: server.agent,
-    headers: bearer(server.registry),
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  })
-  if (answer.status === 404) return null
-  expectThat(answer.status < 300, `${method} ${path}`, answer)
-  return answer.body === '' ? {} : dataOf(answer)
-}
-
 /** What the real client sends for a push of one part; returns the id of the image. */
-async function push(server: Running, payload: Payload, container: string): Promise<string> {
-  const findOrMake = async (look: string, make: string, draft: object) =>
-    String(((await call(server, 'GET', look)) ?? (await call(server, 'POST', make, draft)))?.id)
-  const entity = await findOrMake('/v1/entities/bench', '/v1/entities', { name: 'bench' })
-  const collection = await findOrMake('/v1/collections/bench/c', '/v1/collections', {
-    name: 'c',
-    entity,
-  })
-  const id = await findOrMake(`/v1/containers/bench/c/${container}`, '/v1/containers', {
-    name: container,
-    collection,
-  })
-  const hash = `sha256.${payload.sha256}`
-  const image = await findOrMake(
-    `/v1/images/bench/c/${container}:${hash}?arch=amd64`,
-    '/v1/images',
-    { hash, container: id },
-  )
-  const opened = await call(server, 'POST', `/v2/imagefile/${image}`, {
-    filesize: payload.size,
-    sha256sum: payload.sha256,
-  })
-  const stored = await send('PUT', String(opened?.uploadURL), {
-    agent: server.agent,
-    body: { path: payload.path, start: 0, size: payload.size },
-  })
-  expectThat(stored.status === 200, 'PUT', stored)
-  await call(server, 'PUT', `/v2/imagefile/${image}/_complete`, {})
+async function push({ pusher }: Running, payload: Payload, container: string): Promise<string> {
+  const { image } = await pusher.open(payload, container)
+  await pusher.upload.single(image, payload)
   return image
 }
 
-const setTag = async (server: Running, container: string, image: string) => {
-  const found = await call(server, 'GET', `/v1/containers/bench/c/${container}`)
-  await call(server, 'POST', `/v2/tags/${String(found?.id)}`, {
-    Arch: 'amd64',
-    Tag: 'v1',
-    ImageID: image,
-  })
+const setTag = async ({ pusher }: Running, container: string, image: string) => {
+  const found = await pusher.ask('GET', `/v1/containers/${pusher.pathOf(container)}`)
+  await pusher.setTag(String(found?.id), 'v1', image)
 }
 
 /** What `oras push` sends: config, SIF and manifest, under a tag; returns the id of the image. */
@@ -213,7 +173,7 @@ async function pushByOci(server: Running, payload: Payload, container: string): 
   const headers = { ...bearer(server.registry), 'Content-Type': IMAGE_TYPE }
   const put = await send('PUT', `${at}/manifests/v1`, { agent, headers, body })
   expectThat(put.status === 201, 'PUT of a manifest', put)
-  const found = await call(server, 'GET', `/v1/images/bench/c/${container}:v1?arch=amd64`)
+  const found = await server.pusher.ask('GET', `/v1/images/bench/c/${container}:v1?arch=amd64`)
   return String(found?.id)
 }
 
@@ -285,8 +245,10 @@ export function growth(bench: Bench): Promise<Table> {
     const { images, say } = bench
     const below = bench.registries === null ? bench.folder : resolve(bench.registries)
     const registries: Registry[] = []
-    for (const count of new Set([0, ...images]))
+    for (const count of new Set([0, ...images])) {
+      expectTime(bench)
       registries.push(await registryOf(below, count, say))
+    }
 
     const cases: BySize<Samples> = new Map()
     /** Values that are one for a server or a start: milliseconds, MiB, processor milliseconds. */
@@ -335,9 +297,12 @@ export function growth(bench: Bench): Promise<Table> {
         await pushRound(servers, bench.folder, pushes, keep)
       }
       say('warming up')
-      await askRound(0, () => {}, 0.25, FIRST_PUSHES)
+      await askRound(0, () => expectTime(bench), 0.25, FIRST_PUSHES)
       await inRounds(bench, async (round) => {
-        const keep: Keep = (name, size, samples) => addTo(cases, name, size, samples)
+        const keep: Keep = (name, size, samples) => {
+          addTo(cases, name, size, samples)
+          expectTime(bench)
+        }
         await askRound(round, keep, 1, PUSHES)
         rounds = round + 1
       })
@@ -383,7 +348,7 @@ async function pushRound(
       const image = await timed('push of 1 MiB', () => push(server, payload, container))
       await timed('tag', () => setTag(server, container, image))
       const path = `/v1/images/bench/c/${container}:v1?arch=amd64`
-      const found = await call(server, 'GET', path)
+      const found = await server.pusher.ask('GET', path)
       if (found?.hash !== `sha256.${payload.sha256}`)
         throw new Error(`${path} is not what was pushed: ${JSON.stringify(found)}`)
     }

@@ -24,7 +24,7 @@ export function herd(bench: Bench): Promise<Measured> {
     const bytes = readFileSync(payload.path)
     const candidates = [...ours(RUNTIMES, { pin: true }), nginx({ pin: true })]
     const { systems, missing } = await startAll<Source>(candidates, ownFolder(folder), say)
-    const { rows, add } = recorder(say)
+    const { rows, add } = recorder(bench)
     try {
       const places: { system: Source; url: string }[] = []
       for (const system of systems) {

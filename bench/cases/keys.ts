@@ -10,7 +10,7 @@ import { indexKeys, nameKeys } from '../../src/sqlite/keys.ts'
 import { fingerprintOf, makeKeys, type BenchKey } from '../content/keyring.ts'
 import { cpuSeconds, findProgram, onLoadCore, send, type Server } from '../measure.ts'
 import { quantile, type Measured, type Missing } from '../report.ts'
-import { inRounds, recorder, rotate, type Bench } from '../rounds.ts'
+import { expectTime, inRounds, recorder, rotate, type Bench } from '../rounds.ts'
 import { stopAll } from '../systems/registry.ts'
 import { startSks } from '../systems/sks.ts'
 import { startSreg } from '../systems/sreg.ts'
@@ -51,7 +51,7 @@ async function measured(bench: Bench): Promise<Measured> {
   mkdirSync(dump)
   const sreg = await prepareSreg(join(folder, 'sreg-lite'))
   say(`making and storing ${count} keys`)
-  const keys = await fill(sreg.database, dump, count)
+  const keys = await fill(sreg.database, dump, bench)
   const servers: Server[] = []
   try {
     servers.push(await sreg.start())
@@ -63,7 +63,7 @@ async function measured(bench: Bench): Promise<Measured> {
     for (const server of servers)
       for (const { query } of CASES)
         await ask(server.base, keys.slice(0, requests), query, { connections: 8, keepAlive: false })
-    const { rows, add } = recorder(say)
+    const { rows, add } = recorder(bench)
     await inRounds(bench, async (round) => {
       for (const { name, query } of CASES)
         for (const { label, ...mode } of MODES)
@@ -138,7 +138,7 @@ function holds(body: string, { fingerprint }: BenchKey): boolean {
  * Writes keys as a dump and, in one transaction, as rows of our database with the names and the
  * full-text index that the server's own statements make of them.
  */
-async function fill(database: string, dump: string, count: number): Promise<BenchKey[]> {
+async function fill(database: string, dump: string, bench: Bench): Promise<BenchKey[]> {
   const connection = connect(database, { create: false })
   const now = Date.now()
   const keys: BenchKey[] = []
@@ -148,8 +148,9 @@ async function fill(database: string, dump: string, count: number): Promise<Benc
     const put = connection.prepare(
       'insert into keys (fingerprint, revision, added_at, updated_at, facts, armor) values (?, 1, ?, ?, ?, ?)',
     )
-    for await (const { binary, armor, facts, ...key } of makeKeys(count)) {
+    for await (const { binary, armor, facts, ...key } of makeKeys(bench.keys)) {
       if (keys.length % PER_FILE === 0) {
+        expectTime(bench)
         if (file !== -1) closeSync(file)
         const name = String(keys.length / PER_FILE).padStart(4, '0')
         file = openSync(join(dump, `${name}.pgp`), 'w')

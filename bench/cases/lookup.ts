@@ -37,6 +37,8 @@ type Target = {
 type Found = { data: { id: string } }
 
 const BARE = 'bare Hono'
+/** Says how much of the slowest answers is Node's and the machine's. */
+const BARE_HTTP = 'bare node:http'
 
 /** So few that a request waits for few others, and the server for none. */
 const FEW = { what: 'by tag, 8 connections', connections: 8 }
@@ -62,14 +64,17 @@ export function lookup(bench: Bench): Promise<Measured> {
     }
     const [first] = sregs
     if (first !== undefined) {
-      const [server] = await started([
-        { name: BARE, start: (place) => startBare(first, place), hint: '' },
-      ])
-      if (server === undefined) throw new Error('bare.ts is always there')
       const path = `/v1/images/${first.pathOf('n')}:bench`
-      const ids = []
-      for (const { base } of [first, server])
-        ids.push((JSON.parse((await send('GET', base + path)).body) as Found).data.id)
+      const ours = (await send('GET', first.base + path)).body
+      const size = Buffer.byteLength(ours)
+      const [server, constant] = await started([
+        { name: BARE, start: (place) => startBare(first, place), hint: '' },
+        { name: BARE_HTTP, start: (place) => startBareHttp(size, place), hint: '' },
+      ])
+      if (server === undefined || constant === undefined)
+        throw new Error('bare.ts and bare-http.ts are always there')
+      const theirs = (await send('GET', server.base + path)).body
+      const ids = [ours, theirs].map((body) => (JSON.parse(body) as Found).data.id)
       if (ids[0] !== ids[1]) throw new Error(`bare.ts finds ${ids[1]} instead of ${ids[0]}`)
       const target = { server, url: server.base + path }
       // it looks at no token, but has to read it
@@ -78,6 +83,8 @@ export function lookup(bench: Bench): Promise<Measured> {
         { what: 'by tag', ...target },
         { what: 'by tag, with a token', ...target, headers },
         { ...FEW, ...target },
+        { what: 'by tag', server: constant, url: constant.base },
+        { ...FEW, server: constant, url: constant.base },
       )
     }
     for (const server of others) {
@@ -125,7 +132,7 @@ async function measure(
   prepare: (payload: Payload, started: Started) => Promise<{ targets: Target[]; peers: string[] }>,
 ): Promise<Measured> {
   const { folder, say, seconds } = bench
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   const running: Server[] = []
   const missing: Missing[] = []
   if (findProgram('wrk') === null) {
@@ -174,10 +181,24 @@ async function startBare(of: Sreg, folder: string): Promise<Server> {
   const source = new BetterSqlite3(join(of.data, 'sreg.sqlite3'), { readonly: true })
   await source.backup(copy)
   source.close()
+  return startProgram(BARE, folder, 'bare.ts', (port) => [copy, port])
+}
+
+/** bare-http.ts with answers of so many bytes, on the core of servers. */
+const startBareHttp = (bytes: number, folder: string): Promise<Server> =>
+  startProgram(BARE_HTTP, folder, 'bare-http.ts', (port) => [port, String(bytes)])
+
+/** A server of `bench/systems/`, on the core of servers. */
+async function startProgram(
+  name: string,
+  folder: string,
+  file: string,
+  argsOf: (port: string) => string[],
+): Promise<Server> {
   const port = await freePort()
   const base = `http://127.0.0.1:${port}`
-  const program = fileURLToPath(new URL('../systems/bare.ts', import.meta.url))
-  const command = [process.execPath, program, copy, String(port)]
+  const program = fileURLToPath(new URL(`../systems/${file}`, import.meta.url))
+  const command = [process.execPath, program, ...argsOf(String(port))]
   const [first = process.execPath, ...args] = pinned(SERVER_CORE, command)
-  return { name: BARE, base, ...(await serve(folder, first, args, base)) }
+  return { name, base, ...(await serve(folder, first, args, base)) }
 }

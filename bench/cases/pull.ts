@@ -16,7 +16,7 @@ export async function pull(bench: Bench): Promise<Measured> {
   const { runtimes, missing: left } = runtimesFor(size)
   const candidates = [...ours(runtimes), nginx(), ...ociRegistries()]
   const { systems, missing } = await startAll<Source>(candidates, ownFolder(folder), say)
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   try {
     const places: { system: Source; at: Published }[] = []
     for (const system of systems) {

@@ -23,7 +23,7 @@ export async function push(bench: Bench): Promise<Measured> {
   const placeOf = ownFolder(folder)
   const candidates = [...ours(runtimes), ...ociRegistries()]
   const { systems, missing } = await startAll<Registry>(candidates, placeOf, say)
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   try {
     const ways = [
       { what: 'one body', of: () => [large], how: 'single' as const },

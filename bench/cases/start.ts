@@ -26,7 +26,7 @@ const PAYLOAD_MOST = 256 * 2 ** 20
 export async function start(bench: Bench): Promise<Measured> {
   const { folder, say } = bench
   const placeOf = ownFolder(folder)
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   const candidates: Candidate<{ pid: number; stop(): Promise<void> }>[] = []
   for (const runtime of OURS) {
     const place = placeOf(nameOf(runtime))
@@ -76,7 +76,7 @@ export async function memoryOf(bench: Bench): Promise<Measured> {
   const size = Math.min(bench.size, PAYLOAD_MOST)
   let payload = await makePayload(join(folder, 'payload.sif'), size)
   const candidates = [...ours(OURS), ...ociRegistries()]
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   let missing: Measured['missing'] = []
   const step = async (
     system: Registry,

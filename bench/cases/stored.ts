@@ -15,7 +15,7 @@ export async function stored(bench: Bench): Promise<Measured> {
   const payload = await makePayload(join(folder, 'payload.sif'), 2 ** 20)
   const candidates = [...ours(OURS), ...ociRegistries()]
   const { systems, missing } = await startAll<Registry>(candidates, ownFolder(folder), say)
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   try {
     const places: { system: Registry; image: Stored }[] = []
     for (const system of systems) places.push({ system, image: await system.publish(payload) })

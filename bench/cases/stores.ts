@@ -21,7 +21,7 @@ export async function stores(bench: Bench): Promise<Measured> {
   }
   const placeOf = ownFolder(folder)
   const store = await startRadosgw(placeOf('radosgw'))
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   const systems: Registry[] = []
   try {
     const ourStore = (name: string, env: Record<string, string>): Candidate<Registry> => ({
@@ -65,7 +65,7 @@ export async function stores(bench: Bench): Promise<Measured> {
       }
     })
     const notes = [
-      'The S3 server holds its data in memory and takes processor time of the same cores. CPU is of the registry alone.',
+      'The S3 server holds its data in memory and takes processor time of the same cores. CPU is of the registry alone; bytes that were pushed past ours are read back by it, to be verified, before it answers.',
     ]
     return { rows, peers: ['sreg-lite, disk', PEER], missing: found.missing, notes }
   } finally {

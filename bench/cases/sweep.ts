@@ -26,7 +26,7 @@ export async function sweep(bench: Bench): Promise<Measured> {
   const blobs = await diskBlobs({ root })
   const migrations = fileURLToPath(new URL('../../migrations', import.meta.url))
   const opened = await openDatabase(file, { mode: 'server', migrations })
-  const { rows, add } = recorder(say)
+  const { rows, add } = recorder(bench)
   try {
     const run = createSweep({
       database: opened.database,

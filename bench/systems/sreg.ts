@@ -77,13 +77,23 @@ export function runtimesFor(size: number): { runtimes: Ours[]; missing: Missing[
   }
 }
 
-/** How the server is begun on a port: program, arguments, environment. */
+/** What `npm start` tells Node, as in `node --option dist/launcher.mjs serve`. */
+function optionsOfStart(): string[] {
+  const { scripts } = JSON.parse(readFileSync(path('package.json'), 'utf8')) as {
+    scripts: { start: string }
+  }
+  const [, options] = /node (.*)dist\/launcher\.mjs serve$/.exec(scripts.start) ?? []
+  if (options === undefined) throw new Error(`npm start is no longer node: ${scripts.start}`)
+  return options.split(' ').filter((option) => option !== '')
+}
+
+/** How the server is begun on a port, as `npm start` does it: program, arguments, environment. */
 export function commandLine(data: string, port: number, options: SregOptions = {}) {
   const { runtime = 'node', log = false, pin = false } = options
   const program =
     runtime === 'workerd'
       ? [process.execPath, path('scripts/start-workers.mjs')]
-      : [...commandOf(runtime), LAUNCHER, 'serve']
+      : [...commandOf(runtime), ...(runtime === 'node' ? optionsOfStart() : []), LAUNCHER, 'serve']
   const command = [...program, '--port', String(port), '--data', data]
   const [first = '', ...args] = pin ? pinned(SERVER_CORE, command) : command
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('SREG_'))
@@ -126,10 +136,9 @@ async function mint(data: string): Promise<string> {
   return (await sreg('token', 'create', 'bench')).trim()
 }
 
-/** What the benchmark asks of a library, with a token. */
-function library(base: string, token: string): Pick<Sreg, 'pathOf' | 'prepare' | 'publish'> {
+/** What the real client sends for a push, over the agent's connections, with a token. */
+export function pusher(base: string, token: string, agent: Agent) {
   const headers = { Authorization: `Bearer ${token}` }
-  const agent = new Agent({ keepAlive: true })
   const pathOf = (name: string) => `bench/c/${name}`
 
   /** What the registry answers; null for 404. */
@@ -145,6 +154,7 @@ function library(base: string, token: string): Pick<Sreg, 'pathOf' | 'prepare' |
     const found = (await ask('GET', look)) ?? (await ask('POST', create, draft))
     return String(found?.id)
   }
+  /** Id of the container, which is made where it is missing. */
   const openContainer = async (name: string) => {
     const entity = await findOrCreate('/v1/entities/bench', '/v1/entities', { name: 'bench' })
     const draft = { name: 'c', entity }
@@ -152,7 +162,8 @@ function library(base: string, token: string): Pick<Sreg, 'pathOf' | 'prepare' |
     const look = `/v1/containers/${pathOf(name)}`
     return findOrCreate(look, '/v1/containers', { name, collection })
   }
-  const openImage = async (payload: Image, name: string) => {
+  /** Ids of the container and of an image for the payload in it, made where they are missing. */
+  const open = async (payload: Image, name: string) => {
     const container = await openContainer(name)
     const hash = `sha256.${payload.sha256}`
     const look = `/v1/images/${pathOf(name)}:${hash}?arch=amd64`
@@ -198,17 +209,22 @@ function library(base: string, token: string): Pick<Sreg, 'pathOf' | 'prepare' |
     expectStatus(answer, 200)
     await ask('PUT', `/v2/imagefile/${image}/_complete`, {})
   }
-  const uploads: Record<How, typeof uploadParts> = { single: uploadSingle, parts: uploadParts }
+  const upload: Record<How, typeof uploadParts> = { single: uploadSingle, parts: uploadParts }
+  return { pathOf, ask, open, upload, setTag }
+}
 
+/** What the benchmark asks of a library, with a token. */
+function library(base: string, token: string): Pick<Sreg, 'pathOf' | 'prepare' | 'publish'> {
+  const { pathOf, open, upload, setTag } = pusher(base, token, new Agent({ keepAlive: true }))
   return {
     pathOf,
     async prepare(payload, how, name = 'n') {
-      const { image } = await openImage(payload, name)
-      return () => uploads[how](image, payload)
+      const { image } = await open(payload, name)
+      return () => upload[how](image, payload)
     },
     async publish(payload, name = 'n') {
-      const { container, image } = await openImage(payload, name)
-      await uploadParts(image, payload)
+      const { container, image } = await open(payload, name)
+      await upload.parts(image, payload)
       await setTag(container, 'bench', image)
       const ref = `${pathOf(name)}:bench?arch=amd64`
       const whole = `${base}/v1/imagefile/${ref}`
@@ -221,7 +237,7 @@ function library(base: string, token: string): Pick<Sreg, 'pathOf' | 'prepare' |
           await setTag(container, tag, image)
         },
         async again() {
-          const opened = await openImage(payload, name)
+          const opened = await open(payload, name)
           await setTag(opened.container, 'bench', opened.image)
         },
       }

@@ -1,7 +1,7 @@
 /** The benchmark's arithmetic and tables: a wrong ratio would be believed. */
 import { describe, expect, test } from 'vitest'
 import { parseWrk } from '../../bench/measure.ts'
-import { inRounds, rotate } from '../../bench/rounds.ts'
+import { inRounds, recorder, rotate } from '../../bench/rounds.ts'
 import { digits, markdown, median, quantile, ratio, tableOf, type Row } from '../../bench/report.ts'
 
 const row = (what: string, system: string, unit: string, ...values: number[]): Row => ({
@@ -147,10 +147,37 @@ describe('the load', () => {
     { until: 0, done: [0] },
   ])('with time until $until of three rounds are done: $done', async ({ until, done }) => {
     const begun: number[] = []
-    await inRounds({ rounds: 3, until, say: () => {} }, async (round) => {
+    const noted: string[] = []
+    const bench = { rounds: 3, until, say: () => {}, note: (line: string) => noted.push(line) }
+    await inRounds(bench, async (round) => {
       begun.push(round)
     })
     expect(begun).toEqual(done)
+    expect(noted).toEqual(done.length === 3 ? [] : ['Time was up after 1 of 3 rounds.'])
+  })
+
+  test('time that runs out in a round ends it: what was measured counts, and it is said', async () => {
+    const noted: string[] = []
+    const bench = { rounds: 3, until: Infinity, say: () => {}, note: (line: string) => noted.push(line) } // prettier-ignore
+    const { rows, add } = recorder(bench)
+    await inRounds(bench, async (round) => {
+      for (const system of ['ours', 'theirs', 'nobody’s']) {
+        if (round === 1 && system === 'theirs') bench.until = 0
+        add({ what: 'a', system, unit: 'ms' }, { round, value: 1 })
+      }
+    })
+    expect(rows.map(({ system, samples }) => [system, samples.length])).toEqual([
+      ['ours', 2],
+      ['theirs', 2],
+      ['nobody’s', 1],
+    ])
+    expect(noted).toEqual(['Time was up in round 2 of 3, which is not whole.'])
+  })
+
+  test('another failure of a round is none of time', async () => {
+    const bench = { rounds: 3, until: 0, say: () => {}, note: () => {} }
+    const broken = inRounds(bench, () => Promise.reject(new Error('a byte differs')))
+    await expect(broken).rejects.toThrow('a byte differs')
   })
 
   test('every round begins with another one, and leaves nobody out', () => {
