@@ -18,6 +18,7 @@ import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
 import { describeShub } from '../protocol/shub.ts'
+import { keptMemory } from '../fixtures/kept-memory.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
@@ -31,7 +32,7 @@ describeOci('Node', nodeTarget)
 describeOciRules('Node', nodeTarget)
 describeOciGarbage('Node', nodeTarget)
 describeOciLoad('Node', nodeTarget)
-describeOciAbuse('Node', nodeTarget, () => process.memoryUsage().rss)
+describeOciAbuse('Node', nodeTarget, keptMemory)
 describeBridge('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
