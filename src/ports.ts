@@ -13,6 +13,7 @@ import type {
   Container,
   Entity,
   Grant,
+  FoundImage,
   Image,
   Import,
   ImportReport,
@@ -458,7 +459,7 @@ export type CatalogBook = {
     query: { terms: string[]; arch: string[]; signed: boolean; limit: number },
     viewer: Viewer,
     now: Date,
-  ): Promise<Seen<{ images: Image[]; cut: boolean }>>
+  ): Promise<Seen<{ images: FoundImage[]; cut: boolean }>>
 }
 
 /** A key of the keystore that a signature names. */

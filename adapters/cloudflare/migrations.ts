@@ -10,4 +10,5 @@ export const MIGRATIONS = [
   '0005_access.sql',
   '0006_oci.sql',
   '0007_growth.sql',
+  '0008_found.sql',
 ] as const

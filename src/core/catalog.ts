@@ -15,7 +15,17 @@ import type {
   Writer,
 } from '../ports.ts'
 import { absent, identify, manages, type Access } from './access.ts'
-import type { Claims, Collection, Container, Entity, Identity, Image, Level, Tag } from './model.ts'
+import type {
+  Claims,
+  Collection,
+  Container,
+  Entity,
+  Identity,
+  FoundImage,
+  Image,
+  Level,
+  Tag,
+} from './model.ts'
 import { derivedHex } from './derived.ts'
 import { checkName, type NameKind } from './names.ts'
 import { parseHash, type Ref } from './ref.ts'
@@ -497,7 +507,7 @@ export function createCatalog(deps: Deps) {
     async search(
       query: { value: string; arch: string[]; signed: boolean },
       claims: Claims | null,
-    ): Promise<{ images: Image[]; cut: boolean; terms: string[] }> {
+    ): Promise<{ images: FoundImage[]; cut: boolean; terms: string[] }> {
       const terms = searchTerms(query.value)
       const { identity, value } = await look(claims, (viewer, now) =>
         catalog.search(

@@ -346,6 +346,11 @@ export type Image = {
   tags: string[]
 }
 
+/** An image as a search shows it: what it takes to judge and to read it is not looked up. */
+export type FoundImage = Omit<Image, 'level' | 'policy' | 'blob'> & {
+  blob: { size: number } | null
+}
+
 /** A link that hands out one image to whoever has it (R61); its secret is kept nowhere. */
 export type Share = {
   id: string

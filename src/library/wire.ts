@@ -1,5 +1,5 @@
 /** Model ↔ client JSON, one function per record (protocol.md §3.2). Zero fields are there because old clients decode them. */
-import type { Collection, Container, Entity, Image, Tag } from '../core/model.ts'
+import type { Collection, Container, Entity, FoundImage, Image, Tag } from '../core/model.ts'
 import { hashOf } from '../core/ref.ts'
 import type { Below } from '../ports.ts'
 
@@ -63,7 +63,7 @@ export const containerJson = (container: Container, below = NOTHING, tags: Tag[]
   customData: '',
 })
 
-export const imageJson = (image: Image) => ({
+export const imageJson = (image: FoundImage) => ({
   ...common(image),
   createdBy: image.createdBy,
   id: image.id,

@@ -44,8 +44,9 @@ import {
   collectionColumns,
   containerColumns,
   entityColumns,
+  foundColumns,
   imageColumns,
-  readImage,
+  toFoundImage,
   toCollection,
   toContainer,
   toEntity,
@@ -809,9 +810,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
     sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
     visibleContainer,
+    isNotNull(t.images.blobId),
+    // what is gone has an index of its own, and is little
+    sql`not exists (select 1 from blobs indexed by blobs_gone where id = ${t.images.blobId} and state <> 'live')`,
   )
   const matchColumns = {
-    ...imageColumns,
+    ...foundColumns,
     seq: sql<number>`images.seq`.as('seq'),
     candidates: sql<number | null>`null`.as('candidates'),
   }
@@ -830,7 +834,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
       .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
       .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-      .innerJoin(t.blobs, liveBlob)
+      .innerJoin(t.searchContent, eq(t.searchContent.rowid, t.images.seq))
   const found = db.$with('found', { seq: sql<number>`seq`.as('seq') }).as(matches(sql``, FEW + 1))
   const few = sql`(select count(*) from found) <= ${sql.raw(String(FEW))}`
   const search = {
@@ -1359,7 +1363,7 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         const told = rows.find(({ candidates }) => candidates !== null)
         const images = rows.filter((row) => row !== told).sort((a, b) => b.seq - a.seq)
         return {
-          images: images.slice(0, limit).sort(byName).map(readImage),
+          images: images.slice(0, limit).sort(byName).map(toFoundImage),
           cut: images.length > limit || (told?.candidates ?? 0) > CANDIDATES,
         }
       })

@@ -4,6 +4,7 @@ import type {
   Collection,
   Container,
   Entity,
+  FoundImage,
   Image,
   Judgement,
   Level,
@@ -88,8 +89,8 @@ export const containerColumns = named({
   updatedAt: t.containers.updatedAt,
 })
 
-/** Columns of an image joined with its container, collection, entity and (left) live blob. */
-export const imageColumns = named({
+/** What is shown of an image, which is joined with its container, collection and entity. */
+const shownColumns = {
   id: t.images.id,
   digest: t.images.digest,
   description: t.images.description,
@@ -105,7 +106,6 @@ export const imageColumns = named({
   entityId: t.collections.entityId,
   entityName: t.entities.name,
   ownerId: t.entities.ownerId,
-  level: viewerLevel,
   createdBy: t.images.createdBy,
   createdAt: t.images.createdAt,
   updatedAt: t.images.updatedAt,
@@ -114,17 +114,29 @@ export const imageColumns = named({
   signed: t.images.signed,
   encrypted: t.images.encrypted,
   fingerprints: t.images.fingerprints,
-  blobKey: t.blobs.key,
-  policy: t.collections.policy,
   /** Verdict, reason and signers as JSON; null for an image without signatures or not looked at. */
   judgement: sql<
     string | null
   >`case when ${t.images.signed} = 1 then (select json_array(v.verdict, v.why, json(v.signers)) from verdicts v where v.digest = ${t.images.digest}) end`,
+}
+
+/** Columns of an image joined with its container, collection, entity and (left) live blob. */
+export const imageColumns = named({
+  ...shownColumns,
+  level: viewerLevel,
+  blobKey: t.blobs.key,
+  policy: t.collections.policy,
   /** Tag names, one per line and arch: names hold no line breaks. */
   tags: sql<
     string | null
   >`(select group_concat(name, char(10)) from tags where image_id = ${t.images.id})`,
 })
+
+/**
+ * Columns of an image that is `uploaded` and was found in the full-text index, joined with its container,
+ * collection, entity and the index's copy of what was indexed: its tags are there in the same form.
+ */
+export const foundColumns = named({ ...shownColumns, tags: t.searchContent.tags })
 
 /** Columns of a token joined with its user. */
 export const tokenColumns = named({
@@ -192,17 +204,18 @@ const imagesOf = new WeakMap<ImageRow, Image>()
 
 /** The image of a row; the same one for the same row, so nobody changes it. */
 export function toImage(row: ImageRow): Image {
-  let image = imagesOf.get(row)
-  if (image === undefined) imagesOf.set(row, (image = Object.freeze(readImage(row))))
+  const before = imagesOf.get(row)
+  if (before !== undefined) return before
+  const { blobKey, level, policy, size } = row
+  const blob = blobKey === null ? null : { key: blobKey, size }
+  const image = Object.freeze({ ...shown(row, blob !== null), level, policy, blob })
+  imagesOf.set(row, image)
   return image
 }
 
-/**
- * The image of a row that is not given out again, as of a search, which would leave a thousand behind
- * in the map. Column by column: copying what is left of a row costs as much as its statement.
- */
-export function readImage(row: ImageRow): Image {
-  const { signed, blobKey, tags } = row
+/** Column by column: copying what is left of a row costs as much as its statement. */
+function shown(row: FoundRow, uploaded: boolean): FoundImage {
+  const { signed, tags } = row
   return {
     id: row.id,
     digest: row.digest,
@@ -214,7 +227,6 @@ export function readImage(row: ImageRow): Image {
     entityId: row.entityId,
     entityName: row.entityName,
     ownerId: row.ownerId,
-    level: row.level,
     containerPrivate: row.containerPrivate,
     collectionPrivate: row.collectionPrivate,
     containerDescription: row.containerDescription,
@@ -223,8 +235,8 @@ export function readImage(row: ImageRow): Image {
     createdBy: row.createdBy,
     createdAt: new Date(row.createdAt),
     updatedAt: new Date(row.updatedAt),
-    uploaded: blobKey !== null,
-    blob: blobKey === null ? null : { key: blobKey, size: row.size },
+    uploaded,
+    blob: uploaded ? { size: row.size } : null,
     facts: {
       arch: row.arch,
       signed,
@@ -232,10 +244,12 @@ export function readImage(row: ImageRow): Image {
       fingerprints: row.fingerprints,
     },
     judgement: toJudgement(signed, row.judgement),
-    policy: row.policy,
     tags: tags === null ? [] : [...new Set(tags.split('\n'))].sort(),
   }
 }
+
+/** Of a search, whose rows are not given out again: a thousand would stay behind in `imagesOf`. */
+export const toFoundImage = (row: FoundRow): FoundImage => shown(row, true)
 
 export const toUpload = ({ closedAt, ...row }: UploadRow): Upload => ({
   ...row,
@@ -279,7 +293,7 @@ export type ContainerRow = typeof t.containers.$inferSelect & {
   ownerId: string
   level: Level
 }
-export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId' | 'manifest'> & {
+export type FoundRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId' | 'manifest'> & {
   containerName: string
   containerDescription: string
   containerDownloads: number
@@ -291,11 +305,13 @@ export type ImageRow = Omit<typeof t.images.$inferSelect, 'seq' | 'blobId' | 'ma
   entityId: string
   entityName: string
   ownerId: string
+  judgement: string | null
+  tags: string | null
+}
+export type ImageRow = FoundRow & {
   level: Level
   blobKey: string | null
   policy: Policy['mode']
-  judgement: string | null
-  tags: string | null
 }
 export type UploadRow = typeof t.uploads.$inferSelect
 export type UserRow = Pick<

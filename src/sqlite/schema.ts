@@ -147,6 +147,9 @@ export const blobs = sqliteTable(
     uniqueIndex('blobs_live_digest')
       .on(t.digest)
       .where(sql`state = 'live'`),
+    uniqueIndex('blobs_gone')
+      .on(t.id)
+      .where(sql`state <> 'live'`),
     index('blobs_ending')
       .on(t.state, t.dyingAt)
       .where(sql`state <> 'live'`),
@@ -212,7 +215,7 @@ export const tags = sqliteTable(
   },
   (t) => [
     primaryKey({ columns: [t.containerId, t.name, t.arch] }),
-    index('tags_image').on(t.imageId),
+    index('tags_image').on(t.imageId, t.name),
   ],
 )
 
@@ -706,6 +709,12 @@ export const search = sqliteTable('search', {
   tags: text('tags'),
   description: text('description'),
   labels: text('labels'),
+})
+
+/** What was indexed, which FTS5 keeps in a table of its own; its columns have numbers for names. */
+export const searchContent = sqliteTable('search_content', {
+  rowid: integer('id').primaryKey(),
+  tags: text('c2'),
 })
 
 /** The full-text index of user ids; `rowid` is `keys.seq`. */
