@@ -97,4 +97,6 @@ writeFileSync(
   join(dist, 'THIRD-PARTY-LICENSES.txt'),
   `Bundled into this folder's modules:\n\n${licences().join(`\n${'-'.repeat(72)}\n\n`)}`,
 )
+// of other modules than these; a process that still runs writes its own anew
+rmSync(join(dist, '.compiled'), { recursive: true, force: true })
 writeFileSync(join(dist, '.inputs'), stamp)

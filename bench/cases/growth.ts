@@ -196,7 +196,9 @@ async function compareWithPush(server: Running): Promise<void> {
   const byLibrary = await push(server, fresh('library'), `l${name}`)
   await setTag(server, `l${name}`, byLibrary)
   const byOci = await pushByOci(server, fresh('oci'), `o${name}`)
-  const plain = made.samples.filter((one) => !one.private && !one.signed && one.arch === 'amd64')
+  const plain = made.samples.filter(
+    (one) => one.logged && !one.private && !one.signed && one.arch === 'amd64',
+  )
   const pairs = [
     ['library', byLibrary, plain.find((one) => one.manifest === null)],
     ['OCI', byOci, plain.find((one) => one.manifest !== null && one.alone)],

@@ -38,6 +38,8 @@ export type Sample = {
   manifest: string | null
   /** The only image under its tag. */
   alone: boolean
+  /** The audit log still has its push. */
+  logged: boolean
 }
 
 export type Made = {
@@ -383,7 +385,8 @@ export function fillRegistry(data: string, images: number, say: (line: string) =
           first ??= manifest
         }
         made.images += 1
-        if (made.images > silent) {
+        const logged = made.images > silent
+        if (logged) {
           const log = (action: string, object: string, what: string, detail: string) =>
             put.audit([
               when,
@@ -426,6 +429,7 @@ export function fillRegistry(data: string, images: number, say: (line: string) =
           signed,
           manifest,
           alone: archs.length === 1,
+          logged,
         })
         bytes += size
         count += 1
