@@ -45,8 +45,8 @@ async function runWithOwnNode() {
 
 /**
  * V8's code of our modules is written beside them when a process ends, and the next start is a fifth
- * faster. Node keeps it among the files for a time otherwise, where others could put what we run; a folder
- * that it may not write to is left alone.
+ * faster. Node's own place for it is among temporary files, where others could put what we run. Where it may
+ * not write it does without.
  */
 async function keepCompiled() {
   var nodeModule = await import('module')
