@@ -41,12 +41,8 @@ describe('R53 floods', () => {
       const expected = EXPECTED[name] === undefined ? ONE_OF_EACH : EXPECTED[name]
       if (expected === null) expect(refused).toMatch(/^too_large: /)
       else expect(keys?.map((key) => countPackets(key.armor))).toEqual([expected])
+      expect(ms).toBeLessThan(2000)
       expect(megabytes).toBeLessThan(200)
-      // what a busy machine did beside it is not the reader's: the fewest of up to three count
-      let fewest = ms
-      for (let run = 1; run < 3 && fewest >= 2000; run++)
-        fewest = Math.min(fewest, readInProcess(armor).ms)
-      expect(fewest).toBeLessThan(2000)
     },
     60_000,
   )
