@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { Agent } from 'node:http'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { derivedManifest, EMPTY_DIGEST, EMPTY_JSON, IMAGE_TYPE } from '../../src/core/derived.ts'
 import { sampleSif } from '../../test/fixtures/sif.ts'
 import { makePayload, renewPayload, type Payload } from '../content/payload.ts'
@@ -33,6 +34,8 @@ const STARTS = 5
 const PUSHES = 8
 /** Pushes to each beforehand. */
 const FIRST_PUSHES = 40
+/** Pages of the full-text index that are merged at a time. */
+const PAGES = 1000
 
 type Registry = Filled & { images: number; folder: string }
 type Running = {
@@ -128,9 +131,23 @@ async function registryOf(
     } finally {
       await server.stop()
     }
+    await mergeIndex(data)
   }
   writeFileSync(note, JSON.stringify({ images, token, made }))
   return registry
+}
+
+/** What the sweeps of its first days would have done: a search looks into every piece of the full-text index. */
+async function mergeIndex(data: string): Promise<void> {
+  const { database, close } = await openDatabase(join(data, 'sreg.sqlite3'), {
+    mode: 'cli',
+    migrations: fileURLToPath(new URL('../../migrations', import.meta.url)),
+  })
+  try {
+    while (await database.catalog.mergeIndex(PAGES)) continue
+  } finally {
+    close()
+  }
 }
 
 // --- pushes --------------------------------------------------------------------------------------
