@@ -5,8 +5,16 @@ import { defineConfig } from 'vitest/config'
 /** Patterns that scripts/test.mjs leaves out. */
 const without = (process.env.SREG_TEST_WITHOUT ?? '').split(' ').filter((word) => word !== '')
 
-/** Files that compare times with each other: nothing else may run meanwhile. */
-const ALONE = ['test/faults/guessers.test.ts']
+/** Files that take times, of others or of their own answers: nothing else may run meanwhile. */
+const ALONE = [
+  'test/databases/busy.test.ts',
+  'test/faults/connections.test.ts',
+  'test/faults/guessers.test.ts',
+  'test/faults/start-stop.test.ts',
+  'test/node/transfer.test.ts',
+  'test/runtimes/*-abuse.test.ts',
+  'test/unit/openpgp.test.ts',
+]
 
 export default defineConfig({
   test: {
@@ -32,8 +40,9 @@ export default defineConfig({
           name: 'alone',
           include: ALONE,
           exclude: without,
-          // After the others, which share group 0.
+          // After the others, which share group 0, and one after the other.
           sequence: { groupOrder: 1 },
+          maxWorkers: 1,
           pool: 'forks',
           testTimeout: 30_000,
           hookTimeout: 60_000,

@@ -7,7 +7,8 @@
  *   npm test -- FILES OPTIONS whatever is named
  */
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync } from 'node:fs'
+import { freemem, tmpdir } from 'node:os'
 import { basename, delimiter, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -20,6 +21,25 @@ const bin = (name) => join(root, 'node_modules/.bin', name)
 const node =
   process.env.SREG_TEST_NODE ?? (existsSync(bin('node')) ? bin('node') : process.execPath)
 const client = join(root, '.cache/apptainer/bin')
+
+/** More than all data that tests have at one time, in bytes. */
+const PLENTY = 10 * 2 ** 30
+/**
+ * Where tests put their data: in memory, where there is plenty and nobody said otherwise. They write durably a
+ * hundred thousand times, and a disk that is shared holds one of those up for a second now and then. What is
+ * about a disk goes to SREG_TEST_DISK.
+ */
+function temporary() {
+  const memory = '/dev/shm'
+  if (process.env.TMPDIR !== undefined || !existsSync(memory)) return tmpdir()
+  const { bavail, bsize } = statfsSync(memory)
+  if (Math.min(freemem(), bavail * bsize) < PLENTY) return tmpdir()
+  const made = mkdtempSync(join(memory, 'sreg-tests-'))
+  process.once('exit', () => rmSync(made, { recursive: true, force: true }))
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
+  return made
+}
+const TMPDIR = temporary()
 
 let passed = 0
 let failed = 0
@@ -50,6 +70,8 @@ async function run(start, ...settings) {
         stdio: ['ignore', 'inherit', 'inherit'],
         env: {
           ...process.env,
+          TMPDIR,
+          SREG_TEST_DISK: process.env.SREG_TEST_DISK ?? tmpdir(),
           SREG_TEST_WITHOUT: without.join(' '),
           // The client that setup brought comes last: one that is on PATH wins.
           PATH: [process.env.PATH, ...(existsSync(client) ? [client] : [])].join(delimiter),

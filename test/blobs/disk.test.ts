@@ -33,6 +33,9 @@ import {
 } from '../contract/blob-store.ts'
 import type { Made } from '../contract/blob-store.ts'
 
+/** A folder on a disk, where scripts/test.mjs has put temporary files into memory. */
+const DISK = process.env['SREG_TEST_DISK'] ?? tmpdir()
+
 const MIB = 1024 * 1024
 
 type OnDisk = Made & { root: string; path: (key: string) => string }
@@ -51,7 +54,7 @@ async function openIn(folder: string): Promise<OnDisk> {
   }
 }
 
-const make = async () => openIn(await mkdtemp(join(tmpdir(), 'sreg-blobs-')))
+const make = async () => openIn(await mkdtemp(join(DISK, 'sreg-blobs-')))
 
 /** What this process holds open below `root`; nothing where the system does not tell. */
 async function openFiles(root: string): Promise<string[]> {

@@ -31,14 +31,8 @@ const user = (name: string) => ({
   createdAt: new Date(0),
 })
 
-/** Runs the contract and more on a driver; `others` open the same files. */
-export function describeSqliteFile(
-  name: string,
-  driver: SqliteDriver,
-  others: Record<string, SqliteDriver> = {},
-): void {
-  const { connect, openDatabase, takeLock } = driver
-
+/** Databases of a driver's own in fresh folders, and tests on them. */
+function onFiles({ connect, openDatabase }: SqliteDriver) {
   async function make() {
     const folder = await mkdtemp(join(tmpdir(), 'sreg-database-'))
     const file = join(folder, 'registry.db')
@@ -64,14 +58,10 @@ export function describeSqliteFile(
       },
     }
   }
-  type Made = Awaited<ReturnType<typeof make>>
-
-  describeDatabase(name, { make })
-
   /** A test with a database of its own. */
   function withDatabase(
     title: string,
-    body: (made: Made) => Promise<void>,
+    body: (made: Awaited<ReturnType<typeof make>>) => Promise<void>,
     options: { retry?: number } = {},
   ): void {
     it(title, options, async () => {
@@ -84,17 +74,21 @@ export function describeSqliteFile(
     })
   }
 
-  /** Holds the write lock from another connection until `release` is called. */
-  function holdLock(file: string): { release: () => void } {
-    const other = connect(file, { create: false })
-    other.exec('BEGIN IMMEDIATE')
-    return {
-      release() {
-        other.exec('COMMIT')
-        other.close()
-      },
-    }
-  }
+  return { make, withDatabase }
+}
+
+type Made = Awaited<ReturnType<ReturnType<typeof onFiles>['make']>>
+
+/** Runs the contract and more on a driver; `others` open the same files. */
+export function describeSqliteFile(
+  name: string,
+  driver: SqliteDriver,
+  others: Record<string, SqliteDriver> = {},
+): void {
+  const { connect, openDatabase, takeLock } = driver
+  const { make, withDatabase } = onFiles(driver)
+
+  describeDatabase(name, { make })
 
   /** Opens with the driver and keeps hold of the connection itself. */
   async function openTapped(file: string, mode: OpenOptions['mode']) {
@@ -310,6 +304,45 @@ export function describeSqliteFile(
     })
   })
 
+  for (const [title, other] of Object.entries(others))
+    describe(`${name}: a file`, () => {
+      withDatabase(`goes to ${title} and back, with all that is in it`, async (made) => {
+        const file = join(made.folder, 'shared.db')
+        const names: string[] = []
+        for (const [turn, { openDatabase: open }] of [other, driver, other, driver].entries()) {
+          const opened = await open(file, { mode: 'server', migrations: MIGRATIONS })
+          try {
+            const { users, settings } = opened.database
+            expect((await users.list()).map((each) => each.name)).toEqual(names)
+            for (const each of names) expect(await settings.get(each)).toBe(`of ${each}`)
+            names.push(`user${turn}`)
+            await users.create(user(`user${turn}`), operator())
+            await settings.set(`user${turn}`, `of user${turn}`)
+          } finally {
+            opened.close()
+          }
+        }
+      })
+    })
+}
+
+/** How long a driver waits for the lock of others, and what it does meanwhile: nothing may run beside it. */
+export function describeBusyFile(name: string, driver: SqliteDriver): void {
+  const { connect, openDatabase } = driver
+  const { withDatabase } = onFiles(driver)
+
+  /** Holds the write lock from another connection until `release` is called. */
+  function holdLock(file: string): { release: () => void } {
+    const other = connect(file, { create: false })
+    other.exec('BEGIN IMMEDIATE')
+    return {
+      release() {
+        other.exec('COMMIT')
+        other.close()
+      },
+    }
+  }
+
   describe(`${name}: while another process writes`, () => {
     withDatabase(
       'a write waits without stopping the event loop',
@@ -378,25 +411,4 @@ export function describeSqliteFile(
       },
     )
   })
-
-  for (const [title, other] of Object.entries(others))
-    describe(`${name}: a file`, () => {
-      withDatabase(`goes to ${title} and back, with all that is in it`, async (made) => {
-        const file = join(made.folder, 'shared.db')
-        const names: string[] = []
-        for (const [turn, { openDatabase: open }] of [other, driver, other, driver].entries()) {
-          const opened = await open(file, { mode: 'server', migrations: MIGRATIONS })
-          try {
-            const { users, settings } = opened.database
-            expect((await users.list()).map((each) => each.name)).toEqual(names)
-            for (const each of names) expect(await settings.get(each)).toBe(`of ${each}`)
-            names.push(`user${turn}`)
-            await users.create(user(`user${turn}`), operator())
-            await settings.set(`user${turn}`, `of user${turn}`)
-          } finally {
-            opened.close()
-          }
-        }
-      })
-    })
 }

@@ -11,6 +11,9 @@ import { buildSif, partition, sampleSif } from '../fixtures/sif.ts'
 import { libraryClient, sha256, type LibraryClient } from '../protocol/client.ts'
 import { mint, startServer, type ServerProcess } from './process.ts'
 
+/** A folder on a disk, where scripts/test.mjs has put temporary files into memory. */
+const DISK = process.env['SREG_TEST_DISK'] ?? tmpdir()
+
 const PART = 64 * 1024 * 1024
 const CALLS =
   'fsync,fdatasync,rename,renameat,renameat2,link,linkat,write,writev,pwrite64,pwritev,pwritev2,sendto'
@@ -63,7 +66,7 @@ describe('R11, R39: what is on the disk before a push is answered', () => {
   beforeEach(async ({ skip }) => {
     const reason = withoutStrace()
     if (reason !== null && process.env.CI === undefined) skip(reason)
-    folder = await mkdtemp(join(tmpdir(), 'sreg-trace-'))
+    folder = await mkdtemp(join(DISK, 'sreg-trace-'))
     trace = join(folder, 'trace')
     data = join(folder, 'data')
     token = null

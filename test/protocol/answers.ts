@@ -5,7 +5,8 @@ import type { Answer } from './client.ts'
 import type { RawAnswer } from './raw.ts'
 
 /** Traces of the inside: stack frames, paths of this machine, SQL, drivers. */
-const INSIDE = /\n\s+at |node_modules|\/tmp\/|\/work\/|sqlite|\bselect\b.*\bfrom\b|\binsert into\b/i
+const INSIDE =
+  /\n\s+at |node_modules|\/(?:tmp|dev)\/|\/work\/|sqlite|\bselect\b.*\bfrom\b|\binsert into\b/i
 
 /**
  * The json-resp envelope with this status and a sentence for the person at the terminal, without a

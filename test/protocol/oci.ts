@@ -123,7 +123,7 @@ export function expectError(answer: Read, status: number, code: string): void {
   const [error] = answer.json.errors
   expect(error.code).toBe(code)
   expect(error.message).toMatch(/^\w.{8,400}$/s)
-  expect(error.message).not.toMatch(/\n\s+at |sqlite|\/tmp\//i)
+  expect(error.message).not.toMatch(/\n\s+at |sqlite|\/(?:tmp|dev)\//i)
 }
 
 /** `bytes` as a body that does not say how long it is; breaks off after `until` bytes. */

@@ -1,6 +1,5 @@
 /** The protocol suites on Bun over TCP. */
 import { describeAuditLog } from '../protocol/audit.ts'
-import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
@@ -8,7 +7,6 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
-import { describeOciAbuse } from '../protocol/oci-abuse.ts'
 import { describeOciGarbage } from '../protocol/oci-garbage.ts'
 import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -17,7 +15,7 @@ import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
 import { describeShub } from '../protocol/shub.ts'
-import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
+import { hostTarget } from './host-target.ts'
 
 describeLibrary('Bun', (options) => hostTarget('bun', options))
 describeKeystore('Bun', (options) => hostTarget('bun', options))
@@ -29,21 +27,9 @@ describeOci('Bun', (options) => hostTarget('bun', options))
 describeOciRules('Bun', (options) => hostTarget('bun', options))
 describeOciGarbage('Bun', (options) => hostTarget('bun', options))
 describeOciLoad('Bun', (options) => hostTarget('bun', options))
-describeOciAbuse('Bun', (options) => hostTarget('bun', options))
 describeBridge('Bun', (options) => hostTarget('bun', options))
 describeOciAuth('Bun', (options) => hostTarget('bun', options))
 describeQuotas('Bun', (options) => hostTarget('bun', options))
 describeShares('Bun', (options) => hostTarget('bun', options))
 describeShub('Bun', (options) => hostTarget('bun', options))
 describeAuditLog('Bun', (options) => hostTarget('bun', options))
-
-let first: HostTarget | null = null
-describeBadInput(
-  'Bun',
-  async (options) => {
-    const target = await hostTarget('bun', options)
-    first ??= target
-    return target
-  },
-  () => (first === null ? 0 : rssOf(first.process.pid)),
-)

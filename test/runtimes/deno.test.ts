@@ -1,6 +1,5 @@
 /** The protocol suites on Deno over TCP. */
 import { describeAuditLog } from '../protocol/audit.ts'
-import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
@@ -8,7 +7,6 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
-import { describeOciAbuse } from '../protocol/oci-abuse.ts'
 import { describeOciGarbage } from '../protocol/oci-garbage.ts'
 import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -17,7 +15,7 @@ import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
 import { describeShub } from '../protocol/shub.ts'
-import { hostTarget, rssOf, type HostTarget } from './host-target.ts'
+import { hostTarget } from './host-target.ts'
 
 describeLibrary('Deno', (options) => hostTarget('deno', options))
 describeKeystore('Deno', (options) => hostTarget('deno', options))
@@ -29,21 +27,9 @@ describeOci('Deno', (options) => hostTarget('deno', options))
 describeOciRules('Deno', (options) => hostTarget('deno', options))
 describeOciGarbage('Deno', (options) => hostTarget('deno', options))
 describeOciLoad('Deno', (options) => hostTarget('deno', options))
-describeOciAbuse('Deno', (options) => hostTarget('deno', options))
 describeBridge('Deno', (options) => hostTarget('deno', options))
 describeOciAuth('Deno', (options) => hostTarget('deno', options))
 describeQuotas('Deno', (options) => hostTarget('deno', options))
 describeShares('Deno', (options) => hostTarget('deno', options))
 describeShub('Deno', (options) => hostTarget('deno', options))
 describeAuditLog('Deno', (options) => hostTarget('deno', options))
-
-let first: HostTarget | null = null
-describeBadInput(
-  'Deno',
-  async (options) => {
-    const target = await hostTarget('deno', options)
-    first ??= target
-    return target
-  },
-  () => (first === null ? 0 : rssOf(first.process.pid)),
-)

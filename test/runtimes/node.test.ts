@@ -1,6 +1,5 @@
 /** The protocol suites on Node over TCP. */
 import { describeAuditLog } from '../protocol/audit.ts'
-import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
@@ -9,7 +8,6 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
-import { describeOciAbuse } from '../protocol/oci-abuse.ts'
 import { describeOciGarbage } from '../protocol/oci-garbage.ts'
 import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -18,7 +16,6 @@ import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
 import { describeShub } from '../protocol/shub.ts'
-import { keptMemory } from '../fixtures/kept-memory.ts'
 import { nodeTarget } from './target.ts'
 
 describeLibrary('Node', nodeTarget)
@@ -32,11 +29,9 @@ describeOci('Node', nodeTarget)
 describeOciRules('Node', nodeTarget)
 describeOciGarbage('Node', nodeTarget)
 describeOciLoad('Node', nodeTarget)
-describeOciAbuse('Node', nodeTarget, keptMemory)
 describeBridge('Node', nodeTarget)
 describeOciAuth('Node', nodeTarget)
 describeQuotas('Node', nodeTarget)
 describeShares('Node', nodeTarget)
 describeShub('Node', nodeTarget)
 describeAuditLog('Node', nodeTarget)
-describeBadInput('Node', nodeTarget, () => process.memoryUsage().rss)

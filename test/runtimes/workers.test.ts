@@ -1,7 +1,6 @@
 /** The protocol suites in workerd over TCP, with D1 and R2. */
 import { beforeEach, describe } from 'vitest'
 import { describeAuditLog } from '../protocol/audit.ts'
-import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
 import { describeLibrary } from '../protocol/library.ts'
@@ -9,7 +8,6 @@ import { describeMoving } from '../protocol/moving.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeOci } from '../protocol/oci.ts'
-import { describeOciAbuse } from '../protocol/oci-abuse.ts'
 import { describeOciGarbage } from '../protocol/oci-garbage.ts'
 import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -18,28 +16,16 @@ import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
 import { describeShub } from '../protocol/shub.ts'
-import { rssOf } from './host-target.ts'
-import { workersTarget, type WorkersTarget } from './workers-target.ts'
+import { RESET, workersTarget } from './workers-target.ts'
 
-const RESET =
-  'workerd resets a connection whose client sends on after the answer; at Cloudflare the edge takes the body'
-const PARSER =
-  'HTTP is parsed by workerd here, by the edge of Cloudflare there, with limits of their own'
 const NO_PROXY = 'Workers have no peer that forwards: Host is that of the edge, or SREG_PUBLIC_URL'
 /** What the platform itself makes impossible, by title. */
 const IMPOSSIBLE: Record<string, string> = {
   'links follow X-Forwarded-* of a trusted peer, its last hop (R33)': NO_PROXY,
-  'JSON of 50 MB is refused before it is buffered (R54)': RESET,
-  '100,000 levels and a million keys do not fit (R54)': RESET,
   'of more than 4 MiB are refused': RESET,
-  'large headers and addresses': PARSER,
-  'requests that are no HTTP': PARSER,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
   'the realm is where a trusted proxy says, and a Host that is none is 400 (R33)': NO_PROXY,
 }
-
-/** The one that all tests of bad input share; one of them starts a second. */
-let shared: WorkersTarget | null = null
 
 describe('Workers', () => {
   beforeEach(({ skip, task }) => {
@@ -56,7 +42,6 @@ describe('Workers', () => {
   describeOciRules('Workers', workersTarget, /^$/)
   describeOciGarbage('Workers', workersTarget)
   describeOciLoad('Workers', workersTarget)
-  describeOciAbuse('Workers', workersTarget)
   describeBridge('Workers', workersTarget)
   describeOciAuth('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
   describeQuotas('Workers', workersTarget)
@@ -64,14 +49,4 @@ describe('Workers', () => {
   describeShub('Workers', workersTarget)
   // the edge of Cloudflare names the client, workerd on its own does not
   describeAuditLog('Workers', workersTarget, /^$/)
-
-  describeBadInput(
-    'Workers',
-    async (options) => {
-      const target = await workersTarget(options)
-      shared ??= target
-      return target
-    },
-    () => (shared === null ? 0 : rssOf(shared.workerd())),
-  )
 })
