@@ -8,6 +8,10 @@ export type LibraryClient = ReturnType<typeof libraryClient>
 export const sha256 = (bytes: Uint8Array): string =>
   createHash('sha256').update(bytes).digest('hex')
 
+let asked = 0
+/** Requests that the clients of this process have made: where it is the same, nobody has asked for anything. */
+export const requestsMade = (): number => asked
+
 /**
  * PUTs bytes as the real client does: without a token, and with their hash only where the address
  * lists it among its signed headers.
@@ -17,6 +21,7 @@ export async function putBytes(at: string, bytes: Uint8Array, sum = sha256(bytes
   const headers = signed.split(';').includes('x-amz-content-sha256')
     ? { 'x-amz-content-sha256': sum }
     : undefined
+  asked += 1
   return fetch(at, { method: 'PUT', body: bytes as BodyInit, headers })
 }
 
@@ -32,6 +37,7 @@ export function libraryClient(url: string, token: string | null = null) {
       body === undefined || body instanceof Uint8Array || typeof body === 'string'
         ? body
         : new TextEncoder().encode(JSON.stringify(body))
+    asked += 1
     const response = await fetch(path.startsWith('http') ? path : url + path, {
       method,
       redirect: 'manual',
