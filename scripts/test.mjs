@@ -22,12 +22,12 @@ const node =
   process.env.SREG_TEST_NODE ?? (existsSync(bin('node')) ? bin('node') : process.execPath)
 const client = join(root, '.cache/apptainer/bin')
 
-/** More than all data that tests have at one time, in bytes. */
+/** Bytes that must be free for that. Chosen: how much tests have at one time has not been measured. */
 const PLENTY = 10 * 2 ** 30
 /**
- * Where tests put their data: in memory, where there is plenty and nobody said otherwise. They write durably a
- * hundred thousand times, and a disk that is shared holds one of those up for a second now and then. What is
- * about a disk goes to SREG_TEST_DISK.
+ * Where tests put their data: in memory, where there is plenty and nobody said otherwise. They flush
+ * with every write, and a shared disk was seen to hold a flush up for a third of a second. What is about a disk
+ * goes to SREG_TEST_DISK.
  */
 function temporary() {
   const memory = '/dev/shm'
