@@ -210,7 +210,7 @@ async function migrate(database) {
     lines.push(...statements.filter((line) => line !== ''))
     lines.push(`INSERT INTO d1_migrations (name) VALUES ('${name}')`)
   }
-  // All at once, in one transaction. Miniflare takes as long for each prepared statement as for all of this.
+  // All at once, in one transaction: each prepared statement would be a blocking trip to Miniflare.
   if (lines.length > 0) await database.exec(lines.join('\n'))
 }
 
