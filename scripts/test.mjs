@@ -9,7 +9,7 @@
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync } from 'node:fs'
 import { freemem, tmpdir } from 'node:os'
-import { basename, delimiter, join, relative } from 'node:path'
+import { delimiter, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -41,6 +41,7 @@ function temporary() {
 }
 const TMPDIR = temporary()
 
+let runs = 0
 let passed = 0
 let failed = 0
 let skipped = 0
@@ -48,7 +49,7 @@ let skipped = 0
 /** Runs vitest with `start`, the program and its first arguments, and counts what it reports. */
 async function run(start, ...settings) {
   const [program, ...first] = start
-  const report = join(folder, `${basename(program)}.json`)
+  const report = join(folder, `report-${(runs += 1)}.json`)
   const { code, signal, error } = await new Promise((resolve) => {
     const child = spawn(
       program,
@@ -116,14 +117,16 @@ if (others) args.push(...OTHERS)
 else if (!named) without.push(...OTHERS.map((name) => `test/**/*${name}*.test.ts`))
 
 await run([node])
-// Run by Bun and Deno themselves. Half of their time is waiting for locks, so they can go at once.
+// Run by Bun and Deno themselves. Half of their time is waiting for locks, so they can go at once; but what
+// takes times goes after that, and by itself.
 const everywhere = others || (named && !given.some((argument) => argument.startsWith('--project')))
 if (everywhere && process.env.SREG_TEST_NODE === undefined) {
   const config = ['--config', join(root, 'vitest.runtimes.config.ts')]
-  await Promise.all([
-    run([bin('bun'), '--bun', '--no-install'], ...config),
-    run([bin('deno'), 'run', '--no-lock', '--allow-all'], ...config),
-  ])
+  const bun = [bin('bun'), '--bun', '--no-install']
+  const deno = [bin('deno'), 'run', '--no-lock', '--allow-all']
+  await Promise.all([run(bun, ...config, '--project=bun'), run(deno, ...config, '--project=deno')])
+  await run(bun, ...config, '--project=bun-alone')
+  await run(deno, ...config, '--project=deno-alone')
 }
 rmSync(folder, { recursive: true, force: true })
 if (passed + failed === 0) console.log('no test ran')
