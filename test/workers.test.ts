@@ -92,7 +92,7 @@ test('the Worker knows every migration', () => {
 })
 
 test('the date that all runs of workerd name is the same', () => {
-  const dates = ['wrangler.toml', 'scripts/start-workers.mjs', 'vitest.config.ts'].map(
+  const dates = ['wrangler.toml', 'scripts/local-workers.mjs', 'vitest.config.ts'].map(
     (file) =>
       /compatibility_?date\W+(\d{4}-\d{2}-\d{2})/i.exec(
         readFileSync(join(root, file), 'utf8'),

@@ -29,7 +29,7 @@ import { startStoreProxy, type StoreProxy } from '../faults/s3-proxy.ts'
 import setUpRadosgw from '../fixtures/radosgw-setup.ts'
 import { makeBucket, radosgw } from '../fixtures/radosgw.ts'
 import { RUNTIMES } from '../runtimes/runtime.ts'
-import { workersTarget } from '../runtimes/workers-target.ts'
+import { workersProcess } from '../runtimes/workers-target.ts'
 import { builtServer, startServer } from './server.ts'
 
 const MIB = 1024 * 1024
@@ -121,7 +121,7 @@ type Started = {
 
 async function startOne(data: string): Promise<Started> {
   if (workers) {
-    const target = await workersTarget({ data })
+    const target = await workersProcess({ data })
     const { url } = target
     const pid = target.workerd()
     const mint = async (user: string) => (await target.mint(user)).jwt

@@ -11,14 +11,14 @@ import { sampleSif } from '../fixtures/sif.ts'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
 import { rawRequest } from '../protocol/raw.ts'
-import { workersTarget, type WorkersTarget } from './workers-target.ts'
+import { workersProcess, type WorkersTarget } from './workers-target.ts'
 
 let data: string
 let port: string
 let server: WorkersTarget
 let firstToken: string
 
-const start = () => workersTarget({ data, env: { SREG_PORT: port } })
+const start = () => workersProcess({ data, env: { SREG_PORT: port } })
 const tokenIn = () => readFile(join(data, 'first-admin-token'), 'utf8')
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
@@ -62,12 +62,12 @@ afterAll(async () => {
 test('a taken port and a folder in use are refused with a sentence', async () => {
   const other = await mkdtemp(join(tmpdir(), 'sreg-start-workers-'))
   try {
-    await expect(workersTarget({ data: other, env: { SREG_PORT: port } })).rejects.toThrow(
+    await expect(workersProcess({ data: other, env: { SREG_PORT: port } })).rejects.toThrow(
       new RegExp(`: Port ${port} on 127\\.0\\.0\\.1 is taken\\.\n$`),
     )
     // R19: that start has not used up the one first token of its folder
     expect(existsSync(join(other, 'first-admin-token'))).toBe(false)
-    await expect(workersTarget({ data })).rejects.toThrow(
+    await expect(workersProcess({ data })).rejects.toThrow(
       /: Another sreg-lite serve is using .*\n$/,
     )
   } finally {

@@ -1,9 +1,10 @@
 /**
- * The protocol suites' target in workerd: `npm run start:workers` as a process of its own. Users and
- * tokens are made by the admin API, with the first admin's token; the local D1 and R2 are SQLite
- * files and blobs in the data folder, which is how the store is looked at and damaged.
+ * The protocol suites' target in workerd: what `npm run start:workers` starts, here in the tests' own
+ * process, which has loaded Miniflare once, or as a process of its own. Users and tokens are made by
+ * the admin API, with the first admin's token; the local D1 and R2 are SQLite files and blobs in the
+ * data folder, which is how the store is looked at and damaged.
  */
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -12,6 +13,8 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import Sqlite from 'better-sqlite3'
 import { decodeJwt } from 'jose'
+// @ts-expect-error -- a script without types
+import { startWorkers } from '../../scripts/local-workers.mjs'
 import { parseSigningKeys } from '../../adapters/signing-keys.ts'
 import { tokenIssuer } from '../../src/admin.ts'
 import { SCOPES, type Scope } from '../../src/core/model.ts'
@@ -25,21 +28,48 @@ const HOUR_MS = 3_600_000
 export const RESET =
   'workerd resets a connection whose client sends on after the answer; at Cloudflare the edge takes the body'
 
-export type WorkersTarget = AccessTarget & {
+/** A registry in workerd that has been started. */
+type Running = {
+  url: string
   /** Process id of workerd itself, which begins anew when it crashes. */
   workerd(): number
-  /** Sends `start:workers` a signal; resolves with its exit code, null when the signal ended it. */
+  /** Ends it as a signal does; resolves with the exit code, null when the signal ended the process itself. */
   end(signal: NodeJS.Signals): Promise<number | null>
   /** What was said on stderr so far. */
   words(): string
 }
 
+export type WorkersTarget = AccessTarget & Running
+
 /** A registry in workerd, with a fresh data folder unless one is given. */
-export async function workersTarget(options: TargetOptions = {}): Promise<WorkersTarget> {
-  const data = options.data ?? (await mkdtemp(join(tmpdir(), 'sreg-workers-')))
-  const port = options.env?.['SREG_PORT'] ?? '0'
+export const workersTarget = (options: TargetOptions = {}) => targetOf(inside, options)
+
+/** The same as a process of its own, which can be killed. */
+export const workersProcess = (options: TargetOptions = {}) => targetOf(beside, options)
+
+/** What the script gives. */
+type Started = {
+  url: string
+  process(): ChildProcess | undefined
+  end(signal: NodeJS.Signals): Promise<void>
+}
+type Start = (data: string, port: string, env: NodeJS.ProcessEnv) => Promise<Running>
+
+const inside: Start = async (data, port, env) => {
+  let words = ''
+  const say = (line: string) => void (words += `${line}\n`)
+  const started: Started = await startWorkers({ host: '127.0.0.1', port, data, env, say })
+  return {
+    url: started.url,
+    workerd: () => started.process()?.pid ?? 0,
+    end: (signal) => started.end(signal).then(() => 0),
+    words: () => words,
+  }
+}
+
+const beside: Start = async (data, port, env) => {
   const child = spawn(process.execPath, [SCRIPT, '--port', port, '--data', data], {
-    env: { ...process.env, SREG_LOG: 'off', ...options.env },
+    env,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const ended = new Promise<number | null>((resolve) => child.once('exit', resolve))
@@ -53,6 +83,23 @@ export async function workersTarget(options: TargetOptions = {}): Promise<Worker
     child.once('error', reject)
     void ended.then(() => reject(new Error(`start:workers ended at its start: ${words}`)))
   })
+  return {
+    url,
+    workerd: () => childOf(child.pid ?? 0),
+    end(signal) {
+      child.kill(signal)
+      return ended
+    },
+    words: () => words,
+  }
+}
+
+async function targetOf(start: Start, options: TargetOptions): Promise<WorkersTarget> {
+  const data = options.data ?? (await mkdtemp(join(tmpdir(), 'sreg-workers-')))
+  const port = options.env?.['SREG_PORT'] ?? '0'
+  const env = { ...process.env, SREG_LOG: 'off', ...options.env }
+  const running = await start(data, port, env)
+  const { url } = running
   const admin = (await readFile(join(data, 'first-admin-token'), 'utf8')).trim()
 
   async function ask(method: string, path: string, body?: object): Promise<any> {
@@ -69,16 +116,10 @@ export async function workersTarget(options: TargetOptions = {}): Promise<Worker
   }
 
   return {
-    url,
+    ...running,
     data,
     store: options.store ?? r2Files(data),
     bareRefusals: 'workerd answers what is no HTTP itself, in plain text',
-    workerd: () => childOf(child.pid ?? 0),
-    end(signal) {
-      child.kill(signal)
-      return ended
-    },
-    words: () => words,
 
     async mint(user, { scopes = null, admin: asAdmin = false, expires } = {}) {
       await ask('POST', '/v1/users', { name: user, admin: asAdmin })
@@ -106,10 +147,9 @@ export async function workersTarget(options: TargetOptions = {}): Promise<Worker
     signingKey: async () => (await keysOf(data)).current,
 
     async stop({ keep = false } = {}) {
-      child.kill('SIGTERM')
-      const code = await ended
+      const code = await running.end('SIGTERM')
       if (!keep) await rm(data, { recursive: true, force: true })
-      if (code !== 0) throw new Error(`start:workers ended with ${code}:\n${words}`)
+      if (code !== 0) throw new Error(`start:workers ended with ${code}:\n${running.words()}`)
     },
   }
 }
