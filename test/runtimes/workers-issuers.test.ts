@@ -1,9 +1,9 @@
-/** Tokens of other issuers, in workerd over TCP; Miniflare trusts NODE_EXTRA_CA_CERTS too, if it starts with it. */
+/** Tokens of other issuers, in workerd over TCP; Miniflare trusts NODE_EXTRA_CA_CERTS too. */
 import { describeIssuers } from '../protocol/issuers.ts'
-import { workersProcess } from './workers-target.ts'
+import { workersTarget } from './workers-target.ts'
 
 describeIssuers(
   'Workers',
-  workersProcess,
+  workersTarget,
   'workerd shows no addresses to a Worker; those of Cloudflare reach no private ones',
 )

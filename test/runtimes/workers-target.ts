@@ -42,7 +42,9 @@ type Running = {
 export type WorkersTarget = AccessTarget & Running
 
 /** A registry in workerd, with a fresh data folder unless one is given. */
-export const workersTarget = (options: TargetOptions = {}) => targetOf(inside, options)
+export const workersTarget = (options: TargetOptions = {}) =>
+  // Miniflare reads whom it trusts when it is loaded
+  targetOf(options.env?.['NODE_EXTRA_CA_CERTS'] === undefined ? inside : beside, options)
 
 /** The same as a process of its own, which can be killed. */
 export const workersProcess = (options: TargetOptions = {}) => targetOf(beside, options)
