@@ -1,6 +1,7 @@
 /** Test runner settings: `npm test` runs everything, the real client included. */
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin'
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 /** Patterns that scripts/test.mjs leaves out. */
 const without = (process.env.SREG_TEST_WITHOUT ?? '').split(' ').filter((word) => word !== '')
@@ -16,8 +17,43 @@ const ALONE = [
   'test/unit/openpgp.test.ts',
 ]
 
+/** Files that take a minute or more, the longest first. */
+const LONG = [
+  'runtimes/workers.test.ts',
+  'runtimes/workers-roles.test.ts',
+  'runtimes/workers-access.test.ts',
+  'runtimes/bun.test.ts',
+  'runtimes/node-s3.test.ts',
+  'e2e/workers.test.ts',
+  'runtimes/bun-s3.test.ts',
+  'runtimes/deno.test.ts',
+  'e2e/bun.test.ts',
+  'e2e/deno.test.ts',
+  'e2e/node.test.ts',
+  'runtimes/workers-s3.test.ts',
+  'runtimes/node.test.ts',
+  'faults/crash.test.ts',
+]
+
+/**
+ * They begin first. Vitest goes by the size of a file until it has run, and these are small, for their
+ * suites are in others: the last one ran for minutes while the other core had nothing to do.
+ */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification) => {
+      const at = LONG.findIndex((end) => moduleId.endsWith(`/${end}`))
+      return at === -1 ? LONG.length : at
+    }
+    const group = ({ project }: TestSpecification) => project.config.sequence.groupOrder
+    const sorted = await super.sort(files)
+    return sorted.toSorted((a, b) => group(a) - group(b) || place(a) - place(b))
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     // Servers and clients started by tests need the other half of a small machine.
     maxWorkers: 2,
     projects: [
