@@ -267,8 +267,8 @@ export function describeForged(
         const ms = await answerMs(async () => {
           const ask = () => rawGet(target.url, '/v1/entities', `Authorization: Bearer ${jwt}`)
           let answer = await ask()
-          // who refuses heads itself may end the connection so soon that this side, which still writes,
-          // never reads why: Bun in 21 of 400 on a busy machine
+          // who refuses heads itself may end the connection while this side still writes, which then
+          // reads no answer: from Bun in 21 of 400 on a busy machine
           for (let tries = 1; tries < 5 && answer.status === 0 && bare; tries += 1)
             answer = await ask()
           // who refuses the head does so before a token can be told from anything else
