@@ -262,15 +262,9 @@ export function describeForged(
     })
 
     test('a token of one megabyte is refused before it is read', async () => {
-      const bare = target.bareRefusals !== undefined
       for (const jwt of ['a'.repeat(1 << 20), `${forging.forge()}.${'A'.repeat(1 << 20)}`]) {
         const ms = await answerMs(async () => {
-          const ask = () => rawGet(target.url, '/v1/entities', `Authorization: Bearer ${jwt}`)
-          let answer = await ask()
-          // who refuses heads itself may end the connection while this side still writes, which then
-          // reads no answer: from Bun in 21 of 400 on a busy machine
-          for (let tries = 1; tries < 5 && answer.status === 0 && bare; tries += 1)
-            answer = await ask()
+          const answer = await rawGet(target.url, '/v1/entities', `Authorization: Bearer ${jwt}`)
           // who refuses the head does so before a token can be told from anything else
           if (answer.status === 401) expectRefusal(answer, 401)
           else expectMalformed(target, answer, 431)
