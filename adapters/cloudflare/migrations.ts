@@ -11,5 +11,4 @@ export const MIGRATIONS = [
   '0006_oci.sql',
   '0007_growth.sql',
   '0008_found.sql',
-  '0009_pages.sql',
 ] as const

@@ -17,8 +17,8 @@ const BATCH = 500
 const MOST_PAGES = { rows: 400, store: 20 }
 /** Entries of the audit log that one trip forgets; a run on Workers has few of those. */
 const AUDIT_BATCH = { host: 500, persistent: 5000 }
-/** What a run merges of the full-text index: as many steps, each of about as many pages of 1 kB. */
-const MERGE = { steps: 2000, pages: 40 }
+/** What a run merges of the full-text index: as many steps, each of about as many pages of 4 KiB. */
+const MERGE = { steps: 2000, pages: 10 }
 const HOUR_MS = 3_600_000
 /** Objects without a row are left alone for this long (R10). */
 const ORPHAN_AGE_MS = 7 * 24 * HOUR_MS
