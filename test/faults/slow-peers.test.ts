@@ -9,7 +9,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
-import { stopwatch } from '../fixtures/stopwatch.ts'
 import { memoryBlobs } from '../../adapters/blobs/memory.ts'
 import { openDatabase } from '../../adapters/databases/better-sqlite3.ts'
 import { migrations } from '../../adapters/node/main.ts'
@@ -78,10 +77,10 @@ test(
     await sleep(500)
 
     const bytes = sampleSif({ content: 'meanwhile' })
-    const ms = stopwatch()
+    const before = performance.now()
     await client.push('alice/c/meanwhile', bytes)
     expect(await pull(client, 'alice/c/meanwhile')).toBe(sha256(bytes))
-    expect(ms()).toBeLessThan(2000)
+    expect(performance.now() - before).toBeLessThan(2000)
 
     const answers = await Promise.all(
       slow.slice(0, half).map(async (socket) => {

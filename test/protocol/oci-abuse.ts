@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { stopwatch } from '../fixtures/stopwatch.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
 import { ociClient, type OciClient } from './oci.ts'
 
@@ -56,12 +55,12 @@ export function describeOciAbuse(
     ): Promise<void> {
       const body = manifest instanceof Uint8Array ? manifest : undefined
       const path = `/v2/${NAME}/manifests/${what}`
-      const ms = stopwatch()
+      const started = performance.now()
       const answer = await (body === undefined
         ? alice.put(NAME, what, manifest, type)
         : alice.call('PUT', path, body, { 'content-type': type }))
       const words = JSON.stringify(manifest).slice(0, 200)
-      expect(ms(), words).toBeLessThan(1000)
+      expect(performance.now() - started, words).toBeLessThan(1000)
       expect([words, answer.status, answer.json?.errors?.[0]?.code]).toEqual([words, status, code])
       expect(answer.json.errors[0].message).toMatch(/^\w.{8,400}$/s)
     }
@@ -183,9 +182,9 @@ export function describeOciAbuse(
         const { mediaType } = inner
         const outer = JSON.stringify(index(describing(Buffer.from(inner.text), { mediaType })))
         const reference = `sha256:${hex('sha256', outer)}`
-        const ms = stopwatch()
+        const started = performance.now()
         expect((await alice.put(repository, reference, outer, INDEX)).status).toBe(201)
-        expect(ms()).toBeLessThan(1000)
+        expect(performance.now() - started).toBeLessThan(1000)
         inner = { text: outer, mediaType: INDEX }
       }
     })

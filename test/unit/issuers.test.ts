@@ -2,7 +2,6 @@
 import { createHash, generateKeyPairSync, sign, type KeyObject } from 'node:crypto'
 import { SignJWT, type JWK } from 'jose'
 import { describe, expect, it } from 'vitest'
-import { stopwatch } from '../fixtures/stopwatch.ts'
 import { parseConfig } from '../../src/config.ts'
 import { foreignVerifier, verifierOf } from '../../src/core/issuers.ts'
 import { checkName } from '../../src/core/names.ts'
@@ -388,9 +387,9 @@ describe('forgeries are refused', () => {
     it(what, async () => {
       const { verify, vouched } = world()
       const jwt = await make()
-      const ms = stopwatch()
+      const start = performance.now()
       expect(await verify(jwt)).toBeNull()
-      expect(ms()).toBeLessThan(1000)
+      expect(performance.now() - start).toBeLessThan(1000)
       expect(vouched).toEqual([])
       // and what is proper is accepted by the same verifier
       expect(await verify(forge())).not.toBeNull()

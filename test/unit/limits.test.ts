@@ -1,7 +1,6 @@
 /** Limits by themselves: windows, addresses, who is counted as whom, what the fields say (R58). */
 import type { Hono } from 'hono'
 import { describe, expect, test } from 'vitest'
-import { stopwatch } from '../fixtures/stopwatch.ts'
 import { cloudflareLimiter } from '../../adapters/limits/cloudflare.ts'
 import { memoryLimiter } from '../../adapters/limits/memory.ts'
 import type { Claims } from '../../src/core/model.ts'
@@ -38,9 +37,9 @@ describe('memory', () => {
   test('forgets under a flood of addresses, and quickly', () => {
     const limiter = memoryLimiter({ clock: stepped() })
     limiter.take('first', rule)
-    const ms = stopwatch()
+    const before = performance.now()
     for (let i = 0; i < 300_000; i++) limiter.take(`address ${i}`, rule)
-    expect(ms()).toBeLessThan(5000)
+    expect(performance.now() - before).toBeLessThan(5000)
     expect(limiter.take('first', rule).remaining).toBe(19)
   })
 

@@ -2,7 +2,6 @@
 import * as fc from 'fast-check'
 import * as openpgp from 'openpgp'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { stopwatch } from '../fixtures/stopwatch.ts'
 import { mergeKeys, readClearsigned, readKeys, verifyClearsigned } from '../../src/core/openpgp.ts'
 import { describeOpenPgp } from '../contract/openpgp.ts'
 import { countPackets, FLOODS, keyFile, readInProcess } from '../fixtures/key-floods.ts'
@@ -353,8 +352,8 @@ describe('R17 clear-signed texts', () => {
 
   it('R52 blanks without end take no time', async () => {
     const blanks = await signed({}, AFTER, { text: `${' '.repeat(60_000)}x` })
-    const ms = stopwatch()
+    const start = performance.now()
     expect(await verify(blanks)).toMatchObject({ good: true })
-    expect(ms()).toBeLessThan(1000)
+    expect(performance.now() - start).toBeLessThan(1000)
   })
 })
