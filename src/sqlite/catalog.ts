@@ -1,9 +1,7 @@
-/** Entities to tags, and search over them. */
-import { and, eq, isNotNull, isNull, not, sql, type SQL } from 'drizzle-orm'
-import { integer, sqliteTable, text as column } from 'drizzle-orm/sqlite-core'
+/** Entities to tags: making, moving, hiding and deleting them; lookups and search are beside this. */
+import { and, eq, sql, type SQL } from 'drizzle-orm'
 import { RegistryError } from '../errors.ts'
-import type { CatalogBook, ImageSelector, LookupPath, Viewer, Writer } from '../ports.ts'
-import { pullCounter, pullCounts } from './counters.ts'
+import type { CatalogBook, Writer } from '../ports.ts'
 import { guarded } from './failure.ts'
 import {
   audited,
@@ -23,52 +21,23 @@ import {
   policyMet,
   text,
   recountContainer,
-  standingQuery,
   unindexImages,
-  searchScope,
-  viewerManages,
-  viewerContributes,
-  viewerValues,
-  visibleCollection,
-  visibleContainer,
   writerManages,
   writerStands,
   writerValues,
   type Place,
 } from './fragments.ts'
-import { ALWAYS, prepare, type Handle, type Statement } from './handle.ts'
-import { healMembers } from './oci.ts'
+import { prepare, type Handle, type Statement } from './handle.ts'
+import { joinsOf } from './joins.ts'
+import { sqliteLookups } from './lookups.ts'
 import { overQuota, withinQuota, withinQuotaNow } from './quotas.ts'
 import { sqlitePlaces } from './places.ts'
-import {
-  collectionColumns,
-  containerColumns,
-  entityColumns,
-  foundColumns,
-  imageColumns,
-  toFoundImage,
-  toCollection,
-  toContainer,
-  toEntity,
-  toImage,
-  toStanding,
-  toUser,
-  userColumns,
-} from './rows.ts'
+import { healMembers } from './repositories.ts'
+import { entityColumns, toCollection, toContainer, toEntity, toImage } from './rows.ts'
 import * as t from './schema.ts'
+import { sqliteSearch } from './search.ts'
+import { seeing } from './seeing.ts'
 import { storeVerdict, verdictValues } from './signatures.ts'
-
-/** Lists given out below a name never hold more ids than this (R54). */
-const LIST_LIMIT = 1000
-/** Matches that search looks at, the newest, before it narrows and joins them (R56). */
-const CANDIDATES = 10_000
-/** FTS5 takes its commands as rows: what to do in the column of the table's own name. */
-const searchCommands = sqliteTable('search', {
-  command: column('search'),
-  amount: integer('rank'),
-})
-/** As many matches are all looked at: more than one answer would hold are begun with the newest. */
-const FEW = 1000
 
 const lostRight = () =>
   new RegistryError('denied', 'You may not write here: the token or the right to write has ended.')
@@ -92,261 +61,10 @@ const asViewer = ({ userId, tokenId }: Writer) => ({
   viewerAdmin: 0,
 })
 
-/** Images in the order of their names, of one name the newest first. */
-type Named = { entityName: string; collectionName: string; containerName: string; seq: number }
-const byName = (a: Named, b: Named): number =>
-  compare(a.entityName, b.entityName) ||
-  compare(a.collectionName, b.collectionName) ||
-  compare(a.containerName, b.containerName) ||
-  b.seq - a.seq
-const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
-
 export function sqliteCatalog(handle: Handle): CatalogBook {
   const { db } = handle
-  const standing = standingQuery(db)
   const beyondQuota = overQuota(handle)
-
-  const collectionsJoined = () =>
-    db
-      .select(collectionColumns)
-      .from(t.collections)
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-  const containersJoined = () =>
-    db
-      .select(containerColumns)
-      .from(t.containers)
-      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-  const liveBlob = and(eq(t.blobs.id, t.images.blobId), isLive)
-  const imagesJoined = () =>
-    db
-      .select(imageColumns)
-      .from(t.images)
-      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
-      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-      .leftJoin(t.blobs, liveBlob)
-  const uploadedImagesJoined = () =>
-    db
-      .select(imageColumns)
-      .from(t.images)
-      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
-      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-      .innerJoin(t.blobs, liveBlob)
-
-  /** Either the named entity, or the one visible collection of that name (SREG_SHORT_REFS=unique). */
-  const inEntity = {
-    named: eq(t.entities.name, text('entity')),
-    unique: and(
-      visibleCollection,
-      sql`(select count(*) from collections oc where oc.name = ${p('collection')} and (oc.private = 0 or ((${levelIn(text('viewerId'), sql`oc.id`)} > 0 or ${viewerManages}) and exists (select 1 from tokens ob where ob.id = ${text('viewerToken')} and ob.collection_id in ('', oc.id))))) = 1`,
-    ),
-  }
-  const ofPath = (within: SQL | undefined) =>
-    and(
-      within,
-      eq(t.collections.name, text('collection')),
-      eq(t.containers.name, text('container')),
-    )
-  const tagged = and(eq(t.tags.name, text('tag')), eq(t.tags.arch, text('arch')))
-
-  const perPath = (within: SQL | undefined) => ({
-    container: prepare(() => containersJoined().where(ofPath(within))),
-    containerImages: prepare(() =>
-      db
-        .select({ id: t.images.id })
-        .from(t.images)
-        .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(ofPath(within), isNotNull(t.images.blobId)))
-        .orderBy(t.images.seq)
-        .limit(LIST_LIMIT),
-    ),
-    taggedElsewhere: prepare(
-      () =>
-        containersJoined().where(
-          and(
-            ofPath(within),
-            sql`exists (select 1 from oci_tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
-            sql`not exists (select 1 from tags where container_id = ${t.containers.id} and name = ${text('tag')})`,
-          ),
-        ),
-      ALWAYS,
-    ),
-    containerTags: prepare(() =>
-      db
-        .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
-        .from(t.tags)
-        .innerJoin(t.containers, eq(t.containers.id, t.tags.containerId))
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(ofPath(within)),
-    ),
-    byTag: prepare(
-      () =>
-        db
-          .select(imageColumns)
-          .from(t.tags)
-          .innerJoin(t.images, eq(t.images.id, t.tags.imageId))
-          .innerJoin(t.containers, eq(t.containers.id, t.tags.containerId))
-          .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-          .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-          .innerJoin(t.blobs, liveBlob)
-          .where(and(ofPath(within), tagged)),
-      ALWAYS,
-    ),
-    byDigest: prepare(
-      () => uploadedImagesJoined().where(and(ofPath(within), eq(t.images.digest, text('digest')))),
-      ALWAYS,
-    ),
-  })
-  /** Where the image that the selector means lies, if the viewer can see it and may not write there. */
-  const pulled = (within: SQL | undefined, by: ImageSelector['by']) => {
-    const [from, chosen] =
-      by === 'tag'
-        ? [
-            sql`tags join images on images.id = tags.image_id`,
-            and(tagged, sql`tags.container_id = containers.id`),
-          ]
-        : [sql`images`, eq(t.images.digest, text('digest'))]
-    return sql`select containers.id as container, collections.id as collection from ${from} join containers on containers.id = images.container_id join collections on collections.id = containers.collection_id join entities on entities.id = collections.entity_id join blobs on ${liveBlob} where ${and(ofPath(within), chosen, visibleContainer, not(viewerContributes))}`
-  }
-  const pulls = (within: SQL | undefined, by: ImageSelector['by']) =>
-    pullCounter(db, pulled(within, by))
-  const pullsOf = {
-    named: { tag: pulls(inEntity.named, 'tag'), digest: pulls(inEntity.named, 'digest') },
-    unique: { tag: pulls(inEntity.unique, 'tag'), digest: pulls(inEntity.unique, 'digest') },
-  }
-  const paths = { named: perPath(inEntity.named), unique: perPath(inEntity.unique) }
-  const pathOf = (path: LookupPath) => (path.entity === null ? paths.unique : paths.named)
-
-  const q = {
-    entity: prepare(() =>
-      db
-        .select(entityColumns)
-        .from(t.entities)
-        .where(eq(t.entities.name, text('name'))),
-    ),
-    entityShows: prepare(() =>
-      db
-        .select({ id: t.collections.id })
-        .from(t.collections)
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.id, text('id')), visibleCollection))
-        .limit(1),
-    ),
-    taggable: prepare(() =>
-      db
-        .select({ arch: t.images.arch })
-        .from(t.images)
-        .innerJoin(t.blobs, liveBlob)
-        .where(and(eq(t.images.id, text('imageId')), eq(t.images.containerId, text('id')))),
-    ),
-    entityById: prepare(() =>
-      db
-        .select(entityColumns)
-        .from(t.entities)
-        .where(eq(t.entities.id, text('id'))),
-    ),
-    ownEntities: prepare(() =>
-      db
-        .select(entityColumns)
-        .from(t.entities)
-        .where(eq(t.entities.ownerId, text('viewerId')))
-        .orderBy(t.entities.name)
-        .limit(LIST_LIMIT),
-    ),
-    /** Asked by tokens that may have power only: it walks through all entities. */
-    managedEntities: prepare(() =>
-      db
-        .select(entityColumns)
-        .from(t.entities)
-        .where(sql`(${t.entities.ownerId} = ${text('viewerId')} or ${viewerManages})`)
-        .orderBy(t.entities.name)
-        .limit(LIST_LIMIT),
-    ),
-    entityCollections: prepare(() =>
-      db
-        .select({ id: t.collections.id })
-        .from(t.collections)
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.name, text('name')), visibleCollection))
-        .orderBy(t.collections.name)
-        .limit(LIST_LIMIT),
-    ),
-    entitySize: prepare(() =>
-      db
-        .select({ size: sql<number>`coalesce(sum(${t.containers.size}), 0)` })
-        .from(t.containers)
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.entities.name, text('name')), visibleContainer)),
-    ),
-    collection: prepare(() =>
-      collectionsJoined().where(
-        and(eq(t.entities.name, text('entity')), eq(t.collections.name, text('name'))),
-      ),
-    ),
-    collectionById: prepare(() => collectionsJoined().where(eq(t.collections.id, text('id')))),
-    collectionContainers: prepare(() =>
-      db
-        .select({ id: t.containers.id })
-        .from(t.containers)
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(
-          and(
-            eq(t.entities.name, text('entity')),
-            eq(t.collections.name, text('name')),
-            visibleContainer,
-          ),
-        )
-        .orderBy(t.containers.name)
-        .limit(LIST_LIMIT),
-    ),
-    collectionSize: prepare(() =>
-      db
-        .select({ size: sql<number>`coalesce(sum(${t.containers.size}), 0)` })
-        .from(t.containers)
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(
-          and(
-            eq(t.entities.name, text('entity')),
-            eq(t.collections.name, text('name')),
-            visibleContainer,
-          ),
-        ),
-    ),
-    containerById: prepare(() => containersJoined().where(eq(t.containers.id, text('id')))),
-    tagsById: prepare(() =>
-      db
-        .select({ arch: t.tags.arch, name: t.tags.name, imageId: t.tags.imageId })
-        .from(t.tags)
-        .where(eq(t.tags.containerId, text('id'))),
-    ),
-    imageById: prepare(() => imagesJoined().where(eq(t.images.id, text('id')))),
-    user: prepare(() =>
-      db
-        .select(userColumns)
-        .from(t.users)
-        .where(and(eq(t.users.name, text('name')), isNull(t.users.deletedAt))),
-    ),
-    readableBlob: prepare(() =>
-      db
-        .select({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
-        .from(t.images)
-        .innerJoin(t.blobs, liveBlob)
-        .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
-        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-        .where(and(eq(t.images.digest, text('digest')), visibleContainer))
-        .limit(1),
-    ),
-  }
-
+  const joined = joinsOf(db)
   const seqOf = {
     image: sql`select seq from images where id = ${p('imageId')}`,
     imageAndNote: sql`select seq from images where id = ${p('imageId')} or id = (select note from guard)`,
@@ -437,6 +155,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         })
         .onConflictDoNothing(),
     ),
+    entityByName: prepare(() =>
+      db
+        .select(entityColumns)
+        .from(t.entities)
+        .where(eq(t.entities.name, text('name'))),
+    ),
     collectionGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayFound(p('entityId').getSQL()),
@@ -459,9 +183,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .onConflictDoNothing(),
     ),
     collectionByName: prepare(() =>
-      collectionsJoined().where(
-        and(eq(t.collections.entityId, text('entityId')), eq(t.collections.name, text('name'))),
-      ),
+      joined
+        .collections()
+        .where(
+          and(eq(t.collections.entityId, text('entityId')), eq(t.collections.name, text('name'))),
+        ),
     ),
     containerGuard: prepare(() =>
       db.insert(t.guard).values({
@@ -485,12 +211,14 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .onConflictDoNothing(),
     ),
     containerByName: prepare(() =>
-      containersJoined().where(
-        and(
-          eq(t.containers.collectionId, text('collectionId')),
-          eq(t.containers.name, text('name')),
+      joined
+        .containers()
+        .where(
+          and(
+            eq(t.containers.collectionId, text('collectionId')),
+            eq(t.containers.name, text('name')),
+          ),
         ),
-      ),
     ),
     imageGuard: prepare(() =>
       db.insert(t.guard).values({
@@ -513,9 +241,11 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
         .onConflictDoNothing(),
     ),
     imageByDigest: prepare(() =>
-      imagesJoined().where(
-        and(eq(t.images.containerId, text('containerId')), eq(t.images.digest, text('digest'))),
-      ),
+      joined
+        .images()
+        .where(
+          and(eq(t.images.containerId, text('containerId')), eq(t.images.digest, text('digest'))),
+        ),
     ),
 
     attachGuardUpload: prepare(() =>
@@ -802,87 +532,6 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
   }
   const visibility = { collection: privately('collection'), container: privately('container') }
 
-  /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
-  const scoped = sql`case when ${viewerManages} then ${p('text')} else ${searchScope} || ${p('text')} end`
-  const matches = (order: SQL, most: number) =>
-    sql`select rowid as seq from search where search match ${scoped} ${order} limit ${sql.raw(String(most))}`
-  const wanted = and(
-    sql`(${p('arch')} = '' or instr(${p('arch')}, ',' || ${t.images.arch} || ',') > 0)`,
-    sql`(${p('signed')} = 0 or ${t.images.signed} = 1)`,
-    visibleContainer,
-    isNotNull(t.images.blobId),
-    // what is gone has an index of its own, and is little
-    sql`not exists (select 1 from blobs indexed by blobs_gone where id = ${t.images.blobId} and state <> 'live')`,
-  )
-  const matchColumns = {
-    ...foundColumns,
-    seq: sql<number>`images.seq`.as('seq'),
-    candidates: sql<number | null>`null`.as('candidates'),
-  }
-  /** A row without an image: it tells how many candidates there were, be it none. */
-  const telling = (candidates: SQL) =>
-    Object.fromEntries(
-      Object.keys(matchColumns).map((name) => [
-        name,
-        (name === 'candidates' ? candidates : sql`null`).as(name),
-      ]),
-    ) as unknown as typeof matchColumns
-  const imagesAmong = (start: Pick<Handle['db'], 'select'>, candidates: SQL) =>
-    start
-      .select(matchColumns)
-      .from(sql`${candidates} f cross join images on images.seq = f.seq`)
-      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
-      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-      .innerJoin(t.searchContent, eq(t.searchContent.rowid, t.images.seq))
-  const found = db.$with('found', { seq: sql<number>`seq`.as('seq') }).as(matches(sql``, FEW + 1))
-  const few = sql`(select count(*) from found) <= ${sql.raw(String(FEW))}`
-  const search = {
-    /** Nothing where more than a few match; otherwise all, in the order in which the index is quicker. */
-    few: prepare(() =>
-      imagesAmong(db.with(found), sql`found`)
-        .where(and(few, wanted))
-        .unionAll(
-          db
-            .select(telling(sql`(select count(*) from found)`))
-            .from(sql`(select 1)`)
-            .where(few),
-        ),
-    ),
-    /** From the newest on, and no further than it takes to fill the answer: then nobody counts. */
-    many: prepare(() =>
-      imagesAmong(db, sql`(${matches(sql`order by rowid desc`, CANDIDATES)})`)
-        .where(wanted)
-        .unionAll(
-          db
-            .select(telling(sql`(select count(*) from (${matches(sql``, CANDIDATES + 1)}))`))
-            .from(sql`(select 1)`),
-        )
-        .limit(p('limit')),
-    ),
-  }
-
-  const index = {
-    /** Two pieces of a size are enough to merge them; it waits for four by itself. The index remembers it. */
-    eager: prepare(() =>
-      db
-        .insert(searchCommands)
-        .select(
-          sql`select 'usermerge' as command, 2 as amount where not exists (select 1 from search_config where k = 'usermerge' and v = 2)`,
-        ),
-    ),
-    merge: prepare(() =>
-      db.insert(searchCommands).values({ command: 'merge', amount: sql`${p('pages')}` }),
-    ),
-    /** Which pieces there are, and how much was ever written to them. */
-    pieces: prepare(() =>
-      db
-        .select({ are: sql<string>`hex(block)`.as('are') })
-        .from(sql`search_data`)
-        .where(sql`id = 10`),
-    ),
-  }
-
   /** Insert-or-nothing behind its guard, and the row that stands now: one batch (R6). */
   async function store<Row extends { id: string }, T>(
     id: string,
@@ -904,180 +553,18 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
     return { row: toNoun(row), created: row.id === id }
   }
 
-  /** The viewer's standing, read in the same trip; nobody has none and needs no statement. */
-  async function see<T extends readonly Statement[], R>(
-    viewer: Viewer,
-    values: Record<string, unknown>,
-    statements: T,
-    pick: (rows: { [K in keyof T]: T[K] extends Statement<infer Rows> ? Rows : never }) => R,
-  ) {
-    if (viewer === null) {
-      const rows = await handle.read(...statements)
-      return { standing: null, value: pick(rows) }
-    }
-    const [stands, ...rows] = await handle.read(standing(values), ...statements)
-    return {
-      standing: toStanding(stands[0]),
-      value: pick(rows),
-    }
-  }
-
-  /** The image; of a tag that the library does not know also the container where OCI knows it. */
-  function imageStatements(
-    path: LookupPath,
-    selector: ImageSelector,
-    values: Record<string, unknown>,
-  ) {
-    const from = pathOf(path)
-    if (selector.by === 'digest') return [from.byDigest({ ...values, ...selector })] as const
-    const named = { ...values, ...selector }
-    const image = from.byTag(named)
-    return [image, { ...from.taggedElsewhere(named), unless: image }] as const
-  }
-
+  const viewing = seeing(handle)
   return {
-    async ownEntities(viewer, now) {
-      const values = viewerValues(viewer, now)
-      const own = values.viewerAdmin === 0 ? q.ownEntities : q.managedEntities
-      return see(viewer, values, [own(values)] as const, ([rows]) => rows.map(toEntity))
-    },
-
-    async findEntity(name, viewer, now) {
-      const values = { ...viewerValues(viewer, now), name }
-      return see(
-        viewer,
-        values,
-        [q.entity(values), q.entityCollections(values), q.entitySize(values)] as const,
-        ([entity, collections, size]) =>
-          entity[0] === undefined
-            ? null
-            : {
-                entity: toEntity(entity[0]),
-                below: { ids: collections.map((c) => c.id), size: size[0]?.size ?? 0 },
-              },
-      )
-    },
-
-    async findCollection(entity, name, viewer, now) {
-      const values = { ...viewerValues(viewer, now), entity, name }
-      return see(
-        viewer,
-        values,
-        [q.collection(values), q.collectionContainers(values), q.collectionSize(values)] as const,
-        ([collection, containers, size]) =>
-          collection[0] === undefined
-            ? null
-            : {
-                collection: toCollection(collection[0]),
-                below: { ids: containers.map((c) => c.id), size: size[0]?.size ?? 0 },
-              },
-      )
-    },
-
-    async findContainer(path, viewer, now) {
-      const values = { ...viewerValues(viewer, now), ...path }
-      const from = pathOf(path)
-      return see(
-        viewer,
-        values,
-        [from.container(values), from.containerImages(values), from.containerTags(values)] as const,
-        ([container, images, tags]) =>
-          container[0] === undefined
-            ? null
-            : {
-                container: toContainer(container[0]),
-                below: { ids: images.map((i) => i.id), size: container[0].size },
-                tags,
-              },
-      )
-    },
-
-    async findImage(path, selector, viewer, now) {
-      const values = { ...viewerValues(viewer, now), ...path }
-      const statements = imageStatements(path, selector, values)
-      const { standing, value } = await see(viewer, values, statements, (rows) => rows)
-      const [image, elsewhere] = value
-      return {
-        standing,
-        value: image[0] === undefined ? null : toImage(image[0]),
-        elsewhere: elsewhere?.[0] === undefined ? null : toContainer(elsewhere[0]),
-      }
-    },
-
-    async pullImage(path, selector, viewer, now, week) {
-      const values = {
-        ...viewerValues(viewer, now),
-        ...path,
-        ...selector,
-        week: week.begin.getTime(),
-        counts: week.counts ? 1 : 0,
-        perContainer: week.container,
-        perCollection: week.collection,
-      }
-      const counting = pullsOf[path.entity === null ? 'unique' : 'named'][selector.by]
-      const [stands, full, counts, image, elsewhere] = await handle.write(
-        standing(values),
-        counting.full(values),
-        counting.count(values),
-        ...imageStatements(path, selector, values),
-      )
-      return {
-        standing: toStanding(stands[0]),
-        value: {
-          image: image[0] === undefined ? null : toImage(image[0]),
-          counted: pullCounts(full, counts),
-        },
-        elsewhere: elsewhere?.[0] === undefined ? null : toContainer(elsewhere[0]),
-      }
-    },
-
-    async entityById(id, viewer, now) {
-      const values = { ...viewerValues(viewer, now), id }
-      return see(
-        viewer,
-        values,
-        [q.entityById(values), q.entityShows(values)] as const,
-        ([rows, shown]) =>
-          rows[0] === undefined ? null : { ...toEntity(rows[0]), visible: shown.length > 0 },
-      )
-    },
-    async collectionById(id, viewer, now) {
-      const values = { ...viewerValues(viewer, now), id }
-      return see(viewer, values, [q.collectionById(values)] as const, ([rows]) =>
-        rows[0] === undefined ? null : toCollection(rows[0]),
-      )
-    },
-    async containerById(id, viewer, now) {
-      const values = { ...viewerValues(viewer, now), id }
-      return see(viewer, values, [q.containerById(values)] as const, ([rows]) =>
-        rows[0] === undefined ? null : toContainer(rows[0]),
-      )
-    },
-    async imageById(id, viewer, now) {
-      const values = { ...viewerValues(viewer, now), id }
-      return see(viewer, values, [q.imageById(values)] as const, ([rows]) =>
-        rows[0] === undefined ? null : toImage(rows[0]),
-      )
-    },
-    async entityParent(name, viewer, now) {
-      const values = { ...viewerValues(viewer, now), name }
-      return see(
-        viewer,
-        values,
-        [q.user(values), q.entity(values)] as const,
-        ([users, entities]) => ({
-          user: users[0] === undefined ? null : toUser(users[0]),
-          entity: entities[0] === undefined ? null : toEntity(entities[0]),
-        }),
-      )
-    },
+    ...sqliteLookups(handle, viewing),
+    ...sqliteSearch(handle, viewing),
+    ...sqlitePlaces(handle),
 
     async createEntity({ writer, ...draft }) {
       const values = { ...writerValues(writer), ...draft }
       const steps = [
         w.entityGuard(values),
         w.entity(values),
-        q.entity(values),
+        w.entityByName(values),
         w.entityMade(values),
       ] as const
       return store(draft.id, steps, toEntity, { may_write: lostRight })
@@ -1121,11 +608,6 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       const values = { ...writerValues(writer), ...asViewer(writer), ...draft }
       const steps = [w.imageGuard(values), w.image(values), w.imageByDigest(values)] as const
       return store(draft.id, steps, toImage, { may_write: lostRight, found: gone('container') })
-    },
-
-    async readableBlob(digest, viewer, now) {
-      const [rows] = await handle.read(q.readableBlob({ ...viewerValues(viewer, now), digest }))
-      return rows[0] ?? null
     },
 
     async attach({ imageId, digest, size, defaultQuota, facts, judged, manifest, writer, source }) {
@@ -1210,30 +692,6 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
 
     async markLost(key) {
       await handle.write(w.markLost({ key }))
-    },
-
-    async listTags(containerId, viewer, now) {
-      const values = { ...viewerValues(viewer, now), id: containerId }
-      return see(
-        viewer,
-        values,
-        [q.containerById(values), q.tagsById(values)] as const,
-        ([container, tags]) =>
-          container[0] === undefined ? null : { container: toContainer(container[0]), tags },
-      )
-    },
-
-    async taggable(containerId, imageId, viewer, now) {
-      const values = { ...viewerValues(viewer, now), id: containerId, imageId }
-      return see(
-        viewer,
-        values,
-        [q.containerById(values), q.taggable(values)] as const,
-        ([container, image]) =>
-          container[0] === undefined
-            ? null
-            : { container: toContainer(container[0]), image: image[0] ?? null },
-      )
     },
 
     async setTag({ containerId, arch, tag, imageId, writer }) {
@@ -1328,45 +786,12 @@ export function sqliteCatalog(handle: Handle): CatalogBook {
       return found.length > 0
     },
 
-    ...sqlitePlaces(handle),
-
     async countDownloads(counts, week) {
       const sums: Record<string, number> = {}
       for (const { containerId, count } of counts)
         sums[containerId] = (sums[containerId] ?? 0) + count
       const values = { counts: JSON.stringify(sums), week: week.getTime() }
       if (counts.length > 0) await handle.write(w.countDownloads(values), w.countWeek(values))
-    },
-
-    async mergeIndex(pages) {
-      const steps = [index.pieces(), index.eager(), index.merge({ pages }), index.pieces()] as const
-      const [before, , , after] = await handle.write(...steps)
-      return before[0]?.are !== after[0]?.are
-    },
-
-    async search({ terms, arch, signed, limit }, viewer, now) {
-      const values = viewerValues(viewer, now)
-      // a NUL would end the expression for FTS5, which reads it as a C string
-      const plain = terms.map((term) => term.replaceAll('\0', '\ufffd').replaceAll('"', '""'))
-      const text = `({names tags description labels} : (${plain.map((term) => `"${term}"`).join(' AND ')}))`
-      const query = {
-        ...values,
-        text,
-        arch: arch.length === 0 ? '' : `,${arch.join(',')},`,
-        signed: signed ? 1 : 0,
-        limit: limit + 1,
-      }
-      const statement = search.few(query)
-      const statements = [statement, { ...search.many(query), unless: statement }] as const
-      return see(viewer, values, statements, (answers) => {
-        const rows = answers.flat()
-        const told = rows.find(({ candidates }) => candidates !== null)
-        const images = rows.filter((row) => row !== told).sort((a, b) => b.seq - a.seq)
-        return {
-          images: images.slice(0, limit).sort(byName).map(toFoundImage),
-          cut: images.length > limit || (told?.candidates ?? 0) > CANDIDATES,
-        }
-      })
     },
   }
 }

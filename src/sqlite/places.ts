@@ -9,6 +9,8 @@ import {
   inCollection,
   inContainer,
   mayWrite,
+  nameOfCollection,
+  nameOfContainer,
   p,
   unindexImages,
   writerValues,
@@ -19,8 +21,8 @@ import * as t from './schema.ts'
 
 const lostRight = () =>
   new RegistryError('denied', 'You may not change this: the token or the right to do so has ended.')
-const nameOfContainer = sql`(select e.name || '/' || c.name || '/' || n.name from containers n join collections c on c.id = n.collection_id join entities e on e.id = c.entity_id where n.id = ${p('containerId')})`
-const nameOfCollection = sql`(select e.name || '/' || c.name from collections c join entities e on e.id = c.entity_id where c.id = ${p('collectionId')})`
+const containerName = nameOfContainer(p('containerId').getSQL())
+const collectionName = nameOfCollection(p('collectionId').getSQL())
 
 export function sqlitePlaces(
   handle: Handle,
@@ -62,7 +64,7 @@ export function sqlitePlaces(
     frozen: audited(db, {
       action: 'frozen.set',
       object: sql`'container ' || ${p('containerId')}`,
-      name: sql`${nameOfContainer} || case when ${p('tag')} = '' then '' else ':' || ${p('tag')} end`,
+      name: sql`${containerName} || case when ${p('tag')} = '' then '' else ':' || ${p('tag')} end`,
       detail: sql`case ${p('frozen')} when 1 then 'frozen' else 'thawed' end || case when ${p('arch')} = '' then '' else ' ' || ${p('arch')} end`,
       when: sql`exists (select 1 from guard where note is not null)`,
     }),
@@ -104,13 +106,13 @@ export function sqlitePlaces(
     'container',
     inContainer,
     sql`select ${p('containerId')}`,
-    nameOfContainer,
+    containerName,
   )
   const collection = removal(
     'collection',
     inCollection,
     sql`select id from containers where collection_id = ${p('collectionId')}`,
-    nameOfCollection,
+    collectionName,
   )
 
   async function remove(
