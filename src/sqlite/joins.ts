@@ -9,33 +9,28 @@ import * as t from './schema.ts'
 export const liveBlob = and(eq(t.blobs.id, t.images.blobId), isLive)
 
 /** Queries without a condition; each call begins a new one. */
-export const joinsOf = (db: Handle['db']) => ({
-  collections: () =>
-    db
-      .select(collectionColumns)
-      .from(t.collections)
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId)),
-  containers: () =>
-    db
-      .select(containerColumns)
-      .from(t.containers)
-      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId)),
-  /** With and without bytes. */
-  images: () =>
+export function joinsOf(db: Handle['db']) {
+  const images = () =>
     db
       .select(imageColumns)
       .from(t.images)
       .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
       .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
       .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-      .leftJoin(t.blobs, liveBlob),
-  uploadedImages: () =>
-    db
-      .select(imageColumns)
-      .from(t.images)
-      .innerJoin(t.containers, eq(t.containers.id, t.images.containerId))
-      .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
-      .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId))
-      .innerJoin(t.blobs, liveBlob),
-})
+  return {
+    collections: () =>
+      db
+        .select(collectionColumns)
+        .from(t.collections)
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId)),
+    containers: () =>
+      db
+        .select(containerColumns)
+        .from(t.containers)
+        .innerJoin(t.collections, eq(t.collections.id, t.containers.collectionId))
+        .innerJoin(t.entities, eq(t.entities.id, t.collections.entityId)),
+    /** With and without bytes. */
+    images: () => images().leftJoin(t.blobs, liveBlob),
+    uploadedImages: () => images().innerJoin(t.blobs, liveBlob),
+  }
+}
