@@ -4,18 +4,10 @@ import type { KeyFacts, StoredKey } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { KeyPlace, KeysBook, KeyWriter, Seen, Viewer } from '../ports.ts'
 import { guarded } from './failure.ts'
-import {
-  audited,
-  dropGuard,
-  p,
-  standingQuery,
-  text,
-  viewerValues,
-  writerValues,
-} from './fragments.ts'
+import { audited, dropGuard, p, text, viewerValues, writerValues } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
-import { toStanding } from './rows.ts'
 import * as t from './schema.ts'
+import { seeing } from './seeing.ts'
 
 /** Columns of a key joined with its owner; the armor only where it is asked for. */
 const keyColumns = {
@@ -81,8 +73,16 @@ export function sqliteKeys(handle: Handle): KeysBook {
   /** The writer's token stands and may change keys; nobody is asked for a token where none is needed. */
   const mayChange = sql`(${p('writerToken')} = '' or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0))`
   const mayRemove = sql`(${p('operator')} = 1 or (${mayChange} and ((${p('writerAdmin')} = 1 and exists (select 1 from users wu where wu.id = ${p('writerId')} and wu.role = 'admin')) or exists (select 1 from keys where fingerprint = ${p('fingerprint')} and owner_id = ${p('writerId')}))))`
+  const { see } = seeing(handle)
+  /** What one statement yields, as the viewer may see it. */
+  const seen = <Row, T>(
+    query: Statement<Row[]>,
+    value: (rows: Row[]) => T,
+    viewer: Viewer,
+    now: Date,
+  ): Promise<Seen<T>> =>
+    see(viewer, viewerValues(viewer, now), [query] as const, ([rows]) => value(rows))
   const q = {
-    standing: standingQuery(db),
     named: page(
       sql`${t.keys.seq} in (select key_seq from key_names where name in ${names} and rank = (select min(rank) from key_names where name in ${names}))`,
     ),
@@ -171,20 +171,6 @@ export function sqliteKeys(handle: Handle): KeysBook {
     forget: prepare(() => db.delete(t.keys).where(eq(t.keys.fingerprint, text('fingerprint')))),
   }
 
-  async function see<Row, T>(
-    query: Statement<Row[]>,
-    value: (rows: Row[]) => T,
-    viewer: Viewer,
-    now: Date,
-  ): Promise<Seen<T>> {
-    if (viewer === null) {
-      const [rows] = await handle.read(query)
-      return { standing: null, value: value(rows) }
-    }
-    const [standing, rows] = await handle.read(q.standing(viewerValues(viewer, now)), query)
-    return { standing: toStanding(standing[0]), value: value(rows) }
-  }
-
   /** One more than the page is read, so that `next` says whether there is more. */
   const placed = ({ after, limit, armor }: KeyPlace) => ({
     after: Number(after ?? 0),
@@ -209,15 +195,15 @@ export function sqliteKeys(handle: Handle): KeysBook {
 
   return {
     named: (wanted, place, viewer, now) =>
-      see(q.named({ names: JSON.stringify(wanted), ...placed(place) }), paged(place), viewer, now),
+      seen(q.named({ names: JSON.stringify(wanted), ...placed(place) }), paged(place), viewer, now),
     containing({ text: wanted, whole }, place, viewer, now) {
       // a NUL would end the expression for FTS5, which reads it as a C string
       const match = `"${wanted.replaceAll('\0', '\ufffd').replaceAll('"', '""')}"`
       const values = { match, text: wanted, ...placed(place) }
-      return see((whole ? q.whole : q.containing)(values), paged(place), viewer, now)
+      return seen((whole ? q.whole : q.containing)(values), paged(place), viewer, now)
     },
     find: (fingerprint, viewer, now) =>
-      see(
+      seen(
         q.find({ fingerprint, withArmor: 1 }),
         ([row]) => (row === undefined ? null : toKey(row)),
         viewer,
@@ -230,7 +216,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
     },
     list(ownerId, place, viewer, now) {
       const values = { ownerId, ...placed(place) }
-      return see((ownerId === null ? q.list : q.listOf)(values), paged(place), viewer, now)
+      return seen((ownerId === null ? q.list : q.listOf)(values), paged(place), viewer, now)
     },
     async put({ facts, expected, show, ownerId, by, now }) {
       const { fingerprint, armor } = facts

@@ -17,7 +17,6 @@ import {
   p,
   policyMet,
   recountContainer,
-  standingQuery,
   text,
   unindexImages,
   viewerContributes,
@@ -33,6 +32,7 @@ import { fitsBeside, overQuota, type Coming } from './quotas.ts'
 import { blobNoted, containerId, entityOfContainer, gone, lostRight } from './repositories.ts'
 import { named, toContainer, toStanding } from './rows.ts'
 import * as t from './schema.ts'
+import { seeing } from './seeing.ts'
 
 /** Characters of a piece: at most 0.9 MB, and in JSON of JSON twice that, for D1 takes rows of 2 MB. */
 const PIECE = 300_000
@@ -73,7 +73,7 @@ const unmet = () =>
 
 export function sqliteManifests(handle: Handle): ManifestsBook {
   const { db } = handle
-  const standing = standingQuery(db)
+  const { standing, see } = seeing(handle)
   const blobColumns = named({ id: t.blobs.id, key: t.blobs.key, size: t.blobs.size })
   const manifestColumns = named({
     digest: t.manifests.digest,
@@ -593,11 +593,9 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
   return {
     async repository(path, viewer, now) {
       const values = valuesOf(viewer, now, path)
-      const [stands, rows] = await handle.read(standing(values), q.repository(values))
-      return {
-        standing: toStanding(stands[0]),
-        value: rows[0] === undefined ? null : toContainer(rows[0]),
-      }
+      return see(viewer, values, [q.repository(values)] as const, ([rows]) =>
+        rows[0] === undefined ? null : toContainer(rows[0]),
+      )
     },
 
     async member(path, digest, viewer, now) {
@@ -843,31 +841,20 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
 
     async tags(path, page, viewer, now) {
       const values = valuesOf(viewer, now, { ...path, ...page })
-      const [stands, rows, tags] = await handle.read(
-        standing(values),
-        q.repository(values),
-        q.tags(values),
+      return see(viewer, values, [q.repository(values), q.tags(values)] as const, ([rows, tags]) =>
+        rows[0] === undefined
+          ? null
+          : { container: toContainer(rows[0]), tags: tags.map(({ name }) => name) },
       )
-      return {
-        standing: toStanding(stands[0]),
-        value:
-          rows[0] === undefined
-            ? null
-            : { container: toContainer(rows[0]), tags: tags.map(({ name }) => name) },
-      }
     },
 
     async referrers(path, subject, page, viewer, now) {
       const values = valuesOf(viewer, now, { ...path, ...page, digest: subject })
-      const [stands, rows, found, count] = await handle.read(
-        standing(values),
-        q.repository(values),
-        q.referrers(values),
-        q.referrersCount(values),
-      )
-      return {
-        standing: toStanding(stands[0]),
-        value:
+      return see(
+        viewer,
+        values,
+        [q.repository(values), q.referrers(values), q.referrersCount(values)] as const,
+        ([rows, found, count]) =>
           rows[0] === undefined
             ? null
             : {
@@ -875,15 +862,16 @@ export function sqliteManifests(handle: Handle): ManifestsBook {
                 manifests: found satisfies Manifest[],
                 more: (count[0]?.count ?? 0) > found.length,
               },
-      }
+      )
     },
 
     async repositories(page, viewer, now) {
       // names of the same entity, or later ones, come after a name
       const from = page.after.slice(0, page.after.indexOf('/') + 1) || page.after
       const values = valuesOf(viewer, now, { ...page, from })
-      const [stands, rows] = await handle.read(standing(values), q.repositories(values))
-      return { standing: toStanding(stands[0]), value: rows.map(({ name }) => name) }
+      return see(viewer, values, [q.repositories(values)] as const, ([rows]) =>
+        rows.map(({ name }) => name),
+      )
     },
 
     async sweepMembers(before, after, limit) {

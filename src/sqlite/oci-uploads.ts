@@ -11,7 +11,6 @@ import {
   isLost,
   mayWrite,
   p,
-  standingQuery,
   text,
   viewerValues,
   writerValues,
@@ -27,12 +26,13 @@ import {
   healMembers,
   lostRight,
 } from './repositories.ts'
-import { named, toContainer, toStanding } from './rows.ts'
+import { named, toContainer } from './rows.ts'
 import * as t from './schema.ts'
+import { seeing } from './seeing.ts'
 
 export function sqliteOciUploads(handle: Handle): OciUploadsBook {
   const { db } = handle
-  const standing = standingQuery(db)
+  const { see } = seeing(handle)
   const id = text('id')
   const claimed = sql`exists (select 1 from oci_uploads where id = ${p('id')} and state = 'open' and claim = ${p('claim')})`
   const mine = sql`id = ${p('id')} and state = 'open' and claim = ${p('claim')}`
@@ -62,7 +62,6 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
   }
   const isAnnounced = sql`${p('received')} <= (select reserved from oci_uploads where id = ${own})`
   const q = {
-    standing,
     openGuard: prepare(() =>
       db.insert(t.guard).values({
         mayWrite: mayWrite(inContainer, 2),
@@ -322,21 +321,18 @@ export function sqliteOciUploads(handle: Handle): OciUploadsBook {
 
     async find(uploadId, viewer, now) {
       const values = { ...viewerValues(viewer, now), id: uploadId }
-      const [stands, uploads, containers] = await handle.read(
-        standing(values),
-        q.upload(values),
-        q.container(values),
-      )
-      return {
-        standing: toStanding(stands[0]),
-        value:
+      return see(
+        viewer,
+        values,
+        [q.upload(values), q.container(values)] as const,
+        ([uploads, containers]) =>
           uploads[0] === undefined
             ? null
             : {
                 upload: toOciUpload(uploads[0]),
                 container: containers[0] === undefined ? null : toContainer(containers[0]),
               },
-      }
+      )
     },
 
     async claim(uploadId, { tailKey, now, leaseUntil, expiresAt, ...rest }) {
