@@ -5,6 +5,7 @@ import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { Log } from '../../src/ports.ts'
 import { cannotListen, envelope, listeningUrl, plainAddress } from '../host/answers.ts'
+import { listenTogether, shut } from './acceptors.ts'
 import { MINIMUM_RATE, type Listening, type ListenOptions } from '../host/platform.ts'
 
 /** Bytes of a refused body that are still read, and how long the peer may take to hear of it. */
@@ -76,16 +77,23 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   server.on('clientError', refuseMalformed)
   limitConnections(server, options)
   const silent = silentConnections(server, tls !== undefined)
-  await bind(server, host, options.port)
+  const acceptors = await listenTogether(
+    server,
+    { host, port: options.port },
+    tls === undefined,
+  ).catch((error: unknown) => {
+    throw cannotListen(host, options.port, error)
+  })
   // Such as too many open files at accept: without a listener it would end the process.
-  server.on('error', (error) => log.event('error', 'server', { reason: String(error) }))
+  for (const acceptor of acceptors)
+    acceptor.on('error', (error) => log.event('error', 'server', { reason: String(error) }))
 
   const { port } = server.address() as AddressInfo
   return {
     url: listeningUrl(host, port, tls !== undefined),
     port,
     close: async () => {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      const closed = Promise.all(acceptors.map(shut))
       // Browsers open connections in advance; Node does not count them as idle.
       for (const socket of silent) socket.destroy()
       const idle = setInterval(() => server.closeIdleConnections(), 50)
@@ -96,15 +104,6 @@ export async function listen(options: ListenOptions): Promise<Listening> {
       watchdog.stop()
     },
   }
-}
-
-function bind(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => reject(cannotListen(host, port, error)))
-    server.listen(port, host, () => {
-      resolve()
-    })
-  })
 }
 
 /**

@@ -1,0 +1,46 @@
+/** Several sockets on one port: who comes in a burst is taken in few turns, and the port is still one server's. */
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import { connect, type AddressInfo, type Server as Listening, type Socket } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
+import { afterEach, expect, test } from 'vitest'
+import { listenTogether, shut } from '../../adapters/node/acceptors.ts'
+
+const BURST = 64
+const host = '127.0.0.1'
+
+const sockets: Socket[] = []
+const listening: Listening[] = []
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+  await Promise.all(listening.splice(0).map(shut))
+})
+
+async function start(server: Server) {
+  listening.push(...(await listenTogether(server, { host, port: 0 }, true)))
+  return (server.address() as AddressInfo).port
+}
+
+test('a burst of connections is taken in fewer turns of the loop than it has connections', async () => {
+  const taken: Socket[] = []
+  const server = createServer((_, response) => response.end('here'))
+  const port = await start(server.on('connection', (socket) => taken.push(socket)))
+  // The kernel completes their handshakes, whoever takes them.
+  sockets.push(...Array.from({ length: BURST }, () => connect(port, host)))
+  let turns = 0
+  for (; taken.length < BURST; turns++) await turn()
+  // by one socket it is BURST at least
+  expect(turns).toBeLessThan(BURST / 2)
+
+  const answers = sockets.map(async (socket) => {
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    return String((await once(socket, 'data'))[0])
+  })
+  for (const answer of await Promise.all(answers)) expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+})
+
+test('a port on which such a server listens is refused to another one', async () => {
+  const port = await start(createServer())
+  const other = listenTogether(createServer(), { host, port }, true)
+  await expect(other).rejects.toThrow(/EADDRINUSE/)
+})
