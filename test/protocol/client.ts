@@ -1,5 +1,6 @@
 /** A library client for tests: speaks what the real one speaks, call by call, and hides nothing. */
 import { createHash } from 'node:crypto'
+import { ask } from './http.ts'
 
 export type Answer = { status: number; headers: Headers; text: string; json: any }
 
@@ -38,20 +39,19 @@ export function libraryClient(url: string, token: string | null = null) {
         ? body
         : new TextEncoder().encode(JSON.stringify(body))
     asked += 1
-    const response = await fetch(path.startsWith('http') ? path : url + path, {
+    const answer = await ask(path.startsWith('http') ? path : url + path, {
       method,
-      redirect: 'manual',
-      ...(payload === undefined ? {} : { body: payload as BodyInit }),
+      body: payload,
       headers: { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...headers },
     })
-    const text = await response.text()
+    const text = new TextDecoder().decode(answer.bytes)
     let json: unknown = null
     try {
       json = JSON.parse(text)
     } catch {
       json = null
     }
-    return { status: response.status, headers: response.headers, text, json }
+    return { status: answer.status, headers: answer.headers, text, json }
   }
 
   /** GET, and POST on 404: ids of entity, collection and container as a push makes them. */

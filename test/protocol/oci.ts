@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { sampleSif } from '../fixtures/sif.ts'
 import type { Target, TargetOptions } from '../runtimes/target.ts'
 import { libraryClient, type Answer, type LibraryClient } from './client.ts'
+import { ask } from './http.ts'
 
 const MIB = 1024 * 1024
 const IMAGE = 'application/vnd.oci.image.manifest.v1+json'
@@ -39,21 +40,19 @@ export function ociClient(url: string, token: string | null = null) {
     body?: Uint8Array | string | ReadableStream<Uint8Array>,
     headers: Record<string, string> = {},
   ): Promise<Read> {
-    const response = await fetch(url + path, {
+    const answer = await ask(url + path, {
       method,
-      redirect: 'manual',
-      ...(body === undefined ? {} : { body: body as BodyInit, duplex: 'half' }),
+      body,
       headers: { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...headers },
     })
-    const bytes = new Uint8Array(await response.arrayBuffer())
-    const text = new TextDecoder().decode(bytes)
+    const text = new TextDecoder().decode(answer.bytes)
     let json: unknown = null
     try {
       json = JSON.parse(text)
     } catch {
       json = null
     }
-    return { status: response.status, headers: response.headers, bytes, text, json }
+    return { ...answer, text, json }
   }
 
   const location = (answer: Read) => {
