@@ -3,7 +3,8 @@
  * Exits non-zero when anything failed or nothing ran.
  *
  *   npm test                  Node with SQLite and disk, workerd with D1 and R2, the real client
- *   npm run test:others       Bun, Deno, S3: the same suites again, and what only they have
+ *   npm run test:others       Bun, Deno, S3: the same suites again, and what only they have; and in workerd
+ *                             the matrices of access and roles
  *   npm test -- FILES OPTIONS whatever is named
  */
 import { spawn } from 'node:child_process'
@@ -105,8 +106,8 @@ async function run(start, ...settings) {
   }
 }
 
-/** What the names of the others' files hold; the matrix of roles takes minutes in workerd. */
-const OTHERS = ['bun', 'deno', 's3', 'workers-roles']
+/** What the names of the others' files hold; the matrices of access and roles take minutes in workerd. */
+const OTHERS = ['bun', 'deno', 's3', 'workers-access', 'workers-roles']
 const given = process.argv.slice(2)
 const others = given.includes('--others')
 const named = given.some((argument) => !argument.startsWith('-'))
