@@ -35,8 +35,10 @@ export async function ask(url: string, { method, headers, body }: Asking): Promi
         ...headers,
       },
     })
-    asking.once('error', reject)
+    asking.on('error', reject)
     asking.once('response', (answer) => {
+      // A server that refused the body may no longer read it; what it answered is what counts.
+      asking.off('error', reject).on('error', () => {})
       const chunks: Buffer[] = []
       answer.on('data', (chunk: Buffer) => chunks.push(chunk))
       answer.once('error', reject)
