@@ -2,36 +2,61 @@
  * Several listening sockets on one address. Node takes one new connection from each in a turn of its loop,
  * so with a single one the last of a thousand jobs waits for a thousand turns of a busy server.
  */
+import { randomUUID } from 'node:crypto'
 import { createServer, type AddressInfo, type ListenOptions, type Server } from 'node:net'
 
 const ACCEPTORS = 16
 
+/** `port` 0 takes any that is free. */
+type Address = { host: string; port: number }
+
 /**
- * Makes `server` listen, and others beside it that hand their connections over to it; where the system does
- * not share a port among sockets (macOS, Windows), the server alone. All of them. `allowHalfOpen` is what the
- * server itself has. Rejects with the system's error when the address cannot be had.
+ * Makes `server` listen, and on Linux others beside it that hand their connections over to it. Resolves to all
+ * that are to be shut with it. `allowHalfOpen` is what the server itself has. Rejects with the system's error
+ * when the address cannot be had.
  */
 export async function listenTogether(
   server: Server,
-  address: { host: string; port: number },
+  address: Address,
   allowHalfOpen: boolean,
 ): Promise<Server[]> {
-  // What is shared would be shared with a server that is there already: the port is asked for alone first.
-  // One that the system chooses (0) nobody has.
-  if (address.port !== 0) await bind(createServer(), address).then(shut)
+  const name = await takeName(address)
+  if (name === null) return [await bind(server, address)]
+  const open = [name]
   try {
-    await bind(server, { ...address, reusePort: true })
+    // What is shared would be shared with a server that is there already: the port is asked for alone first.
+    // One that the system chooses (0) nobody has.
+    if (address.port !== 0) await bind(createServer(), address).then(shut)
+    open.push(await bind(server, { ...address, reusePort: true }))
+    const { port } = server.address() as AddressInfo
+    while (open.length <= ACCEPTORS) {
+      // noDelay is set by who takes a connection
+      const other = createServer({ allowHalfOpen, noDelay: true }, (socket) =>
+        server.emit('connection', socket),
+      )
+      open.push(await bind(other, { ...address, port, reusePort: true }))
+    }
+    return open
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOTSUP') throw error
-    return [await bind(server, address)]
+    await Promise.all(open.map(shut))
+    throw error
   }
-  const { port } = server.address() as AddressInfo
-  const others = Array.from({ length: ACCEPTORS - 1 }, () =>
-    // noDelay is set when a connection is taken, thus by who takes it
-    createServer({ allowHalfOpen, noDelay: true }, (socket) => server.emit('connection', socket)),
-  )
-  await Promise.all(others.map((other) => bind(other, { ...address, port, reusePort: true })))
-  return [server, ...others]
+}
+
+/**
+ * Of two servers that start at the same time both would find the port free, and share it. So whoever listens
+ * holds a name that ends with the process: of a local socket that is no file, which only Linux has. Rejects
+ * when another holds it; null where there are no such names.
+ */
+async function takeName({ host, port }: Address): Promise<Server | null> {
+  const path = `\0sreg-lite ${host}:${port === 0 ? randomUUID() : port}`
+  const named = createServer((socket) => socket.destroy())
+  try {
+    return await bind(named, { path })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') throw error
+    return null
+  }
 }
 
 /** Takes no more connections, and resolves when those that it took are closed. */

@@ -1,10 +1,13 @@
 /** Several sockets on one port: who comes in a burst is taken in few turns, and the port is still one server's. */
+import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { connect, type AddressInfo, type Server as Listening, type Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { afterEach, expect, test } from 'vitest'
 import { listenTogether, shut } from '../../adapters/node/acceptors.ts'
+import type { Said, Told } from './contender.ts'
 
 const BURST = 64
 const host = '127.0.0.1'
@@ -39,8 +42,33 @@ test('a burst of connections is taken in fewer turns of the loop than it has con
   for (const answer of await Promise.all(answers)) expect(answer).toMatch(/^HTTP\/1\.1 200 /)
 })
 
-test('a port on which such a server listens is refused to another one', async () => {
+test('a port on which such a server listens is refused to another one, on every address', async () => {
   const port = await start(createServer())
-  const other = listenTogether(createServer(), { host, port }, true)
-  await expect(other).rejects.toThrow(/EADDRINUSE/)
+  for (const host of ['127.0.0.1', '0.0.0.0']) {
+    const other = listenTogether(createServer(), { host, port }, true)
+    await expect(other).rejects.toThrow(/EADDRINUSE/)
+  }
+})
+
+test('of two processes that start at the same moment one has the port', async () => {
+  const port = await start(createServer())
+  await Promise.all(listening.splice(0).map(shut))
+  const contenders = [1, 2].map(() => fork(fileURLToPath(new URL('contender.ts', import.meta.url))))
+  const heard = () =>
+    Promise.all(contenders.map(async (one) => (await once(one, 'message'))[0] as Said))
+  const tell = (told: Told) => {
+    const answers = heard()
+    for (const one of contenders) one.send(told)
+    return answers
+  }
+  try {
+    expect(await heard()).toEqual(['ready', 'ready'])
+    for (let round = 0; round < 40; round++) {
+      const said = await tell({ host, port, at: Date.now() + 5 })
+      expect(said.toSorted()).toEqual(['listens', 'refused'])
+      await tell('shut')
+    }
+  } finally {
+    for (const one of contenders) one.kill()
+  }
 })
