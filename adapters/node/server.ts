@@ -5,8 +5,8 @@ import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { Log } from '../../src/ports.ts'
 import { cannotListen, envelope, listeningUrl, plainAddress } from '../host/answers.ts'
-import { listenTogether, shut } from './acceptors.ts'
 import { MINIMUM_RATE, type Listening, type ListenOptions } from '../host/platform.ts'
+import { listenTogether, shut } from './acceptors.ts'
 
 /** Bytes of a refused body that are still read, and how long the peer may take to hear of it. */
 const DRAIN = { bytes: 1_048_576, milliseconds: 2000 }
