@@ -465,27 +465,36 @@ export function describeUploads(
         await expectInvisible(of)
       })
 
-      test('parts cost no database trip, sent again with other bytes never wrong ones (R3, R22)', async () => {
-        const of = await announce('alice/parts/resent', twoParts('resent'))
-        const other = partOf(of, 2).slice().fill(7)
+      /** Bytes for the second part that are not the image's. */
+      const otherBytes = (of: Announced) => partOf(of, 2).slice().fill(7)
+
+      test('a part that is sent again with other bytes makes no image (R3)', async () => {
+        const of = await announce('alice/parts/lie', twoParts('lie'))
         const uploadID = await openParts(of)
         const one = await sendPart(of, uploadID, 1)
         const two = await sendPart(of, uploadID, 2)
         // the running hash now says that all is well; the bytes say otherwise
-        const lie = await sendPart(of, uploadID, 2, other)
+        const lie = await sendPart(of, uploadID, 2, otherBytes(of))
         expectRefusal(await completeParts(of, uploadID, [one, two]), 400)
         const wrong = await completeParts(of, uploadID, [one, lie])
         expectRefusal(wrong, 400, /SHA-256/)
         await expectInvisible(of)
+        // what failed is not in the way of a new try
+        const anew = await openParts(of)
+        await sendPart(of, anew, 2)
+        expectData(await abort(of, anew))
+      })
 
-        // in any order, wrong first: what counts is what is there in the end
-        const second = await openParts(of)
-        expect(await tripsOf(target, () => sendPart(of, second, 2, other))).toBe(0)
-        const last = await sendPart(of, second, 2)
-        const first = await sendPart(of, second, 1)
+      test('parts cost no database trip, wrong ones first and in any order: the last count (R3, R20, R22)', async () => {
+        const of = await announce('alice/parts/resent', twoParts('resent'))
+        const other = otherBytes(of)
+        const uploadID = await openParts(of)
+        expect(await tripsOf(target, () => sendPart(of, uploadID, 2, other))).toBe(0)
+        const last = await sendPart(of, uploadID, 2)
+        const first = await sendPart(of, uploadID, 1)
         // R20: the client hangs up at once, the work goes on; two more completions meet it
         const path = `/v2/imagefile/${of.image}/_multipart_complete`
-        const body = JSON.stringify({ uploadID: second, completedParts: [first, last] })
+        const body = JSON.stringify({ uploadID, completedParts: [first, last] })
         const head = [
           `PUT ${path} HTTP/1.1`,
           `Authorization: Bearer ${alice.token}`,
@@ -499,12 +508,12 @@ export function describeUploads(
           (await alice.call('GET', `/v1/images/alice/parts/resent:${of.hash}`)).status
         await expect.poll(visible, { timeout: 10_000 }).toBe(200)
         const both: Answer[] = await Promise.all(
-          [1, 2].map(() => completeParts(of, second, [first, last])),
+          [1, 2].map(() => completeParts(of, uploadID, [first, last])),
         )
         for (const done of both) expectData(done)
-        const link = expectData(await signPart(of, second, 2)).presignedURL
+        const link = expectData(await signPart(of, uploadID, 2)).presignedURL
         expectPutRefused(await put(link, other), 404)
-        expectData(await abort(of, second))
+        expectData(await abort(of, uploadID))
         expect(await pull(`alice/parts/resent:${of.hash}`)).toBe(of.hash)
       })
 
