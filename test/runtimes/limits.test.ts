@@ -1,10 +1,12 @@
-/** Limits over TCP, on every runtime. */
+/** Limits over TCP, on every runtime that serves a data folder. */
 import { describeLimits } from '../protocol/limits.ts'
 import { hostTarget } from './host-target.ts'
+import { RUNTIMES } from './runtime.ts'
 import { nodeTarget } from './target.ts'
-import { workersTarget } from './workers-target.ts'
 
-describeLimits('Node', nodeTarget)
-describeLimits('Bun', (options) => hostTarget('bun', options))
-describeLimits('Deno', (options) => hostTarget('deno', options))
-describeLimits('Workers', workersTarget, { clientIs: 'cf-connecting-ip' })
+const TITLES = { node: 'Node', bun: 'Bun', deno: 'Deno' }
+
+for (const runtime of RUNTIMES)
+  describeLimits(TITLES[runtime], (options) =>
+    runtime === 'node' ? nodeTarget(options) : hostTarget(runtime, options),
+  )
