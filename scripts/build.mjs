@@ -29,11 +29,12 @@ import { inputsHash } from './inputs.mjs'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const dist = join(root, 'dist')
 const args = process.argv.slice(2)
-/** By the names that the launcher knows. */
+/** By the names that the launcher knows, and the thread's by the one that aside.ts does. */
 const ENTRIES = {
   main: 'adapters/node/main.ts',
   bun: 'adapters/bun/main.ts',
   deno: 'adapters/deno/main.ts',
+  'aside-thread': 'adapters/databases/aside-thread.ts',
 }
 
 // Before the build, so that a file saved while it runs counts as changed afterwards.

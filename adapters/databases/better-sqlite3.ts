@@ -1,6 +1,7 @@
 /** The SQLite file under Node: better-sqlite3. */
 import BetterSqlite3 from 'better-sqlite3'
-import { lockWith, openWith, type Connection, type OpenOptions } from './sync.ts'
+import { readsAside } from './aside.ts'
+import type { Connection, OpenOptions } from './sync.ts'
 
 export type { OpenDatabase, OpenOptions } from './sync.ts'
 
@@ -31,8 +32,12 @@ export function connect(file: string, { create }: { create: boolean }): Connecti
   }
 }
 
+/** See `readsAside`. */
+export const aside = (file: string) => readsAside('better-sqlite3', file)
+
 /** See `openWith`. */
-export const openDatabase = (file: string, options: OpenOptions) => openWith(connect, file, options)
+export const openDatabase = async (file: string, options: OpenOptions) =>
+  (await import('./sync.ts')).openWith({ connect, aside }, file, options)
 
 /** See `lockWith`. */
-export const takeLock = (file: string) => lockWith(connect, file)
+export const takeLock = async (file: string) => (await import('./sync.ts')).lockWith(connect, file)

@@ -11,6 +11,7 @@ import {
   type Query,
   type Statement,
 } from '../../src/sqlite/index.ts'
+import type { Aside } from './aside.ts'
 import { checkMigrated, migrate } from './migrate.ts'
 
 /** A connection, as little of it as we need. Integers are numbers: none of ours is beyond 2^53. */
@@ -47,6 +48,13 @@ export type OpenOptions = {
   onTrip?: ((kind: 'read' | 'write', statements: number) => void) | undefined
 }
 
+/** What a driver brings. */
+export type Means = {
+  connect: Connect
+  /** A thread for what may take long, of this file. */
+  aside(file: string): Aside
+}
+
 /** Waits between tries while another connection writes; together about 5 s (R11). */
 const RETRIES = [10, 20, 40, 80, 160, 320, 500, 500, 500, 500, 500, 500, 500, 500]
 
@@ -62,7 +70,7 @@ const PRAGMAS = { synchronous: 2, foreign_keys: 1 }
  * a power cut loses acknowledged tags.
  */
 export async function openWith(
-  connect: Connect,
+  { connect, aside: threadFor }: Means,
   file: string,
   options: OpenOptions,
 ): Promise<OpenDatabase> {
@@ -182,12 +190,28 @@ export async function openWith(
     )
   }
 
+  // the CLI keeps nobody waiting; what is in memory no other connection sees
+  const aside = options.mode === 'server' && file !== ':memory:' ? threadFor(file) : null
+
+  /** The same in the thread for what may take long; what fails there is tried here, where errors have names. */
+  async function readAside(thread: Aside, statements: readonly Statement[]): Promise<unknown[]> {
+    const batch = statements.map(({ query, values, unless }) => ({
+      sql: query.sql,
+      values: query.bind(values),
+      unless: unless === undefined ? null : statements.indexOf(unless),
+    }))
+    const raw = await thread.run(batch).catch(() => null)
+    if (raw === null) return patiently(() => runAll(statements, look))
+    return statements.map(({ query }, at) => query.rows(raw[at] ?? []))
+  }
+
   const handle = {
     db: builder(),
     // Reads run in one go but not in one transaction: within this process nothing comes between,
     // and what the command line commits between two of them is asked again by the guard of any write.
     read(...statements: readonly Statement[]) {
       options.onTrip?.('read', statements.length)
+      if (aside !== null && statements.some(({ long }) => long)) return readAside(aside, statements)
       return patiently(() => runAll(statements, look))
     },
     write(...statements: readonly Statement[]) {
@@ -199,7 +223,10 @@ export async function openWith(
   return {
     database: sqliteDatabase(handle),
     version: () => `${String(version([])[0]?.[0])}/${writes}`,
-    close: () => connection.close(),
+    close() {
+      aside?.close()
+      connection.close()
+    },
   }
 }
 

@@ -37,6 +37,8 @@ export type Statement<Rows = unknown> = {
   values: Record<string, unknown>
   /** One of the same trip: where that has rows this one has none, and a driver that can does not run it. */
   unless?: Statement
+  /** It may take long: a driver that would stop everything else meanwhile runs its trip in another thread. */
+  long?: boolean
   /** Carries the type only. */
   rows?: Rows
 }

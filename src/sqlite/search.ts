@@ -133,8 +133,8 @@ export function sqliteSearch(
         signed: signed ? 1 : 0,
         limit: limit + 1,
       }
-      const statement = search.few(query)
-      const statements = [statement, { ...search.many(query), unless: statement }] as const
+      const few = { ...search.few(query), long: true }
+      const statements = [few, { ...search.many(query), unless: few }] as const
       return see(viewer, values, statements, (answers) => {
         const rows = answers.flat()
         const told = rows.find(({ candidates }) => candidates !== null)

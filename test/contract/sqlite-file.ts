@@ -3,11 +3,13 @@ import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import type { Aside } from '../../adapters/databases/aside.ts'
 import { migrationNames } from '../../adapters/databases/migrate.ts'
 import {
   openWith,
   type Connect,
   type Connection,
+  type Means,
   type OpenDatabase,
   type OpenOptions,
 } from '../../adapters/databases/sync.ts'
@@ -16,10 +18,9 @@ import { operator } from '../fixtures/operator.ts'
 
 const MIGRATIONS = new URL('../../migrations', import.meta.url).pathname
 
-export type SqliteDriver = {
-  connect: Connect
+export type SqliteDriver = Means & {
   openDatabase(file: string, options: OpenOptions): Promise<OpenDatabase>
-  takeLock(file: string): (() => void) | null
+  takeLock(file: string): Promise<(() => void) | null>
 }
 
 const user = (name: string) => ({
@@ -98,7 +99,7 @@ export function describeSqliteFile(
   driver: SqliteDriver,
   others: Record<string, SqliteDriver> = {},
 ): void {
-  const { connect, openDatabase, takeLock } = driver
+  const { connect, aside, openDatabase, takeLock } = driver
   const { make, withDatabase } = onFiles(driver)
 
   describeDatabase(name, { make })
@@ -106,15 +107,13 @@ export function describeSqliteFile(
   /** Opens with the driver and keeps hold of the connection itself. */
   async function openTapped(file: string, mode: OpenOptions['mode']) {
     const tapped: Connection[] = []
-    const opened = await openWith(
-      (...place) => {
-        const connection = connect(...place)
-        tapped.push(connection)
-        return connection
-      },
-      file,
-      { mode, migrations: MIGRATIONS },
-    )
+    const tap: Connect = (...place) => {
+      const connection = connect(...place)
+      tapped.push(connection)
+      return connection
+    }
+    const means = { ...driver, connect: tap }
+    const opened = await openWith(means, file, { mode, migrations: MIGRATIONS })
     const [connection] = tapped
     if (connection === undefined || tapped.length > 1) throw new Error('not one connection')
     const pragma = (name: string) => Object.values(connection.all(`PRAGMA ${name}`)[0] ?? {})[0]
@@ -161,11 +160,11 @@ export function describeSqliteFile(
 
     withDatabase('share a lock that one of them holds, until it gives it back', async (made) => {
       const file = join(made.folder, 'lock.db')
-      const release = takeLock(file)
+      const release = await takeLock(file)
       expect(release).not.toBeNull()
-      expect(takeLock(file)).toBeNull()
+      expect(await takeLock(file)).toBeNull()
       release?.()
-      const again = takeLock(file)
+      const again = await takeLock(file)
       expect(again).not.toBeNull()
       again?.()
     })
@@ -228,7 +227,8 @@ export function describeSqliteFile(
         }
         return { ...connection, prepare }
       }
-      const server = await openWith(counting, made.file, { mode: 'server', migrations: MIGRATIONS })
+      const means = { ...driver, connect: counting }
+      const server = await openWith(means, made.file, { mode: 'server', migrations: MIGRATIONS })
       const world = await worldOf({ ...made, database: server.database })
       const alice = await world.person('alice')
       const { id: container } = await world.container(alice, 'alice/c/box')
@@ -290,6 +290,82 @@ export function describeSqliteFile(
         server.close()
       }
     })
+  })
+
+  describe(`${name}: what may take long (R56)`, () => {
+    const counting = (to: number) => ({
+      sql: 'WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?) SELECT count(*) FROM n',
+      values: [to],
+      unless: null,
+    })
+    const plain = (sql: string) => ({ sql, values: [], unless: null })
+
+    withDatabase('is run while the event loop goes on', async ({ file }) => {
+      const thread = aside(file)
+      try {
+        expect(await thread.run([counting(10)])).toEqual([[[10]]])
+        let turns = 0
+        const timer = setInterval(() => (turns += 1), 1)
+        expect(await thread.run([counting(2_000_000)])).toEqual([[[2_000_000]]])
+        clearInterval(timer)
+        // none, were it run here
+        expect(turns).toBeGreaterThan(10)
+      } finally {
+        thread.close()
+      }
+    })
+
+    withDatabase('changes nothing, and what fails leaves the thread as it was', async (made) => {
+      const thread = aside(made.file)
+      const rows = plain('SELECT 1 WHERE 0')
+      try {
+        const insert = plain("INSERT INTO settings (key, value) VALUES ('a', 'b')")
+        await expect(thread.run([insert])).rejects.toThrow(/readonly/)
+        await expect(thread.run([plain('SELECT absent')])).rejects.toThrow(/no such column/)
+        const spared = { ...plain('SELECT 2'), unless: 0 }
+        expect(await thread.run([plain('SELECT 1'), spared])).toEqual([[[1]], []])
+        expect(await thread.run([rows, spared])).toEqual([[], [[2]]])
+        thread.close()
+        expect(await thread.run([counting(3)]), 'begun anew').toEqual([[[3]]])
+      } finally {
+        thread.close()
+      }
+    })
+
+    withDatabase(
+      'are searches, at once after a push, and with no thread to be had',
+      async (made) => {
+        const ran: boolean[] = []
+        let broken = false
+        const counted = (file: string) => {
+          const thread = aside(file)
+          const run: Aside['run'] = (batch) => {
+            ran.push(!broken)
+            return broken ? Promise.reject(new Error('gone')) : thread.run(batch)
+          }
+          return { ...thread, run }
+        }
+        const means = { connect, aside: counted }
+        const server = await openWith(means, made.file, { mode: 'server', migrations: MIGRATIONS })
+        try {
+          const world = await worldOf({ ...made, database: server.database })
+          const alice = await world.person('alice')
+          const { id: container } = await world.container(alice, 'alice/c/box')
+          const ids: string[] = []
+          for (const content of ['first', 'second', 'third']) {
+            ids.unshift((await world.push(alice, container, content)).id)
+            broken = content === 'third'
+            const query = { terms: ['box'], arch: [], signed: false, limit: 5 }
+            const found = await server.database.catalog.search(query, alice.viewer, at(1))
+            expect(found.standing).not.toBeNull()
+            expect(found.value.images.map(({ id }) => id)).toEqual(ids)
+          }
+          expect(ran).toEqual([true, true, false])
+        } finally {
+          server.close()
+        }
+      },
+    )
   })
 
   describe(`${name}: migrations`, () => {

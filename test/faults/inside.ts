@@ -1,6 +1,6 @@
 /** The core put together in this process, with a clock the test holds and stores it may slow down. */
 import { createAccess, DEFAULT_RULES } from '../../src/core/access.ts'
-import { connect } from '../../adapters/databases/better-sqlite3.ts'
+import { aside, connect } from '../../adapters/databases/better-sqlite3.ts'
 import { openWith, type Connection } from '../../adapters/databases/sync.ts'
 import { migrations } from '../../adapters/node/main.ts'
 import { randomIds } from '../../adapters/system.ts'
@@ -44,7 +44,8 @@ export async function coreWith(options: {
 }) {
   const { clock = heldClock(), around = (port) => port, defaultQuota = null } = options
   let connection: Connection | undefined
-  const opened = await openWith((file, how) => (connection = connect(file, how)), ':memory:', {
+  const tapped: typeof connect = (file, how) => (connection = connect(file, how))
+  const opened = await openWith({ connect: tapped, aside }, ':memory:', {
     mode: 'server',
     migrations: migrations(),
   })

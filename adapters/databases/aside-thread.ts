@@ -1,0 +1,53 @@
+/** Entry of the thread of aside.ts: a connection of its own that only reads, one batch after the other. */
+import process from 'node:process'
+import { parentPort, workerData } from 'node:worker_threads'
+import type { Answer, Driver, Order, Plain, RawRows, ThreadData } from './aside.ts'
+import type { Connect } from './sync.ts'
+
+const DRIVERS: Record<Driver, () => Promise<{ connect: Connect }>> = {
+  'better-sqlite3': () => import('./better-sqlite3.ts'),
+  'bun-sqlite': () => import('./bun-sqlite.ts'),
+  'node-sqlite': () => import('./node-sqlite.ts'),
+}
+
+const { driver, file } = workerData as ThreadData
+const { connect } = await DRIVERS[driver]()
+const connection = connect(file, { create: false })
+connection.exec('PRAGMA query_only = ON')
+// a reader waits for nobody but one who recovers the log of a process that was killed
+connection.exec('PRAGMA busy_timeout = 5000')
+const prepared = new Map<string, (values: unknown[]) => unknown[][]>()
+
+function rowsOf({ sql, values }: Plain): unknown[][] {
+  let execute = prepared.get(sql)
+  if (execute === undefined) prepared.set(sql, (execute = connection.prepare(sql)))
+  return execute(values)
+}
+
+function run(batch: readonly Plain[]): RawRows {
+  const all: RawRows = []
+  connection.exec('BEGIN')
+  try {
+    for (const plain of batch) {
+      const spared = plain.unless !== null && (all[plain.unless] ?? []).length > 0
+      all.push(spared ? [] : rowsOf(plain))
+    }
+  } finally {
+    connection.exec('ROLLBACK')
+  }
+  return all
+}
+
+function answerTo({ id, batch }: Order): Answer {
+  try {
+    return { id, rows: run(batch) }
+  } catch (error) {
+    return { id, failed: String(error) }
+  }
+}
+
+parentPort?.on('message', (order: Order | null) => {
+  if (order !== null) return parentPort?.postMessage(answerTo(order))
+  connection.close()
+  process.exit()
+})

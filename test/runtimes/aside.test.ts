@@ -1,0 +1,38 @@
+/** The thread for searches (R56) in the built program: there when it is needed, and in nobody's way at the end. */
+import { readdirSync, readlinkSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { expectData } from '../protocol/answers.ts'
+import { libraryClient } from '../protocol/client.ts'
+import { sampleSif } from '../fixtures/sif.ts'
+import { hostTarget } from './host-target.ts'
+import { RUNTIMES } from './runtime.ts'
+
+/** How often a process has its database open. */
+function connections(pid: number): number {
+  const open = readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`)
+    } catch {
+      // closed meanwhile
+      return ''
+    }
+  })
+  return open.filter((path) => path.endsWith('/sreg.sqlite3')).length
+}
+
+describe.each(RUNTIMES)('%s', (runtime) => {
+  test('the first search opens a second connection, and stopping closes both', async () => {
+    const target = await hostTarget(runtime)
+    const { jwt } = await target.mint('alice')
+    const alice = libraryClient(target.url, jwt)
+    await alice.push('alice/c/needle', sampleSif())
+    expect(connections(target.process.pid)).toBe(1)
+    for (let searches = 0; searches < 2; searches++) {
+      const found = expectData(await alice.call('GET', '/v1/search?value=needle&arch=amd64'))
+      expect(found.image).toHaveLength(1)
+      expect(connections(target.process.pid)).toBe(2)
+    }
+    // rejects unless the program ends with 0
+    await target.stop()
+  })
+})
