@@ -10,7 +10,7 @@ const DRIVERS: Record<Driver, () => Promise<{ connect: Connect }>> = {
   'node-sqlite': () => import('./node-sqlite.ts'),
 }
 
-const { driver, file } = workerData as ThreadData
+const { driver, file, closed } = workerData as ThreadData
 const { connect } = await DRIVERS[driver]()
 const connection = connect(file, { create: false })
 connection.exec('PRAGMA query_only = ON')
@@ -49,5 +49,7 @@ function answerTo({ id, batch }: Order): Answer {
 parentPort?.on('message', (order: Order | null) => {
   if (order !== null) return parentPort?.postMessage(answerTo(order))
   connection.close()
+  Atomics.store(closed, 0, 1)
+  Atomics.notify(closed, 0)
   process.exit()
 })

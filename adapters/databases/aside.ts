@@ -21,16 +21,29 @@ export type RawRows = unknown[][][]
 
 export type Order = { id: number; batch: readonly Plain[] }
 export type Answer = { id: number; rows: RawRows } | { id: number; failed: string }
-export type ThreadData = { driver: Driver; file: string }
+export type ThreadData = {
+  driver: Driver
+  file: string
+  /** Becomes 1 when the thread has closed its connection. */
+  closed: Int32Array<SharedArrayBuffer>
+}
+
+/** How long closing waits for that, ms: for a search that runs, or a thread that has only begun. */
+const CLOSING_MS = 2000
 
 export type Aside = {
   /** Runs statements that change nothing, in one snapshot of the data; rejects when it cannot. */
   run(batch: readonly Plain[]): Promise<RawRows>
+  /**
+   * Returns when the thread's connection is closed. It must not be the last one: whoever closes last writes
+   * SQLite's log into the file, and the thread may end before it has.
+   */
   close(): void
 }
 
 /** Such a thread for the database `file`, started when it is first needed, and anew should it have ended. */
 export function readsAside(driver: Driver, file: string): Aside {
+  const closed = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
   let thread: Worker | null = null
   let orders = 0
   const waiting = new Map<number, PromiseWithResolvers<RawRows>>()
@@ -43,10 +56,11 @@ export function readsAside(driver: Driver, file: string): Aside {
   }
 
   function started(): Worker {
+    Atomics.store(closed, 0, 0)
     // the module beside this one, in the source as in the bundle
     const entry = new URL(`aside-thread${extname(import.meta.url)}`, import.meta.url)
     const worker = new Worker(entry, {
-      workerData: { driver, file } satisfies ThreadData,
+      workerData: { driver, file, closed } satisfies ThreadData,
       // rows are garbage as soon as they are sent: with room for many, the memory of many is kept
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
     })
@@ -78,6 +92,7 @@ export function readsAside(driver: Driver, file: string): Aside {
       if (worker === null) return
       ended(worker, 'the database was closed')
       worker.postMessage(null)
+      Atomics.wait(closed, 0, 0, CLOSING_MS)
       worker.unref()
     },
   }

@@ -8,15 +8,28 @@ export type { OpenDatabase, OpenOptions } from './sync.ts'
 /** See `Connect`. */
 export function connect(file: string, { create }: { create: boolean }): Connection {
   const sqlite = new Database(file, { readwrite: true, create, strict: true })
+  const statements: { finalize(): void }[] = []
   return {
     exec: (sql) => sqlite.run(sql),
     prepare(sql) {
       const statement = sqlite.prepare(sql)
+      statements.push(statement)
       return (values) => statement.values(...values)
     },
-    all: (sql) => sqlite.prepare(sql).all(),
+    all(sql) {
+      const statement = sqlite.prepare(sql)
+      try {
+        return statement.all()
+      } finally {
+        statement.finalize()
+      }
+    },
     inTransaction: () => sqlite.inTransaction,
-    close: () => sqlite.close(),
+    close() {
+      // with one left, Bun would close the file when its collector has found that
+      for (const statement of statements.splice(0)) statement.finalize()
+      sqlite.close()
+    },
   }
 }
 

@@ -10,8 +10,10 @@ declare module 'bun:sqlite' {
       all(...values: unknown[]): Record<string, unknown>[]
       /** Rows as arrays of columns; none for a statement that yields none. */
       values(...values: unknown[]): unknown[][]
+      /** Gives back what it was compiled to. */
+      finalize(): void
     }
-    /** Waits for statements that are still in use. */
+    /** The file stays open while a statement of it is not finalized. */
     close(): void
   }
 }

@@ -1,5 +1,6 @@
 /** The thread for searches (R56) in the built program: there when it is needed, and in nobody's way at the end. */
 import { readdirSync, readlinkSync } from 'node:fs'
+import { readdir, rm } from 'node:fs/promises'
 import { describe, expect, test } from 'vitest'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient } from '../protocol/client.ts'
@@ -21,7 +22,7 @@ function connections(pid: number): number {
 }
 
 describe.each(RUNTIMES)('%s', (runtime) => {
-  test('the first search opens a second connection, and stopping closes both', async () => {
+  test('the first search opens a second connection, and stopping leaves one whole file', async () => {
     const target = await hostTarget(runtime)
     const { jwt } = await target.mint('alice')
     const alice = libraryClient(target.url, jwt)
@@ -33,6 +34,10 @@ describe.each(RUNTIMES)('%s', (runtime) => {
       expect(connections(target.process.pid)).toBe(2)
     }
     // rejects unless the program ends with 0
-    await target.stop()
+    await target.stop({ keep: true })
+    // whoever closes last writes the log into the file: a copy of that alone is the whole registry
+    const files = await readdir(target.data)
+    expect(files.filter((name) => name.startsWith('sreg.sqlite3'))).toEqual(['sreg.sqlite3'])
+    await rm(target.data, { recursive: true })
   })
 })
