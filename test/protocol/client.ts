@@ -1,8 +1,8 @@
 /** A library client for tests: speaks what the real one speaks, call by call, and hides nothing. */
 import { createHash } from 'node:crypto'
-import { ask } from './http.ts'
+import { ask, type Answer } from './http.ts'
 
-export type Answer = { status: number; headers: Headers; text: string; json: any }
+export type { Answer } from './http.ts'
 
 export type LibraryClient = ReturnType<typeof libraryClient>
 
@@ -39,19 +39,12 @@ export function libraryClient(url: string, token: string | null = null) {
         ? body
         : new TextEncoder().encode(JSON.stringify(body))
     asked += 1
-    const answer = await ask(path.startsWith('http') ? path : url + path, {
+    return ask(path.startsWith('http') ? path : url + path, {
       method,
       body: payload,
-      headers: { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...headers },
+      token,
+      headers,
     })
-    const text = new TextDecoder().decode(answer.bytes)
-    let json: unknown = null
-    try {
-      json = JSON.parse(text)
-    } catch {
-      json = null
-    }
-    return { status: answer.status, headers: answer.headers, text, json }
   }
 
   /** GET, and POST on 404: ids of entity, collection and container as a push makes them. */

@@ -5,12 +5,16 @@
  */
 import { Agent, request } from 'node:http'
 
-type Asking = {
+type Sending = {
   method: string
   headers: Record<string, string>
   body?: Uint8Array | string | ReadableStream<Uint8Array> | undefined
 }
-export type Asked = { status: number; headers: Headers; bytes: Uint8Array }
+/** With a token to send as Bearer, or as nobody. */
+type Asking = Sending & { token: string | null }
+type Heard = { status: number; headers: Headers; bytes: Uint8Array }
+/** An answer with its body as text, and as JSON where it is that; otherwise null. */
+export type Answer = { status: number; headers: Headers; text: string; json: any }
 
 /** Where a server does not say for how long, connections are kept as long as by fetch. */
 const agent = new Agent({ keepAlive: true, timeout: 4000 })
@@ -21,8 +25,24 @@ const TEXT = { 'content-type': 'text/plain;charset=UTF-8' }
 const inside = globalThis.navigator?.userAgent === 'Cloudflare-Workers'
 
 /** Follows no redirect; rejects when the answer breaks off. */
-export async function ask(url: string, { method, headers, body }: Asking): Promise<Asked> {
-  if (inside || body instanceof ReadableStream) return askByFetch(url, { method, headers, body })
+export async function ask(
+  url: string,
+  { token, headers, ...rest }: Asking,
+): Promise<Heard & Answer> {
+  const bearer: Record<string, string> = token === null ? {} : { authorization: `Bearer ${token}` }
+  const heard = await hear(url, { ...rest, headers: { ...bearer, ...headers } })
+  const text = new TextDecoder().decode(heard.bytes)
+  let json: unknown = null
+  try {
+    json = JSON.parse(text)
+  } catch {
+    json = null
+  }
+  return { ...heard, text, json }
+}
+
+async function hear(url: string, { method, headers, body }: Sending): Promise<Heard> {
+  if (inside || body instanceof ReadableStream) return hearByFetch(url, { method, headers, body })
   const bytes = typeof body === 'string' ? Buffer.from(body) : body
   return new Promise((resolve, reject) => {
     const asking = request(url, {
@@ -54,7 +74,7 @@ export async function ask(url: string, { method, headers, body }: Asking): Promi
   })
 }
 
-async function askByFetch(url: string, { method, headers, body }: Asking): Promise<Asked> {
+async function hearByFetch(url: string, { method, headers, body }: Sending): Promise<Heard> {
   const answer = await fetch(url, {
     method,
     headers,

@@ -28,7 +28,7 @@ const describing = (mediaType: string, bytes: Uint8Array, more: object = {}) => 
 })
 
 /** An answer with the bytes of its body. */
-type Read = Omit<Answer, 'json'> & { bytes: Uint8Array; json: any }
+type Read = Answer & { bytes: Uint8Array }
 
 export type OciClient = ReturnType<typeof ociClient>
 
@@ -40,19 +40,12 @@ export function ociClient(url: string, token: string | null = null) {
     body?: Uint8Array | string | ReadableStream<Uint8Array>,
     headers: Record<string, string> = {},
   ): Promise<Read> {
-    const answer = await ask(url + path, {
+    return ask(url + path, {
       method,
       body,
-      headers: { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...headers },
+      token,
+      headers,
     })
-    const text = new TextDecoder().decode(answer.bytes)
-    let json: unknown = null
-    try {
-      json = JSON.parse(text)
-    } catch {
-      json = null
-    }
-    return { ...answer, text, json }
   }
 
   const location = (answer: Read) => {
