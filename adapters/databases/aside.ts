@@ -43,8 +43,9 @@ export type Aside = {
 
 /** Such a thread for the database `file`, started when it is first needed, and anew should it have ended. */
 export function readsAside(driver: Driver, file: string): Aside {
-  const closed = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
   let thread: Worker | null = null
+  /** What that thread closes with; one that was too late says it to nobody. */
+  let closed: ThreadData['closed']
   let orders = 0
   const waiting = new Map<number, PromiseWithResolvers<RawRows>>()
 
@@ -56,7 +57,7 @@ export function readsAside(driver: Driver, file: string): Aside {
   }
 
   function started(): Worker {
-    Atomics.store(closed, 0, 0)
+    closed = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
     // the module beside this one, in the source as in the bundle
     const entry = new URL(`aside-thread${extname(import.meta.url)}`, import.meta.url)
     const worker = new Worker(entry, {
