@@ -301,3 +301,10 @@ describe('the dependency rule', () => {
     expect(breaches(file, source)).toEqual([])
   })
 })
+
+test('the thread of aside.ts listens before it awaits anything: Deno drops what arrives meanwhile', () => {
+  const source = readFileSync(join(root, 'adapters/databases/aside-thread.ts'), 'utf8')
+  expect(source).toContain("parentPort?.on('message'")
+  // in a line that is not indented it stands outside of all functions
+  expect(source).not.toMatch(/^(?:\S.*)?\bawait\b/m)
+})

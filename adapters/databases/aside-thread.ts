@@ -2,7 +2,7 @@
 import process from 'node:process'
 import { parentPort, workerData } from 'node:worker_threads'
 import type { Answer, Driver, Order, Plain, RawRows, ThreadData } from './aside.ts'
-import type { Connect } from './sync.ts'
+import type { Connect, Connection } from './sync.ts'
 
 const DRIVERS: Record<Driver, () => Promise<{ connect: Connect }>> = {
   'better-sqlite3': () => import('./better-sqlite3.ts'),
@@ -11,20 +11,24 @@ const DRIVERS: Record<Driver, () => Promise<{ connect: Connect }>> = {
 }
 
 const { driver, file, closed } = workerData as ThreadData
-const { connect } = await DRIVERS[driver]()
-const connection = connect(file, { create: false })
-connection.exec('PRAGMA query_only = ON')
-// a reader waits for nobody but one who recovers the log of a process that was killed
-connection.exec('PRAGMA busy_timeout = 5000')
 const prepared = new Map<string, (values: unknown[]) => unknown[][]>()
+let opening: Promise<Connection> | null = null
 
-function rowsOf({ sql, values }: Plain): unknown[][] {
-  let execute = prepared.get(sql)
-  if (execute === undefined) prepared.set(sql, (execute = connection.prepare(sql)))
-  return execute(values)
+async function open(): Promise<Connection> {
+  const { connect } = await DRIVERS[driver]()
+  const connection = connect(file, { create: false })
+  connection.exec('PRAGMA query_only = ON')
+  // a reader waits for nobody but one who recovers the log of a process that was killed
+  connection.exec('PRAGMA busy_timeout = 5000')
+  return connection
 }
 
-function run(batch: readonly Plain[]): RawRows {
+function run(connection: Connection, batch: readonly Plain[]): RawRows {
+  const rowsOf = ({ sql, values }: Plain): unknown[][] => {
+    let execute = prepared.get(sql)
+    if (execute === undefined) prepared.set(sql, (execute = connection.prepare(sql)))
+    return execute(values)
+  }
   const all: RawRows = []
   connection.exec('BEGIN')
   try {
@@ -38,18 +42,29 @@ function run(batch: readonly Plain[]): RawRows {
   return all
 }
 
-function answerTo({ id, batch }: Order): Answer {
+async function answerTo({ id, batch }: Order): Promise<Answer> {
   try {
-    return { id, rows: run(batch) }
+    opening ??= open().catch((error: unknown) => {
+      // the next one tries again
+      opening = null
+      throw error
+    })
+    return { id, rows: run(await opening, batch) }
   } catch (error) {
     return { id, failed: String(error) }
   }
 }
 
-parentPort?.on('message', (order: Order | null) => {
-  if (order !== null) return parentPort?.postMessage(answerTo(order))
-  connection.close()
+async function close(): Promise<void> {
+  const connection = await opening?.catch(() => null)
+  connection?.close()
   Atomics.store(closed, 0, 1)
   Atomics.notify(closed, 0)
   process.exit()
+}
+
+// Before anything is awaited: Deno drops what arrives while a module awaits, and the first search hung.
+parentPort?.on('message', (order: Order | null) => {
+  if (order === null) void close()
+  else void answerTo(order).then((answer) => parentPort?.postMessage(answer))
 })

@@ -60,11 +60,8 @@ export function readsAside(driver: Driver, file: string): Aside {
     closed = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
     // the module beside this one, in the source as in the bundle
     const entry = new URL(`aside-thread${extname(import.meta.url)}`, import.meta.url)
-    const worker = new Worker(entry, {
-      workerData: { driver, file, closed } satisfies ThreadData,
-      // rows are garbage as soon as they are sent: with room for many, the memory of many is kept
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
-    })
+    const workerData: ThreadData = { driver, file, closed }
+    const worker = new Worker(entry, { workerData })
     worker.on('message', (answer: Answer) => {
       const order = waiting.get(answer.id)
       waiting.delete(answer.id)
@@ -79,7 +76,8 @@ export function readsAside(driver: Driver, file: string): Aside {
   }
 
   return {
-    run(batch) {
+    // async: where the system has no thread left, starting one throws
+    async run(batch) {
       thread ??= started()
       thread.ref()
       const order = Promise.withResolvers<RawRows>()

@@ -1,5 +1,5 @@
 /** What every driver of a SQLite file must do besides the contract: settings, waiting, migrations. */
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -313,6 +313,14 @@ export function describeSqliteFile(
       } finally {
         thread.close()
       }
+    })
+
+    withDatabase('is refused where there is no file, and none is made', async ({ folder }) => {
+      const thread = aside(join(folder, 'absent.db'))
+      for (const _ of ['first', 'anew'])
+        await expect(thread.run([counting(1)])).rejects.toThrow(/unable to open/)
+      expect(await readdir(folder)).not.toContain('absent.db')
+      thread.close()
     })
 
     withDatabase('changes nothing, and what fails leaves the thread as it was', async (made) => {
