@@ -11,4 +11,5 @@ export const MIGRATIONS = [
   '0006_oci.sql',
   '0007_growth.sql',
   '0008_found.sql',
+  '0009_hidden.sql',
 ] as const

@@ -72,10 +72,11 @@ export const visibleContainer: SQL = sql`((${t.collections.private} = 0 and ${t.
 export const viewerContributes: SQL = sql`((${viewerLevel} > 1 or ${viewerManages}) and ${viewerReaches(t.containers.id.getSQL())})`
 
 /**
- * Where search may look, as an expression of the full-text index: what is public, and what the viewer
- * owns or was granted something in (at most 500 collections), or the place that the token is bound to.
+ * What search may not look at, as the end of an expression of the full-text index: what is private, but for
+ * what the viewer owns or was granted something in (at most 500 collections), or the place that the token is
+ * bound to. Said of what is private, which is the smaller list: FTS5 reads all of it for frequent words.
  */
-export const searchScope: SQL = sql`(select '(scope : ("pub"' || coalesce((select case when sb.collection_id = '' then ' OR "own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else ' OR "col' || sb.collection_id || '"' end from tokens sb where sb.id = ${text('viewerToken')} and sb.user_id = ${viewerId}), '') || ')) AND ')`
+export const withoutHidden: SQL = sql`(select ' NOT (scope : ("prv"' || coalesce((select ' NOT (' || case when sb.collection_id = '' then '"own' || sb.user_id || '"' || coalesce((select group_concat(' OR "col' || sx.collection_id || '"', '') from (select distinct collection_id from grants where user_id = sb.user_id or team_id in (select team_id from team_members where user_id = sb.user_id) limit 500) sx), '') else '"col' || sb.collection_id || '"' end || ')' from tokens sb where sb.id = ${text('viewerToken')} and sb.user_id = ${viewerId}), '') || '))')`
 
 /** The word for what a user is. */
 export const roleOf = sql<Role>`case when ${t.users.role} = 'admin' then 'admin' when ${t.users.staff} = 1 then 'staff' when ${t.users.robot} = 1 then 'robot' else 'user' end`
@@ -252,7 +253,7 @@ export const indexImages = (db: Handle['db'], seqs: SQL) =>
   prepare(() =>
     db.insert(t.search).select(sql`
       select i.seq as rowid,
-        case when c.private = 0 and n.private = 0 then 'pub ' else '' end || 'own' || e.owner_id || ' col' || c.id as scope,
+        case when c.private = 0 and n.private = 0 then '' else 'prv own' || e.owner_id || ' col' || c.id end as scope,
         e.name || '/' || c.name || '/' || n.name as names,
         (select group_concat(g.name, char(10)) from tags g where g.image_id = i.id) as tags,
         i.description as description,

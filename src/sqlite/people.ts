@@ -82,13 +82,13 @@ export function sqlitePeople(handle: Handle): PeopleBook {
   const theirImages = sql`select gi.seq from entities ge join collections gc on gc.entity_id = ge.id join containers gn on gn.collection_id = gc.id join images gi on gi.container_id = gn.id where ge.owner_id = ${id} and ${to} = ''`
   const entityImages = (where: SQL) =>
     sql`select xi.seq from entities xe join collections xc on xc.entity_id = xe.id join containers xn on xn.collection_id = xc.id join images xi on xi.container_id = xn.id where ${where}`
-  /** R30: the owner's id is in the search index. */
+  /** R30: the owner's id is in the search index, where the image is private. */
   const passInIndex = (from: SQL, where: SQL) =>
     prepare(() =>
       db
         .update(t.search)
         .set({ scope: sql`replace(scope, 'own' || ${from}, 'own' || ${to})` })
-        .where(sql`rowid in (${entityImages(where)})`),
+        .where(sql`rowid in (${entityImages(where)}) and scope <> ''`),
     )
 
   const people = () => db.select(personColumns).from(t.users)

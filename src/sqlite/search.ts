@@ -2,7 +2,7 @@
 import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
 import { integer, sqliteTable, text as column } from 'drizzle-orm/sqlite-core'
 import type { CatalogBook } from '../ports.ts'
-import { p, searchScope, viewerManages, viewerValues, visibleContainer } from './fragments.ts'
+import { p, viewerManages, viewerValues, visibleContainer, withoutHidden } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { foundColumns, toFoundImage } from './rows.ts'
 import * as t from './schema.ts'
@@ -34,7 +34,7 @@ export function sqliteSearch(
   const { db } = handle
 
   /** Only who is an administrator now, by role and row, matches without the scope (R14, R30). */
-  const scoped = sql`case when ${viewerManages} then ${p('text')} else ${searchScope} || ${p('text')} end`
+  const scoped = sql`${p('text')} || case when ${viewerManages} then '' else ${withoutHidden} end`
   const matches = (order: SQL, most: number) =>
     sql`select rowid as seq from search where search match ${scoped} ${order} limit ${sql.raw(String(most))}`
   const wanted = and(

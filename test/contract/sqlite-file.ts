@@ -13,6 +13,7 @@ import {
   type OpenDatabase,
   type OpenOptions,
 } from '../../adapters/databases/sync.ts'
+import type { Viewer } from '../../src/ports.ts'
 import { at, describeDatabase, worldOf, type Trip } from './database.ts'
 import { operator } from '../fixtures/operator.ts'
 
@@ -397,6 +398,43 @@ export function describeSqliteFile(
           (await schemaOf(made)).map((row) => ({ ...row })),
         )
         expect(applied.map((row) => row.name)).toEqual(names)
+      }
+    })
+
+    withDatabase('of the index keep what is private to its owner (R30)', async (made) => {
+      const world = await worldOf(made)
+      const [alice, bob] = [await world.person('alice'), await world.person('bob')]
+      const push = async (path: string, options: Parameters<typeof world.container>[2] = {}) => {
+        const { id } = await world.container(alice, path, options)
+        return (await world.push(alice, id, path, { description: 'needle' })).id
+      }
+      const shown = await push('alice/c/open')
+      await push('alice/c/secret', { private: true })
+      await push('alice/hidden/thing', { collectionPrivate: true })
+      // as 0008 left it: what was public said so, and each row whose it is
+      await made.raw(
+        "UPDATE search SET scope = (SELECT iif(c.private = 0 AND n.private = 0, 'pub ', '') || 'own' || e.owner_id || ' col' || c.id FROM images i JOIN containers n ON n.id = i.container_id JOIN collections c ON c.id = n.collection_id JOIN entities e ON e.id = c.entity_id WHERE i.seq = search.rowid)",
+      )
+      await made.raw("DELETE FROM d1_migrations WHERE name >= '0009'")
+      const later = await openDatabase(made.file, { mode: 'server', migrations: MIGRATIONS })
+      try {
+        const { catalog } = later.database
+        const find = async (viewer: Viewer) => {
+          const query = { terms: ['needle'], arch: [], signed: false, limit: 1000 }
+          return (await catalog.search(query, viewer, at())).value.images.map(({ id }) => id)
+        }
+        expect(await find(null)).toEqual([shown])
+        expect(await find(bob.viewer)).toEqual([shown])
+        expect((await find(alice.viewer)).length).toBe(3)
+        const inIndex = await made.raw(
+          `SELECT rowid FROM search WHERE search MATCH 'needle NOT (scope : prv)'`,
+        )
+        expect(inIndex.length).toBe(1)
+        const place = { entity: 'alice', collection: 'c', container: 'open' }
+        await catalog.setPrivate(place, true, operator())
+        expect(await find(null)).toEqual([])
+      } finally {
+        later.close()
       }
     })
   })
