@@ -7,6 +7,7 @@ import { RegistryError } from '../errors.ts'
 import type { Clock, FetchJson, Ids, Log, TokenVerifier, UsersBook } from '../ports.ts'
 import { sha256Hex } from './digest.ts'
 import type { Claims, Scope } from './model.ts'
+import { choosing } from './tokens.ts'
 
 /** What a token must say, member by member and value by value, and what it may do then. */
 export type ClaimRule = {
@@ -62,15 +63,8 @@ const MOST_KEYS = 50
  * Chooses exactly one verifier by the issuer that a token names, before anything about it is proven:
  * what that one refuses is refused (R13).
  */
-export function verifierOf(own: TokenVerifier, foreign: ForeignVerifier): TokenVerifier {
-  return {
-    async verify(jwt, options) {
-      if (jwt.length > LONGEST) return null
-      const verifier = foreign.knows(issuerNamedIn(jwt)) ? foreign : own
-      return verifier.verify(jwt, options)
-    },
-  }
-}
+export const verifierOf = (own: TokenVerifier, foreign: ForeignVerifier): TokenVerifier =>
+  choosing((jwt) => (foreign.knows(issuerNamedIn(jwt)) ? foreign : own))
 
 function issuerNamedIn(jwt: string): unknown {
   try {

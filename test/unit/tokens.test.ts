@@ -4,6 +4,7 @@ import type { JWK } from 'jose'
 import { describe, expect, it } from 'vitest'
 import { DEFAULT_SCOPES, SCOPES, type Scope } from '../../src/core/model.ts'
 import {
+  choosing,
   eitherVerifier,
   ociTokenVerifier,
   publicKeys,
@@ -225,6 +226,33 @@ describe('OCI tokens (R13)', () => {
       expect(await api.verify(make())).toBeNull()
       expect(await oci.verify(make())).toBeNull()
     })
+})
+
+describe('choosing a verifier', () => {
+  it('asks again for what was refused, and never for what was accepted', async () => {
+    const asked: string[] = []
+    const { verify } = verifier()
+    const { verify: choose } = choosing((jwt) => {
+      asked.push(jwt)
+      return { verify }
+    })
+    const good = await issue()
+    const bad = await issue(DEFAULT_SCOPES, foreign)
+    for (let turn = 0; turn < 2; turn++) {
+      expect((await choose(good))?.tokenId).toBe(TOKEN)
+      expect(await choose(bad)).toBeNull()
+    }
+    expect(asked).toEqual([good, bad, bad])
+  })
+
+  it('leaves it to the one that was chosen when a token has ended', async () => {
+    const { clock, verify } = verifier()
+    const { verify: choose } = choosing(() => ({ verify }))
+    const jwt = await issue()
+    expect(await choose(jwt)).not.toBeNull()
+    clock.seconds += 2 * HOUR
+    expect(await choose(jwt)).toBeNull()
+  })
 })
 
 describe('publicKeys', () => {
