@@ -27,8 +27,8 @@ async function runWithOwnNode() {
   if (found.status !== 0 || !isNewEnough(found.stdout.trim().slice(1))) return false
 
   // As `npm start`: memory after many pulls at once is a quarter less (docs/runtimes.md).
-  var args = ['--min-semi-space-size=16', '--max-semi-space-size=16']
-  args = args.concat(url.fileURLToPath(import.meta.url), process.argv.slice(2))
+  var args = ['--max-semi-space-size=16', url.fileURLToPath(import.meta.url)]
+  args = args.concat(process.argv.slice(2))
   var child = childProcess.spawn(node, args, { stdio: 'inherit' })
   process.on('SIGTERM', function () {
     child.kill('SIGTERM')
