@@ -7,7 +7,7 @@ import { RegistryError } from '../errors.ts'
 import type { Clock, FetchJson, Ids, Log, TokenVerifier, UsersBook } from '../ports.ts'
 import { sha256Hex } from './digest.ts'
 import type { Claims, Scope } from './model.ts'
-import { choosing } from './tokens.ts'
+import { choosing, LONGEST, REMEMBERED } from './tokens.ts'
 
 /** What a token must say, member by member and value by value, and what it may do then. */
 export type ClaimRule = {
@@ -37,10 +37,6 @@ export type ForeignVerifier = TokenVerifier & {
   knows(issuer: unknown): boolean
 }
 
-/** Longest token looked at, in characters; checked before anything is decoded (R13). */
-const LONGEST = 8192
-/** Accepted tokens remembered. */
-const REMEMBERED = 10_000
 /** Header members that bring a key or rules of their own. `x5t` names a key only: GitHub sends it. */
 const REFUSED = ['crit', 'jku', 'jwk', 'x5u', 'x5c', 'b64']
 const LONGEST_LIFE_S = 24 * 3600

@@ -22,9 +22,9 @@ const API = { type: 'sreg+jwt', audience: 'api', ids: ['jti'] } as const
 const OCI = { type: 'sreg-oci+jwt', audience: 'oci', ids: ['parent', 'access'] } as const
 type Kind = typeof API | typeof OCI
 /** Longest token looked at, in characters; checked before anything is decoded (R13). */
-const LONGEST = 8192
+export const LONGEST = 8192
 /** Verified tokens remembered: an Ed25519 check costs about 190 µs. */
-const REMEMBERED = 10_000
+export const REMEMBERED = 10_000
 /** Header members that would let a token bring its own key or rules. */
 const REFUSED = ['crit', 'jku', 'jwk', 'x5u', 'x5c', 'x5t', 'x5t#S256', 'b64']
 

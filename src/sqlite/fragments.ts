@@ -248,7 +248,10 @@ export const ofImage: Place = {
 export const unindexImages = (db: Handle['db'], seqs: SQL) =>
   prepare(() => db.delete(t.search).where(sql`rowid in (${seqs})`))
 
-/** Writes index rows of the uploaded images whose seq `seqs` yields (R30: scope is in the index). */
+/**
+ * Writes index rows of the uploaded images whose seq `seqs` yields. Whom they are for is in the index (R30):
+ * `scope` is empty for what anybody may see, else `prv` with `own` and the owner's id and `col` and the collection's.
+ */
 export const indexImages = (db: Handle['db'], seqs: SQL) =>
   prepare(() =>
     db.insert(t.search).select(sql`
