@@ -156,6 +156,11 @@ export type BlobStore = {
   writeId(id: string): Promise<void>
   /** Cheap proof of life for /readyz; throws when the store does not answer. */
   ping(): Promise<void>
+  /**
+   * Present where the store itself compares a part with its SHA-256, so that nothing changes between us and
+   * it: clients are asked for that hash then. Elsewhere their image's own is enough (decision 23).
+   */
+  comparesParts?: true
   /** Present only where bytes may pass between clients and the store directly (SREG_S3_REDIRECT). */
   direct?: DirectTransfers
 }

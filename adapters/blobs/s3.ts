@@ -210,6 +210,8 @@ export async function s3Blobs(config: S3Config, options: S3Options): Promise<Blo
   }
 
   return {
+    comparesParts: true,
+
     async put(key, body, size, sha256) {
       checkKeys(key)
       // Said before a body is sent, and so that after a lost answer what is there is ours.

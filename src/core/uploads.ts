@@ -524,6 +524,9 @@ export function createUploads(deps: Deps) {
   }
 
   return {
+    /** Whether a part's own SHA-256 is wanted besides the image's. */
+    comparesParts: blobs.comparesParts === true,
+
     /**
      * For one body of a whole image (v2 up to 64 MiB). Where bytes go to the store directly it is an
      * upload in parts of one part: the URL of a whole object would outlive its completion (R2).

@@ -322,7 +322,7 @@ export const described: Described = {
         uploadID: text,
         totalParts: count,
         partSize: count,
-        options: z.object({ s3compliant: z.literal('true') }),
+        options: z.object({ s3compliant: z.enum(['true', 'false']) }),
       }),
       errors: ['conflict', 'insufficient_storage'],
     },

@@ -350,7 +350,8 @@ export function imagefileHandlers(deps: LibraryDeps) {
         ),
         totalParts: Math.ceil(filesize / PART_SIZE),
         partSize: PART_SIZE,
-        options: { s3compliant: 'true' },
+        // whether the client hashes each part as well as the image
+        options: { s3compliant: String(uploads.comparesParts) },
       })
     },
 

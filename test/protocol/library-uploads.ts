@@ -89,7 +89,7 @@ export function describeUploads(
         uploadID: expect.any(String),
         totalParts: Math.ceil(size / PART),
         partSize: PART,
-        options: { s3compliant: 'true' },
+        options: { s3compliant: String(target.store.comparesParts) },
       })
       return data.uploadID
     }
@@ -100,14 +100,19 @@ export function describeUploads(
     }
     const partOf = ({ bytes }: Announced, number: number) =>
       bytes.subarray((number - 1) * PART, number * PART)
-    /** Sends a part as Apptainer does, its own bytes or others; returns what complete wants. */
+    /**
+     * Sends a part as Apptainer does, its own bytes or others; returns what complete wants. Clients before
+     * 0.5.7 of their library send a hash of each part whether it is wanted or not.
+     */
     const sendPart = async (
       of: Announced,
       uploadID: string,
       partNumber: number,
       bytes = partOf(of, partNumber),
+      { hashed = target.store.comparesParts } = {},
     ) => {
-      const signed = await signPart(of, uploadID, partNumber, { sha256sum: sha256(bytes) })
+      const more = hashed ? { sha256sum: sha256(bytes) } : {}
+      const signed = await signPart(of, uploadID, partNumber, more)
       const sent = await put(expectData(signed).presignedURL, bytes)
       expect([sent.status, sent.text]).toEqual([200, ''])
       return { partNumber, token: sent.headers.get('etag') ?? '' }
@@ -490,8 +495,8 @@ export function describeUploads(
         const other = otherBytes(of)
         const uploadID = await openParts(of)
         expect(await tripsOf(target, () => sendPart(of, uploadID, 2, other))).toBe(0)
-        const last = await sendPart(of, uploadID, 2)
-        const first = await sendPart(of, uploadID, 1)
+        const last = await sendPart(of, uploadID, 2, partOf(of, 2), { hashed: true })
+        const first = await sendPart(of, uploadID, 1, partOf(of, 1), { hashed: true })
         // R20: the client hangs up at once, the work goes on; two more completions meet it
         const path = `/v2/imagefile/${of.image}/_multipart_complete`
         const body = JSON.stringify({ uploadID, completedParts: [first, last] })
@@ -515,6 +520,20 @@ export function describeUploads(
         expectPutRefused(await put(link, other), 404)
         expectData(await abort(of, uploadID))
         expect(await pull(`alice/parts/resent:${of.hash}`)).toBe(of.hash)
+      })
+
+      test('a part that was damaged on the way makes no image, with or without a hash of it (R3, R4)', async () => {
+        const of = await announce('alice/parts/damaged', twoParts('damaged'))
+        const damaged = partOf(of, 1).slice()
+        damaged[PART - 1] = 1 - (damaged[PART - 1] ?? 0)
+        const uploadID = await openParts(of)
+        const sum = { sha256sum: sha256(partOf(of, 1)) }
+        const link = expectData(await signPart(of, uploadID, 1, sum)).presignedURL
+        expectPutRefused(await put(link, damaged), 400, /SHA-256/)
+        const one = await sendPart(of, uploadID, 1, damaged, { hashed: false })
+        const two = await sendPart(of, uploadID, 2, partOf(of, 2), { hashed: false })
+        expectRefusal(await completeParts(of, uploadID, [one, two]), 400, /SHA-256/)
+        await expectInvisible(of)
       })
 
       test('two completions at once are both success (R20)', async () => {

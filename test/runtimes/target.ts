@@ -16,6 +16,8 @@ export type Trip = { kind: 'read' | 'write'; statements: number }
 
 /** What the blob store holds, looked at and damaged behind the registry's back. */
 export type StoreAccess = {
+  /** Whether it compares each part with a SHA-256, for which clients are asked then. */
+  comparesParts: boolean
   /** Names of everything in it, finished or on its way, sorted; not the registry's id. */
   names(): Promise<string[]>
   size(name: string): Promise<number>
@@ -57,6 +59,7 @@ export type TargetOptions = {
 /** The blobs of a data folder. */
 export function diskStore(data: string): StoreAccess {
   return {
+    comparesParts: false,
     async names() {
       const files = await readdir(data, { recursive: true, withFileTypes: true })
       return files

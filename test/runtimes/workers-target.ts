@@ -206,6 +206,7 @@ function r2Files(data: string): StoreAccess {
     return row
   }
   return {
+    comparesParts: false,
     names: async () =>
       query(ENTRIES)
         .map((row) => String(row['name']))
