@@ -22,6 +22,7 @@ const LONG = [
   'runtimes/workers.test.ts',
   'runtimes/workers-roles.test.ts',
   'runtimes/workers-access.test.ts',
+  'runtimes/workers-oci.test.ts',
   'runtimes/bun.test.ts',
   'runtimes/node-s3.test.ts',
   'e2e/workers.test.ts',
