@@ -1,14 +1,13 @@
 /** Hostile input in workerd over TCP, with nothing beside it: every answer has a second. */
-import { beforeEach, describe } from 'vitest'
 import { describeBadInput } from '../protocol/bad-input.ts'
 import { describeOciAbuse } from '../protocol/oci-abuse.ts'
 import { rssOf } from './host-target.ts'
-import { RESET, workersTarget, type WorkersTarget } from './workers-target.ts'
+import { describeInWorkers, RESET } from './workers-suites.ts'
+import { workersTarget, type WorkersTarget } from './workers-target.ts'
 
 const PARSER =
   'HTTP is parsed by workerd here, by the edge of Cloudflare there, with limits of their own'
-/** What the platform itself makes impossible, by title. */
-const IMPOSSIBLE: Record<string, string> = {
+const IMPOSSIBLE = {
   'JSON of 50 MB is refused before it is buffered (R54)': RESET,
   '100,000 levels and a million keys do not fit (R54)': RESET,
   'large headers and addresses': PARSER,
@@ -18,11 +17,7 @@ const IMPOSSIBLE: Record<string, string> = {
 /** The one that all tests of bad input share; one of them starts a second. */
 let shared: WorkersTarget | null = null
 
-describe('Workers', () => {
-  beforeEach(({ skip, task }) => {
-    const reason = IMPOSSIBLE[task.name]
-    if (reason !== undefined) skip(reason)
-  })
+describeInWorkers(IMPOSSIBLE, () => {
   describeOciAbuse('Workers', workersTarget)
   describeBadInput(
     'Workers',

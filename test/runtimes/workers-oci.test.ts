@@ -1,5 +1,4 @@
 /** The suites of OCI and of export and import in workerd over TCP, with D1 and R2. */
-import { beforeEach, describe } from 'vitest'
 import { describeBridge } from '../protocol/bridge.ts'
 import { describeMoving } from '../protocol/moving.ts'
 import { describeOciAuth } from '../protocol/oci-auth.ts'
@@ -7,19 +6,15 @@ import { describeOciGarbage } from '../protocol/oci-garbage.ts'
 import { describeOciLoad } from '../protocol/oci-load.ts'
 import { describeOciRules } from '../protocol/oci-rules.ts'
 import { describeOci } from '../protocol/oci.ts'
-import { NO_PROXY, RESET, workersTarget } from './workers-target.ts'
+import { describeInWorkers, NO_PROXY, RESET } from './workers-suites.ts'
+import { workersTarget } from './workers-target.ts'
 
-/** What the platform itself makes impossible, by title. */
-const IMPOSSIBLE: Record<string, string> = {
+const IMPOSSIBLE = {
   'of more than 4 MiB are refused': RESET,
   'the realm is where a trusted proxy says, and a Host that is none is 400 (R33)': NO_PROXY,
 }
 
-describe('Workers', () => {
-  beforeEach(({ skip, task }) => {
-    const reason = IMPOSSIBLE[task.name]
-    if (reason !== undefined) skip(reason)
-  })
+describeInWorkers(IMPOSSIBLE, () => {
   describeOci('Workers', workersTarget)
   describeOciRules('Workers', workersTarget, /^$/)
   describeOciGarbage('Workers', workersTarget)

@@ -24,14 +24,6 @@ import type { StoreAccess, TargetOptions } from './target.ts'
 const SCRIPT = fileURLToPath(new URL('../../scripts/start-workers.mjs', import.meta.url))
 const HOUR_MS = 3_600_000
 
-/** Why a test that answers before the body is there cannot run here. */
-export const RESET =
-  'workerd resets a connection whose client sends on after the answer; at Cloudflare the edge takes the body'
-
-/** Why links cannot follow X-Forwarded-* there. */
-export const NO_PROXY =
-  'Workers have no peer that forwards: Host is that of the edge, or SREG_PUBLIC_URL'
-
 /** A registry in workerd that has been started. */
 type Running = {
   url: string

@@ -1,5 +1,4 @@
 /** The protocol suites but OCI's in workerd over TCP, with D1 and R2. */
-import { beforeEach, describe } from 'vitest'
 import { describeAuditLog } from '../protocol/audit.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
@@ -9,19 +8,15 @@ import { describePolicy } from '../protocol/policy.ts'
 import { describeQuotas } from '../protocol/quotas.ts'
 import { describeShares } from '../protocol/shares.ts'
 import { describeShub } from '../protocol/shub.ts'
-import { NO_PROXY, workersTarget } from './workers-target.ts'
+import { describeInWorkers, NO_PROXY } from './workers-suites.ts'
+import { workersTarget } from './workers-target.ts'
 
-/** What the platform itself makes impossible, by title. */
-const IMPOSSIBLE: Record<string, string> = {
+const IMPOSSIBLE = {
   'links follow X-Forwarded-* of a trusted peer, its last hop (R33)': NO_PROXY,
   'the address follows X-Forwarded-* of a trusted peer (R33)': NO_PROXY,
 }
 
-describe('Workers', () => {
-  beforeEach(({ skip, task }) => {
-    const reason = IMPOSSIBLE[task.name]
-    if (reason !== undefined) skip(reason)
-  })
+describeInWorkers(IMPOSSIBLE, () => {
   describeLibrary('Workers', workersTarget)
   describeKeystore('Workers', workersTarget)
   describePeople('Workers', workersTarget)
