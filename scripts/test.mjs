@@ -4,7 +4,7 @@
  *
  *   npm test                  Node with SQLite and disk, workerd with D1 and R2, the real client
  *   npm run test:others       Bun, Deno, S3: the same suites again, and what only they have; and in workerd
- *                             the matrices of access and roles, and the suites of OCI
+ *                             the matrices of access and roles, OCI, export and import
  *   npm test -- FILES OPTIONS whatever is named
  */
 import { spawn } from 'node:child_process'
@@ -106,7 +106,7 @@ async function run(start, ...settings) {
   }
 }
 
-/** What the names of the others' files hold; the matrices of access and roles, and OCI, take minutes in workerd. */
+/** What the names of the others' files hold; the matrices, OCI, export and import take minutes in workerd. */
 const OTHERS = ['bun', 'deno', 's3', 'workers-access', 'workers-oci', 'workers-roles']
 const given = process.argv.slice(2)
 const others = given.includes('--others')

@@ -109,7 +109,8 @@ async function campaign(seed: number, kills: number): Promise<void> {
     for (const partNumber of [1, 2]) {
       if (etags.has(partNumber)) continue
       const bytes = big.subarray((partNumber - 1) * PART, partNumber * PART)
-      const plan = { uploadID, partNumber, partSize: bytes.length, sha256sum: sha256(bytes) }
+      // as clients send it to a store on disk (decision 23)
+      const plan = { uploadID, partNumber, partSize: bytes.length, sha256sum: '' }
       const signed = await ask([200], 'PUT', at, plan)
       const sent = await ask([200], 'PUT', signed.json.data.presignedURL, bytes)
       etags.set(partNumber, sent.headers.get('etag') ?? '')
@@ -369,7 +370,7 @@ describe('R3: a crash between the parts of an upload', () => {
     const { uploadID } = opened.json.data
     const completedParts = []
     for (const [i, part] of parts.entries()) {
-      const plan = { uploadID, partNumber: i + 1, partSize: part.length, sha256sum: sha256(part) }
+      const plan = { uploadID, partNumber: i + 1, partSize: part.length, sha256sum: '' }
       const { presignedURL } = (await client.call('PUT', at, plan)).json.data
       const sent = await client.call('PUT', presignedURL, part)
       completedParts.push({ partNumber: i + 1, token: sent.headers.get('etag') })

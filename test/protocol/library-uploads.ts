@@ -473,13 +473,13 @@ export function describeUploads(
       /** Bytes for the second part that are not the image's. */
       const otherBytes = (of: Announced) => partOf(of, 2).slice().fill(7)
 
-      test('a part that is sent again with other bytes makes no image (R3)', async () => {
+      test('a part that is sent again with other bytes and their hash makes no image (R3, R4)', async () => {
         const of = await announce('alice/parts/lie', twoParts('lie'))
         const uploadID = await openParts(of)
         const one = await sendPart(of, uploadID, 1)
         const two = await sendPart(of, uploadID, 2)
         // the running hash now says that all is well; the bytes say otherwise
-        const lie = await sendPart(of, uploadID, 2, otherBytes(of))
+        const lie = await sendPart(of, uploadID, 2, otherBytes(of), { hashed: true })
         expectRefusal(await completeParts(of, uploadID, [one, two]), 400)
         const wrong = await completeParts(of, uploadID, [one, lie])
         expectRefusal(wrong, 400, /SHA-256/)

@@ -1,4 +1,4 @@
-/** The protocol suites but OCI's in workerd over TCP, with D1 and R2. */
+/** The protocol suites in workerd over TCP, with D1 and R2, but for those of workers-oci.test.ts. */
 import { describeAuditLog } from '../protocol/audit.ts'
 import { describeKeystore } from '../protocol/hkp.ts'
 import { describeTeams } from '../protocol/teams.ts'
