@@ -47,6 +47,9 @@ import type {
   User,
 } from './core/model.ts'
 
+/** Takes a chunk; what it returns, if anything, is awaited before the next one. */
+export type Sink = (chunk: Uint8Array) => Promise<void> | void
+
 /** A stream of bytes. Consumers iterate it once; breaking off early must release the source. */
 export type Bytes = AsyncIterable<Uint8Array> & {
   /**
@@ -54,6 +57,12 @@ export type Bytes = AsyncIterable<Uint8Array> & {
    * without waking JavaScript (Workers). Consumers take this or iterate, never both.
    */
   readonly native?: ReadableStream<Uint8Array>
+  /**
+   * Hands the chunks to `sink`, one after the other, present where that costs less than to be iterated.
+   * Fulfilled at the end of the bytes; rejected with what `sink` threw, or with the signal's reason, at
+   * once or as soon as `sink` has done with its chunk.
+   */
+  readonly each?: (sink: Sink, signal?: AbortSignal) => Promise<void>
   /**
    * Gives the memory of a chunk back at once, present where waiting for the garbage collector costs
    * more. Nobody may look at the chunk any more. A consumer need not call it.

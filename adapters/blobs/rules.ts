@@ -4,7 +4,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobPart, ByteRange, Bytes } from '../../src/ports.ts'
+import type { BlobPart, ByteRange, Bytes, Sink } from '../../src/ports.ts'
 
 const KEY = /^[0-9a-f]{24}$/
 
@@ -89,18 +89,37 @@ export type ReceiveOptions = {
 export async function receive(
   body: Bytes,
   size: number,
-  sink: (chunk: Uint8Array) => Promise<void> | void,
+  sink: Sink,
   { sha256, onChunk, digest, signal }: ReceiveOptions = {},
 ): Promise<void> {
   checkSize(size)
   const hash = sha256 === undefined || digest !== undefined ? null : createHash('sha256')
+  let received = 0
+  const take = (chunk: Uint8Array) => {
+    if (chunk.length === 0) return
+    received += chunk.length
+    if (received > size) throw wrongSize(size, 'more')
+    hash?.update(chunk)
+    onChunk?.(chunk)
+    return sink(chunk)
+  }
+  await (body.each === undefined ? drawn(body, take, signal) : body.each(take, signal))
+  if (received < size) throw wrongSize(size, `only ${received}`)
+  if (sha256 !== undefined && (digest?.() ?? hash?.digest('hex')) !== sha256.toLowerCase()) {
+    throw new RegistryError('digest_mismatch', 'The bytes received have another SHA-256.', {
+      subject: 'blob',
+    })
+  }
+}
+
+/** `Bytes.each` of bytes that have none. */
+async function drawn(body: Bytes, sink: Sink, signal?: AbortSignal): Promise<void> {
   const source = body[Symbol.asyncIterator]()
   // Not Promise.race with one long-lived promise: that would keep every chunk until the end.
   let interrupt: (reason: unknown) => void = () => {}
   const onAbort = () => interrupt(signal?.reason)
   signal?.addEventListener('abort', onAbort)
   let ended = false
-  let received = 0
   try {
     for (;;) {
       signal?.throwIfAborted()
@@ -109,21 +128,9 @@ export async function receive(
         source.next().then(resolve, reject)
       })
       if (step.done === true) break
-      const chunk = step.value
-      if (chunk.length === 0) continue
-      received += chunk.length
-      if (received > size) throw wrongSize(size, 'more')
-      hash?.update(chunk)
-      onChunk?.(chunk)
-      await sink(chunk)
+      await sink(step.value)
     }
     ended = true
-    if (received < size) throw wrongSize(size, `only ${received}`)
-    if (sha256 !== undefined && (digest?.() ?? hash?.digest('hex')) !== sha256.toLowerCase()) {
-      throw new RegistryError('digest_mismatch', 'The bytes received have another SHA-256.', {
-        subject: 'blob',
-      })
-    }
   } finally {
     signal?.removeEventListener('abort', onAbort)
     // Not awaited: a stalled generator answers only when its own wait is over.

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Ctx, Transfer } from '../../src/app.ts'
 import { RegistryError } from '../../src/errors.ts'
-import type { BlobRead } from '../../src/ports.ts'
+import type { BlobRead, Sink } from '../../src/ports.ts'
 import { freeChunk } from '../chunks.ts'
 import { downloadMemory, type Piece, type Reader } from './blocks.ts'
 
@@ -18,7 +18,11 @@ export function nodeTransfer({ stallSeconds = 60 }: { stallSeconds?: number } = 
   const memory = downloadMemory()
 
   return {
-    receive: (c) => ({ [Symbol.asyncIterator]: () => receive(c), free: freeChunk }),
+    receive: (c) => ({
+      [Symbol.asyncIterator]: () => chunksOf(c),
+      each: (sink, signal) => each(c, sink, signal),
+      free: freeChunk,
+    }),
 
     async send(c, status, headers, blob) {
       if (c.req.method === 'HEAD') {
@@ -83,30 +87,52 @@ function raw(c: Ctx): { incoming: IncomingMessage; outgoing: ServerResponse } {
   return c.env as unknown as { incoming: IncomingMessage; outgoing: ServerResponse }
 }
 
-async function* receive(c: Ctx): AsyncGenerator<Uint8Array> {
-  const { incoming, outgoing } = raw(c)
-  const { entry } = c.env
-  // Only who reads the body asks for it, so that a refusal costs the client no upload.
-  if (incoming.headers.expect !== undefined && !outgoing.headersSent) outgoing.writeContinue()
-  const body = arrivals(incoming)
+async function* chunksOf(c: Ctx): AsyncGenerator<Uint8Array> {
+  const body = arrivals(c)
   try {
     for (;;) {
-      const chunk = body.take() ?? (await body.more())
-      if (chunk === null) break
-      entry.bytesIn = (entry.bytesIn ?? 0) + chunk.length
-      yield chunk
+      const chunk = body.take()
+      if (chunk === null) return
+      if (chunk === undefined) await body.change()
+      else yield chunk
     }
   } finally {
     body.leave()
   }
-  if (!incoming.complete) throw endedEarly()
+}
+
+/** See `Bytes.each`: no promise where a chunk is there already, and half of what iterating leaves to the collector. */
+async function each(c: Ctx, sink: Sink, signal?: AbortSignal): Promise<void> {
+  const body = arrivals(c)
+  signal?.addEventListener('abort', body.wake)
+  try {
+    for (;;) {
+      signal?.throwIfAborted()
+      const chunk = body.take()
+      if (chunk === null) return
+      if (chunk === undefined) {
+        await body.change()
+        continue
+      }
+      const taken = sink(chunk)
+      if (taken !== undefined) await taken
+    }
+  } finally {
+    signal?.removeEventListener('abort', body.wake)
+    body.leave()
+  }
 }
 
 type Arrivals = {
-  /** What has arrived and was not taken yet; undefined when that is nothing. */
-  take(): Buffer | undefined
-  /** Waits for a chunk; null at the end of the body. Rejects when it breaks off. */
-  more(): Promise<Buffer | null>
+  /**
+   * The next chunk that has arrived and was not taken yet; undefined when that is none, null when none
+   * will come. Throws when the body broke off.
+   */
+  take(): Buffer | null | undefined
+  /** Waits until there is something else to take. */
+  change(): Promise<void>
+  /** Ends that wait. */
+  wake(): void
   /** Stops listening. The connection stays, for the answer. */
   leave(): void
 }
@@ -115,50 +141,53 @@ type Arrivals = {
  * The chunks of a body as the socket brings them. Node's own iterator asks for each one alone, and
  * stops and starts the socket every time.
  */
-function arrivals(incoming: IncomingMessage): Arrivals {
+function arrivals(c: Ctx): Arrivals {
+  const { incoming, outgoing } = raw(c)
+  const { entry } = c.env
+  // Only who reads the body asks for it, so that a refusal costs the client no upload.
+  if (incoming.headers.expect !== undefined && !outgoing.headersSent) outgoing.writeContinue()
   const waiting: Buffer[] = []
   let bytes = 0
   let over: { error?: unknown } | null = null
-  let wake: (() => void) | null = null
-  const tell = () => {
-    wake?.()
-    wake = null
+  let changed: (() => void) | null = null
+  const wake = () => {
+    changed?.()
+    changed = null
   }
   const onData = (chunk: Buffer) => {
     waiting.push(chunk)
     bytes += chunk.length
     if (bytes >= AHEAD) incoming.pause()
-    tell()
+    wake()
   }
   const end = (how: { error?: unknown }) => {
     over ??= how
-    tell()
+    wake()
   }
   const onEnd = () => end({})
   // Without an end before it, also where all has arrived but not all was taken.
   const onClose = () => end({ error: incoming.errored })
   // Stays when nobody listens any more: an error without a listener would end the process.
   incoming.on('error', (error) => end({ error }))
-  const take = () => {
-    const chunk = waiting.shift()
-    bytes -= chunk?.length ?? 0
-    if (bytes < AHEAD && incoming.isPaused()) incoming.resume()
-    return chunk
-  }
   incoming.on('data', onData).on('end', onEnd).on('close', onClose)
   // What ended before anybody listened says nothing any more.
   if (incoming.readableEnded) onEnd()
   else if (incoming.destroyed) onClose()
   return {
-    take,
-    async more() {
-      if (waiting.length === 0 && over === null)
-        await new Promise<void>((resolve) => (wake = resolve))
-      const chunk = take()
-      if (chunk !== undefined) return chunk
-      if (over !== null && 'error' in over) throw endedEarly(over.error)
+    take() {
+      const chunk = waiting.shift()
+      bytes -= chunk?.length ?? 0
+      if (bytes < AHEAD && incoming.isPaused()) incoming.resume()
+      if (chunk !== undefined) {
+        entry.bytesIn = (entry.bytesIn ?? 0) + chunk.length
+        return chunk
+      }
+      if (over === null) return undefined
+      if ('error' in over || !incoming.complete) throw endedEarly(over.error)
       return null
     },
+    change: () => new Promise((resolve) => (changed = resolve)),
+    wake,
     leave() {
       incoming.off('data', onData).off('end', onEnd).off('close', onClose)
       if (over === null) incoming.pause()

@@ -86,11 +86,19 @@ const both = (hash: Hasher, objects: ReturnType<typeof objectHasher>): ImageHash
  */
 export function watched(body: Bytes, see: (chunk: Uint8Array) => boolean): Bytes {
   if (body.native !== undefined) return body
+  const { each, free } = body
+  let looking = true
   return {
-    ...(body.free && { free: body.free }),
+    ...(free && { free }),
+    ...(each && {
+      each: (sink, signal) =>
+        each((chunk) => {
+          if (looking) looking = see(chunk)
+          return sink(chunk)
+        }, signal),
+    }),
     [Symbol.asyncIterator]() {
       const chunks = body[Symbol.asyncIterator]()
-      let looking = true
       const look = (result: IteratorResult<Uint8Array>) => {
         if (looking && result.done !== true) looking = see(result.value)
         return result

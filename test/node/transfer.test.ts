@@ -15,7 +15,7 @@ import { RegistryError, STATUS } from '../../src/errors.ts'
 import { logged } from '../../src/http/log.ts'
 import { parseRange, rangeHeaders } from '../../src/http/range.ts'
 import { defineRoutes, type Route } from '../../src/http/routes.ts'
-import type { BlobRead, ByteRange, LogFields } from '../../src/ports.ts'
+import type { BlobRead, ByteRange, Bytes, LogFields, Sink } from '../../src/ports.ts'
 import { testLimits } from '../fixtures/limits.ts'
 
 const SIZE = 5_000_003
@@ -68,6 +68,19 @@ async function blob(path: string, range?: ByteRange, random = true): Promise<Blo
     }),
     close: () => handle.close(),
   }
+}
+
+/** Both ways to take a body. */
+const WAYS = ['iterated', 'each'] as const
+function each(body: Bytes, sink: Sink, signal?: AbortSignal): Promise<void> {
+  if (body.each === undefined) throw new Error('bodies on Node have each')
+  return body.each(sink, signal)
+}
+const consume = {
+  each,
+  async iterated(body: Bytes, sink: (chunk: Uint8Array) => void) {
+    for await (const chunk of body) sink(chunk)
+  },
 }
 
 type Line = { level: string; name: string; fields: LogFields }
@@ -135,24 +148,24 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
         return transfer.send(c, 200, rangeHeaders(read, 200), { ...read, readInto })
       },
     },
-    {
+    ...WAYS.map((way): Route => ({
       method: 'PUT',
-      path: '/body',
+      path: `/body-${way}`,
       access: 'open',
       handler: async (c) => {
         const hash = hasher()
         let size = 0
         const body = transfer.receive(c)
-        for await (const chunk of body) {
+        await consume[way](body, (chunk) => {
           hash.update(chunk)
           size += chunk.length
           body.free?.(chunk)
           // given back now, not when the garbage collector comes
           if (chunk.length > 0) throw new Error('a chunk was not freed')
-        }
+        })
         return c.json({ size, sha256: hash.hex() })
       },
-    },
+    })),
     {
       method: 'PUT',
       path: '/refused',
@@ -161,14 +174,38 @@ async function start(extra: Partial<ListenOptions> & { stallSeconds?: number } =
         throw new RegistryError('insufficient_storage', 'The disk is full')
       },
     },
-    {
+    ...WAYS.map((way): Route => ({
       method: 'PUT',
-      path: '/half',
+      path: `/half-${way}`,
       access: 'open',
       handler: async (c) => {
-        for await (const chunk of transfer.receive(c))
-          if (chunk.length > 0) throw new RegistryError('digest_mismatch', 'Wrong bytes')
+        await consume[way](transfer.receive(c), () => {
+          throw new RegistryError('digest_mismatch', 'Wrong bytes')
+        })
         return c.text('')
+      },
+    })),
+    {
+      method: 'PUT',
+      path: '/stopped',
+      access: 'open',
+      handler: async (c) => {
+        const stop = new AbortController()
+        let size = 0
+        const taken = each(
+          transfer.receive(c),
+          async (chunk) => {
+            size += chunk.length
+            if (c.req.header('x-at-work') !== undefined) {
+              stop.abort(new Error('stopped'))
+              await sleep(100)
+              size = -1
+            } else setTimeout(() => stop.abort(new Error('stopped')), 20)
+          },
+          stop.signal,
+        )
+        const reason = await taken.then(String, String)
+        return c.json({ reason, size })
       },
     },
     {
@@ -442,33 +479,36 @@ test('a refusal that is broken off carries its sentence and an early end (R5)', 
   expect(head).toMatchObject({ status: 416, whole: true })
 })
 
-test('bodies arrive exactly, by length, chunked and after 100-continue', async () => {
-  const { url } = await start()
-  const expected = { size: SIZE, sha256: sha256Hex(bytes) }
-  const plain = await ask(`${url}/body`, { method: 'PUT', body: bytes })
-  expect(JSON.parse(plain.body.toString())).toEqual(expected)
-  const chunked = await ask(`${url}/body`, {
-    method: 'PUT',
-    body: bytes,
-    headers: { 'Transfer-Encoding': 'chunked' },
-  })
-  expect(JSON.parse(chunked.body.toString())).toEqual(expected)
-  const continued = await new Promise<string>((resolve, reject) => {
-    const req = request(
-      `${url}/body`,
-      { method: 'PUT', headers: { Expect: '100-continue', 'Content-Length': SIZE } },
-      (res) => {
-        let text = ''
-        res.on('data', (chunk) => (text += String(chunk)))
-        res.on('end', () => resolve(text))
-      },
-    )
-    req.on('error', reject)
-    req.on('continue', () => req.end(bytes))
-    req.flushHeaders()
-  })
-  expect(JSON.parse(continued)).toEqual(expected)
-})
+test.each(WAYS)(
+  'bodies arrive exactly, by length, chunked and after 100-continue: %s',
+  async (way) => {
+    const { url } = await start()
+    const expected = { size: SIZE, sha256: sha256Hex(bytes) }
+    const plain = await ask(`${url}/body-${way}`, { method: 'PUT', body: bytes })
+    expect(JSON.parse(plain.body.toString())).toEqual(expected)
+    const chunked = await ask(`${url}/body-${way}`, {
+      method: 'PUT',
+      body: bytes,
+      headers: { 'Transfer-Encoding': 'chunked' },
+    })
+    expect(JSON.parse(chunked.body.toString())).toEqual(expected)
+    const continued = await new Promise<string>((resolve, reject) => {
+      const req = request(
+        `${url}/body-${way}`,
+        { method: 'PUT', headers: { Expect: '100-continue', 'Content-Length': SIZE } },
+        (res) => {
+          let text = ''
+          res.on('data', (chunk) => (text += String(chunk)))
+          res.on('end', () => resolve(text))
+        },
+      )
+      req.on('error', reject)
+      req.on('continue', () => req.end(bytes))
+      req.flushHeaders()
+    })
+    expect(JSON.parse(continued)).toEqual(expected)
+  },
+)
 
 test('a client that waits for 100-continue is refused before it sends anything', async () => {
   const { port } = await start()
@@ -483,10 +523,10 @@ test('a client that waits for 100-continue is refused before it sends anything',
   expect(reset).toBe(false)
 })
 
-test('a body that ends early is an error, not a short body', async () => {
+test.each(WAYS)('a body that ends early is an error, not a short body: %s', async (way) => {
   const { port } = await start()
   await talk(port, async (socket) => {
-    socket.write('PUT /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nshort')
+    socket.write(`PUT /body-${way} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nshort`)
     await sleep(50)
     socket.destroy()
   })
@@ -494,7 +534,7 @@ test('a body that ends early is an error, not a short body', async () => {
   expect(requests()[0]?.fields).toMatchObject({ status: 400, code: 'invalid', bytesIn: 5 })
 })
 
-test.each(['/refused', '/half'])(
+test.each(['/refused', '/half-iterated', '/half-each'])(
   'a body refused at %s gets its sentence while the client still sends (R48)',
   async (path) => {
     const { port } = await start()
@@ -522,6 +562,24 @@ test.each(['/refused', '/half'])(
   },
 )
 
+test.each([
+  { sink: 'waiting', header: '', size: 5 },
+  { sink: 'at work', header: 'X-At-Work: 1\r\n', size: -1 },
+])(
+  'a signal ends the wait for a stalled body at once, and waits for a sink: $sink (R1)',
+  async ({ header, size }) => {
+    const { port } = await start()
+    const startedAt = performance.now()
+    const { text } = await talk(port, (socket) => {
+      socket.write(`PUT /stopped HTTP/1.1\r\nHost: x\r\n${header}Content-Length: 1000\r\n\r\nshort`)
+      socket.on('data', () => socket.end())
+    })
+    expect(text).toMatch(/^HTTP\/1.1 200 /)
+    expect(text).toContain(JSON.stringify({ reason: 'Error: stopped', size }))
+    expect(performance.now() - startedAt).toBeLessThan(1000)
+  },
+)
+
 test('a small unread body keeps the connection', async () => {
   const { url } = await start()
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
@@ -538,7 +596,7 @@ test('a slow body that progresses is not cut, one that stops is (R48)', async ()
   const { url, port } = await start({ minimumRate: RATE })
   const steady = new Promise<number>((resolve, reject) => {
     const req = request(
-      `${url}/body`,
+      `${url}/body-each`,
       { method: 'PUT', headers: { 'Content-Length': 4000 } },
       (res) => (res.resume(), resolve(res.statusCode ?? 0)),
     )
@@ -553,7 +611,7 @@ test('a slow body that progresses is not cut, one that stops is (R48)', async ()
   })
   const startedAt = performance.now()
   await talk(port, (socket) => {
-    socket.write('PUT /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\nstuck')
+    socket.write('PUT /body-each HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\nstuck')
   })
   expect(performance.now() - startedAt).toBeLessThan(1400)
   expect(await steady).toBe(200)
