@@ -180,7 +180,8 @@ export function createOciUploads(deps: {
         yield chunk
       }
     }
-    const source = cut(joined(upload.tail === null ? null : await readAll(upload.tail), watched()))
+    const tail = upload.tail === null ? null : await readAll(upload.tail)
+    const source = cut(joined(tail, watched()), body.free)
     const advance = async (
       bytes: number,
       part: BlobPart | null,
@@ -430,8 +431,11 @@ const joined = (first: Uint8Array | null, rest: Bytes): Bytes =>
         },
       }
 
-/** A stream that is consumed piece by piece; nothing is read ahead. */
-function cut(body: Bytes) {
+/**
+ * A stream that is consumed piece by piece; nothing is read ahead. Chunks that lie in one piece can be given
+ * back by its consumer: `free` leaves those alone whose memory is more than the piece.
+ */
+function cut(body: Bytes, free: Bytes['free']) {
   const chunks = body[Symbol.asyncIterator]()
   let held: Uint8Array = new Uint8Array()
   let ended = false
@@ -464,6 +468,7 @@ function cut(body: Bytes) {
 
     /** The next `size` bytes as they come; its reader must take them all before anything else is read. */
     slice: (size: number): Bytes => ({
+      ...(free && { free }),
       async *[Symbol.asyncIterator]() {
         for (let left = size; left > 0;) {
           const piece = await next(left)
