@@ -75,6 +75,7 @@ async function run(start, ...settings) {
           TMPDIR,
           SREG_TEST_DISK: process.env.SREG_TEST_DISK ?? tmpdir(),
           SREG_TEST_WITHOUT: without.join(' '),
+          SREG_TEST_RUNTIMES: runtimes.join(' '),
           // The client that setup brought comes last: one that is on PATH wins.
           PATH: [process.env.PATH, ...(existsSync(client) ? [client] : [])].join(delimiter),
         },
@@ -108,13 +109,24 @@ async function run(start, ...settings) {
 
 /** What the names of the others' files hold; the matrices, OCI, export and import take minutes in workerd. */
 const OTHERS = ['bun', 'deno', 's3', 'workers-access', 'workers-oci', 'workers-roles']
+/** Files that ask the same of each runtime. */
+const ALIKE = [
+  'faults/connections',
+  'faults/start-stop',
+  'runtimes/aside',
+  'runtimes/limits',
+  'runtimes/tls',
+]
 const given = process.argv.slice(2)
 const others = given.includes('--others')
 const named = given.some((argument) => !argument.startsWith('-'))
 const args = given.filter((argument) => argument !== '--others')
+/** The runtimes that those files are about: on another Node, Bun and Deno are what they were before. */
+const everyone = others || (named && process.env.SREG_TEST_NODE === undefined)
+const runtimes = everyone ? ['bun', 'deno', ...(others ? [] : ['node'])] : ['node']
 /** Patterns of files that are left out; `--exclude` does not reach the projects of the configuration. */
 const without = process.env.SREG_TEST_WITHOUT?.split(' ') ?? []
-if (others) args.push(...OTHERS)
+if (others) args.push(...OTHERS, ...ALIKE)
 else if (!named) without.push(...OTHERS.map((name) => `test/**/*${name}*.test.ts`))
 
 await run([node])

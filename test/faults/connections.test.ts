@@ -9,7 +9,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest
 import { sampleSif } from '../fixtures/sif.ts'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
-import { build, RUNTIMES } from '../runtimes/runtime.ts'
+import { build, TESTED } from '../runtimes/runtime.ts'
 import { mint, startServer, type ServerProcess } from './process.ts'
 
 /** An address of this machine beyond loopback: who connects from there is counted. */
@@ -19,7 +19,7 @@ const outer = Object.values(networkInterfaces())
 
 beforeAll(build)
 
-describe.each(RUNTIMES)('%s', (runtime) => {
+describe.each(TESTED)('%s', (runtime) => {
   let data: string
   let server: ServerProcess | undefined
   const sockets: Socket[] = []

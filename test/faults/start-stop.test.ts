@@ -11,12 +11,12 @@ import { sampleSif } from '../fixtures/sif.ts'
 import { expectData } from '../protocol/answers.ts'
 import { libraryClient, sha256 } from '../protocol/client.ts'
 import { rawRequest } from '../protocol/raw.ts'
-import { build, RUNTIMES } from '../runtimes/runtime.ts'
+import { build, TESTED } from '../runtimes/runtime.ts'
 import { mint, StartFailed, startServer, type ServerProcess } from './process.ts'
 
 beforeAll(build)
 
-describe.each(RUNTIMES)('%s', (runtime) => {
+describe.each(TESTED)('%s', (runtime) => {
   let data: string
   const started: ServerProcess[] = []
   beforeEach(async () => {

@@ -6,7 +6,7 @@ import { expectData } from '../protocol/answers.ts'
 import { libraryClient } from '../protocol/client.ts'
 import { sampleSif } from '../fixtures/sif.ts'
 import { hostTarget } from './host-target.ts'
-import { RUNTIMES } from './runtime.ts'
+import { TESTED } from './runtime.ts'
 
 /** How often a process has its database open. */
 function connections(pid: number): number {
@@ -21,7 +21,7 @@ function connections(pid: number): number {
   return open.filter((path) => path.endsWith('/sreg.sqlite3')).length
 }
 
-describe.each(RUNTIMES)('%s', (runtime) => {
+describe.each(TESTED)('%s', (runtime) => {
   test('the first search opens a second connection, and stopping leaves one whole file', async () => {
     const target = await hostTarget(runtime)
     const { jwt } = await target.mint('alice')

@@ -4,9 +4,12 @@ import { spawnSync } from 'node:child_process'
 const root = new URL('../../', import.meta.url)
 
 export type Runtime = 'node' | 'bun' | 'deno'
-/** Where tests run once more on another Node (SREG_TEST_NODE), Bun and Deno are what they were before. */
-export const RUNTIMES: readonly Runtime[] =
-  process.env['SREG_TEST_NODE'] === undefined ? ['node', 'bun', 'deno'] : ['node']
+export const RUNTIMES: readonly Runtime[] = ['node', 'bun', 'deno']
+
+/** Those that this run is about: scripts/test.mjs says so. */
+export const TESTED: readonly Runtime[] = RUNTIMES.filter((runtime) =>
+  (process.env['SREG_TEST_RUNTIMES'] ?? RUNTIMES.join(' ')).split(' ').includes(runtime),
+)
 
 /** The command that runs a program on the runtime that npm brought. */
 export function commandOf(runtime: Runtime): string[] {

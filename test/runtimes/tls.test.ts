@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { mint, StartFailed, startServer } from '../faults/process.ts'
 import { buildSif } from '../fixtures/sif.ts'
 import { sha256 } from '../protocol/client.ts'
-import { build, RUNTIMES } from './runtime.ts'
+import { build, TESTED } from './runtime.ts'
 
 let folder: string
 const at = (name: string) => join(folder, name)
@@ -55,7 +55,7 @@ function ask(url: string, method: string, token?: string, body?: Uint8Array): Pr
   })
 }
 
-describe.each(RUNTIMES)('%s', (runtime) => {
+describe.each(TESTED)('%s', (runtime) => {
   test('a push and a pull over https', async () => {
     const data = at(runtime)
     const tls = { SREG_TLS_CERT: at('ours.pem'), SREG_TLS_KEY: at('ours.key') }
