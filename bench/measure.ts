@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { read } from 'node:fs'
+import { open, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
@@ -130,6 +131,22 @@ export async function serve(
       throw new Error(`${program} does not answer at ${url}: ${failures.join() || said}`)
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+}
+
+/**
+ * Writes so many bytes to a file and removes it: where the host of a virtual machine has taken free memory
+ * back, it is fetched now, and not by whoever is measured next (docs/benchmarks.md).
+ */
+export async function fetchMemory(folder: string, bytes: number): Promise<void> {
+  const path = join(folder, 'memory')
+  const block = Buffer.alloc(2 ** 20)
+  const file = await open(path, 'wx')
+  try {
+    for (let at = 0; at < bytes; at += block.length) await file.write(block)
+  } finally {
+    await file.close()
+    await rm(path)
   }
 }
 

@@ -1,6 +1,6 @@
 /** Uploads of new content: one large image in one body and in parts, and eight images at once. */
 import { join } from 'node:path'
-import { run } from '../measure.ts'
+import { fetchMemory, run } from '../measure.ts'
 import { makePayload, renewPayload, type Payload } from '../content/payload.ts'
 import type { Measured } from '../report.ts'
 import { BYTES, bytesSample, inRounds, recorder, rotate, timed, type Bench } from '../rounds.ts'
@@ -39,10 +39,11 @@ export async function push(bench: Bench): Promise<Measured> {
           const pushes: (() => Promise<void>)[] = []
           for (const [index, payload] of of().entries())
             pushes.push(await system.prepare(payload, how, `n${index}`))
+          const bytes = of().reduce((sum, payload) => sum + payload.size, 0)
+          await fetchMemory(folder, bytes)
           // what the one before left to be written is not this one's business
           await run('sync', [])
           const used = await timed(system, () => Promise.all(pushes.map((push) => push())))
-          const bytes = of().reduce((sum, payload) => sum + payload.size, 0)
           add({ what, system: system.name, ...BYTES }, bytesSample(round, bytes, used))
           forget(placeOf(system.name))
         }
