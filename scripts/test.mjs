@@ -4,7 +4,7 @@
  *
  *   npm test                  Node with SQLite and disk, workerd with D1 and R2, the real client
  *   npm run test:others       Bun, Deno, S3: the same suites again, and what only they have; and in workerd
- *                             the matrices of access and roles, OCI, export and import
+ *                             the matrices of access and roles, OCI, export and import; the flood of guesses
  *   npm test -- FILES OPTIONS whatever is named
  */
 import { spawn } from 'node:child_process'
@@ -107,8 +107,11 @@ async function run(start, ...settings) {
   }
 }
 
-/** What the names of the others' files hold; the matrices, OCI, export and import take minutes in workerd. */
-const OTHERS = ['bun', 'deno', 's3', 'workers-access', 'workers-oci', 'workers-roles']
+/**
+ * What the names of the others' files hold; the matrices, OCI, export and import take minutes in workerd, and
+ * the flood of guesses takes a third of one in which nothing else may run.
+ */
+const OTHERS = ['bun', 'deno', 's3', 'guessers', 'workers-access', 'workers-oci', 'workers-roles']
 /** Files that ask the same of each runtime. */
 const ALIKE = [
   'faults/connections',

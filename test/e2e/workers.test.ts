@@ -2,7 +2,6 @@
 import { afterAll } from 'vitest'
 import { workersTarget, type WorkersTarget } from '../runtimes/workers-target.ts'
 import { describeKeystoreClients } from './keystore.ts'
-import { describeOciClients } from './oci.ts'
 import { describeQuotaClient } from './quotas.ts'
 import { describeRoles } from './roles.ts'
 import { describeSigning } from './signing.ts'
@@ -20,7 +19,6 @@ describeClient('Workers', () => workersTarget(), {
   skip: { 'a full disk, when the upload opens': 'R2 has no end that anybody could run into' },
 })
 describeKeystoreClients('Workers', workersTarget)
-describeOciClients('Workers', workersTarget)
 describeRangeFailures('Workers', commonTarget)
 describeOneTag('Workers', commonTarget)
 // wrangler.toml leaves signatures unchecked, as the free plan's CPU time asks.
