@@ -124,9 +124,10 @@ const given = process.argv.slice(2)
 const others = given.includes('--others')
 const named = given.some((argument) => !argument.startsWith('-'))
 const args = given.filter((argument) => argument !== '--others')
-/** The runtimes that those files are about: on another Node, Bun and Deno are what they were before. */
-const everyone = others || (named && process.env.SREG_TEST_NODE === undefined)
-const runtimes = everyone ? ['bun', 'deno', ...(others ? [] : ['node'])] : ['node']
+/** The runtimes that those files are about now: on another Node, Bun and Deno are what they were before. */
+const runtimes = others
+  ? ['bun', 'deno']
+  : ['node', ...(named && process.env.SREG_TEST_NODE === undefined ? ['bun', 'deno'] : [])]
 /** Patterns of files that are left out; `--exclude` does not reach the projects of the configuration. */
 const without = process.env.SREG_TEST_WITHOUT?.split(' ') ?? []
 if (others) args.push(...OTHERS, ...ALIKE)

@@ -65,7 +65,8 @@ export type Bytes = AsyncIterable<Uint8Array> & {
   readonly each?: (sink: Sink, signal?: AbortSignal) => Promise<void>
   /**
    * Gives the memory of a chunk back at once, present where waiting for the garbage collector costs
-   * more. Nobody may look at the chunk any more. A consumer need not call it.
+   * more. Nobody may look at the chunk any more. A consumer need not call it. Of a piece of a chunk nothing
+   * is given back: the rest of it may still be wanted.
    */
   readonly free?: (chunk: Uint8Array) => void
 }

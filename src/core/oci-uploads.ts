@@ -431,10 +431,7 @@ const joined = (first: Uint8Array | null, rest: Bytes): Bytes =>
         },
       }
 
-/**
- * A stream that is consumed piece by piece; nothing is read ahead. Chunks that lie in one piece can be given
- * back by its consumer: `free` leaves those alone whose memory is more than the piece.
- */
+/** A stream that is consumed piece by piece; nothing is read ahead. `free` gives whole chunks back, and no cut ones. */
 function cut(body: Bytes, free: Bytes['free']) {
   const chunks = body[Symbol.asyncIterator]()
   let held: Uint8Array = new Uint8Array()

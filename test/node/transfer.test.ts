@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { freeChunk } from '../../adapters/chunks.ts'
 import { nodeTransfer } from '../../adapters/node/transfer.ts'
 import type { ListenOptions } from '../../adapters/host/platform.ts'
 import { listen } from '../../adapters/node/server.ts'
@@ -509,6 +510,16 @@ test.each(WAYS)(
     expect(JSON.parse(continued)).toEqual(expected)
   },
 )
+
+test('a whole chunk is given back, a piece of one is not: the next part begins with its rest', () => {
+  const chunk = new Uint8Array([1, 2, 3])
+  const [piece, rest] = [chunk.subarray(0, 2), chunk.subarray(2)]
+  freeChunk(piece)
+  freeChunk(rest)
+  expect([...piece, ...rest]).toEqual([1, 2, 3])
+  freeChunk(chunk)
+  expect(chunk.length).toBe(0)
+})
 
 test('a client that waits for 100-continue is refused before it sends anything', async () => {
   const { port } = await start()
