@@ -3,6 +3,7 @@ import { brokenBody, isTrusted } from '../../src/app.ts'
 import type { Peer } from '../../src/ports.ts'
 import { envelope } from './answers.ts'
 import type { ListenOptions } from './platform.ts'
+import { atEndOfTurn } from './turn.ts'
 
 const HEADER_BYTES = 16 * 1024
 /** Nothing else may stand in a Host: Deno would take `a/b` for a host and a path. */
@@ -44,6 +45,8 @@ export function webListener(options: ListenOptions): WebListener {
         ...(ended && { lastByte: ended }),
         sending: (promise) => void (sent = promise),
       })
+      // a stream is under way already
+      if (sent === null) await new Promise<void>(atEndOfTurn)
       if (!hungUp) return response
       const { status, headers } = response
       return new Response(brokenBody(await response.text()), { status, headers })

@@ -1,11 +1,12 @@
 /** Serves the app over node:http(s): limits on connections and on slow or endless peers (R48). */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, ServerResponse, type IncomingMessage, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { Log } from '../../src/ports.ts'
 import { cannotListen, envelope, listeningUrl, plainAddress } from '../host/answers.ts'
 import { MINIMUM_RATE, type Listening, type ListenOptions } from '../host/platform.ts'
+import { atEndOfTurn, endTurn } from '../host/turn.ts'
 import { listenTogether, shut } from './acceptors.ts'
 
 /** Bytes of a refused body that are still read, and how long the peer may take to hear of it. */
@@ -51,6 +52,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     },
   )
   const settings = {
+    ServerResponse: Answer,
     requestTimeout: 0,
     headersTimeout: 20_000,
     connectionsCheckingInterval: 5000,
@@ -106,6 +108,14 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   }
 }
 
+/** One that leaves with the others of its turn. */
+class Answer extends ServerResponse {
+  override end(...args: unknown[]): this {
+    atEndOfTurn(() => super.end(...(args as [chunk: unknown, encoding: BufferEncoding])))
+    return this
+  }
+}
+
 /**
  * An answer for connections that have no request, and thus no response, yet. With `broken` it
  * promises a byte that never comes: the request may be a range, whose answer must not end well (R5).
@@ -119,6 +129,8 @@ function bareAnswer(status: string, message: string, broken = false): string {
 }
 
 function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  // What came before it on this connection may have its answer waiting.
+  endTurn()
   // Mid-answer there is nothing left to say: words would become part of somebody's body.
   const answering = (socket as { _httpMessage?: ServerResponse | null })._httpMessage
   const timeout = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
