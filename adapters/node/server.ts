@@ -1,5 +1,11 @@
 /** Serves the app over node:http(s): limits on connections and on slow or endless peers (R48). */
-import { createServer, ServerResponse, type IncomingMessage, type Server } from 'node:http'
+import {
+  createServer,
+  ServerResponse,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  type Server,
+} from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { BlockList, isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
@@ -24,14 +30,14 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   const { fetch, tls, log, host } = options
   const listener = getRequestListener(
     (request, env) => {
-      const { incoming, outgoing } = env as { incoming: IncomingMessage; outgoing: ServerResponse }
+      const { incoming, outgoing } = env as { incoming: IncomingMessage; outgoing: Answer }
       const { socket } = incoming
       const peer = {
         address: plainAddress(socket.remoteAddress),
         encrypted: 'encrypted' in socket,
       }
       const putHeaders = (headers: Readonly<Record<string, string>>) => {
-        for (const name in headers) outgoing.setHeader(name, headers[name] ?? '')
+        outgoing.put = { ...outgoing.put, ...headers }
       }
       const response = fetch(request, { peer, incoming, outgoing, putHeaders })
       if (!(response instanceof Promise)) return lingering(response, incoming, outgoing)
@@ -52,7 +58,7 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     },
   )
   const settings = {
-    ServerResponse: Answer,
+    ServerResponse: Answer as typeof ServerResponse,
     requestTimeout: 0,
     headersTimeout: 20_000,
     connectionsCheckingInterval: 5000,
@@ -110,6 +116,14 @@ export async function listen(options: ListenOptions): Promise<Listening> {
 
 /** One that leaves with the others of its turn. */
 class Answer extends ServerResponse {
+  /** Headers besides those that it is written with; `setHeader` would have Node look at all of them twice. */
+  put: Readonly<Record<string, string>> = {}
+
+  /** Nobody gives a reason. */
+  override writeHead(status: number, ...[headers]: unknown[]): this {
+    return super.writeHead(status, { ...this.put, ...(headers as OutgoingHttpHeaders) })
+  }
+
   override end(...args: unknown[]): this {
     atEndOfTurn(() => super.end(...(args as [chunk: unknown, encoding: BufferEncoding])))
     return this
