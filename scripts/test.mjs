@@ -4,7 +4,8 @@
  *
  *   npm test                  Node with SQLite and disk, workerd with D1 and R2, the real client
  *   npm run test:others       Bun, Deno, S3: the same suites again, and what only they have; and in workerd
- *                             the matrices of access and roles, OCI, export and import; the flood of guesses
+ *                             the matrices of access and roles, OCI, export and import, forged tokens, abuse, limits;
+ *                             the flood of guesses
  *   npm test -- FILES OPTIONS whatever is named
  */
 import { spawn } from 'node:child_process'
@@ -108,10 +109,10 @@ async function run(start, ...settings) {
 }
 
 /**
- * What the names of the others' files hold; the matrices, OCI, export and import take minutes in workerd, and
- * the flood of guesses takes a third of one in which nothing else may run.
+ * What the names of the others' files hold; the matrices, OCI, moving, forged tokens, abuse and limits take
+ * minutes in workerd, and the flood of guesses takes a third of one in which nothing else may run.
  */
-const OTHERS = ['bun', 'deno', 's3', 'guessers', 'workers-access', 'workers-oci', 'workers-roles']
+const OTHERS = ['bun', 'deno', 's3', 'guessers', 'workers-']
 /** Files that ask the same of each runtime. */
 const ALIKE = [
   'faults/connections',
