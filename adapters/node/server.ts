@@ -116,7 +116,10 @@ export async function listen(options: ListenOptions): Promise<Listening> {
 
 /** One that leaves with the others of its turn. */
 class Answer extends ServerResponse {
-  /** Headers besides those that it is written with; `setHeader` would have Node look at all of them twice. */
+  /**
+   * Headers besides those that it is written with, which replace them where names have the same letters and case.
+   * `setHeader` would have Node look at all of them twice.
+   */
   put: Readonly<Record<string, string>> = {}
 
   /** Nobody gives a reason. */
