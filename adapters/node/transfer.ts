@@ -4,8 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
-import type { Ctx, Transfer } from '../../src/app.ts'
-import { RegistryError } from '../../src/errors.ts'
+import { endedEarly, type Ctx, type Transfer } from '../../src/app.ts'
 import type { BlobRead, Sink } from '../../src/ports.ts'
 import { freeChunk } from '../chunks.ts'
 import { downloadMemory, type Piece, type Reader } from './blocks.ts'
@@ -193,13 +192,6 @@ function arrivals(c: Ctx): Arrivals {
       if (over === null) incoming.pause()
     },
   }
-}
-
-function endedEarly(cause?: unknown): RegistryError {
-  return new RegistryError('invalid', 'The body ended early: nothing was stored', {
-    subject: 'request',
-    cause,
-  })
 }
 
 type Writer = {
