@@ -9,18 +9,21 @@ const ACCEPTORS = 16
 
 /** `port` 0 takes any that is free. */
 type Address = { host: string; port: number }
+type Failed = (error: Error) => void
 
 /**
  * Makes `server` listen, and on Linux others beside it that hand their connections over to it. Resolves to all
- * that are to be shut with it. `allowHalfOpen` is what the server itself has. Rejects with the system's error
- * when the address cannot be had.
+ * that are to be shut with it. `allowHalfOpen` is what the server itself has. `failed` is told of errors of
+ * those that listen already, such as too many open files at accept. Rejects with the system's error when the
+ * address cannot be had.
  */
 export async function listenTogether(
   server: Server,
   address: Address,
-  allowHalfOpen: boolean,
+  { allowHalfOpen, failed }: { allowHalfOpen: boolean; failed: Failed },
 ): Promise<Server[]> {
-  const name = await takeName(address)
+  const bind = (one: Server, options: ListenOptions) => bound(one, options, failed)
+  const name = await takeName(address, failed)
   if (name === null) return [await bind(server, address)]
   const open = [name]
   try {
@@ -48,11 +51,11 @@ export async function listenTogether(
  * holds a name that ends with the process: of a local socket that is no file, which only Linux has. Rejects
  * when another holds it; null where there are no such names.
  */
-async function takeName({ host, port }: Address): Promise<Server | null> {
+async function takeName({ host, port }: Address, failed: Failed): Promise<Server | null> {
   const path = `\0sreg-lite ${host}:${port === 0 ? randomUUID() : port}`
   const named = createServer((socket) => socket.destroy())
   try {
-    return await bind(named, { path })
+    return await bound(named, { path }, failed)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') throw error
     return null
@@ -63,10 +66,12 @@ async function takeName({ host, port }: Address): Promise<Server | null> {
 export const shut = (server: Server): Promise<void> =>
   new Promise((resolve) => server.close(() => resolve()))
 
-function bind(server: Server, options: ListenOptions): Promise<Server> {
+function bound(server: Server, options: ListenOptions, failed: Failed): Promise<Server> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
     server.listen(options, () => {
+      // at once, for an error that nobody listens to ends the process
+      server.on('error', failed)
       server.off('error', reject)
       resolve(server)
     })

@@ -88,13 +88,13 @@ export async function listen(options: ListenOptions): Promise<Listening> {
   const acceptors = await listenTogether(
     server,
     { host, port: options.port },
-    tls === undefined,
+    {
+      allowHalfOpen: tls === undefined,
+      failed: (error) => log.event('error', 'server', { reason: String(error) }),
+    },
   ).catch((error: unknown) => {
     throw cannotListen(host, options.port, error)
   })
-  // Such as too many open files at accept: without a listener it would end the process.
-  for (const acceptor of acceptors)
-    acceptor.on('error', (error) => log.event('error', 'server', { reason: String(error) }))
 
   const { port } = server.address() as AddressInfo
   return {

@@ -14,13 +14,15 @@ const host = '127.0.0.1'
 
 const sockets: Socket[] = []
 const listening: Listening[] = []
+const failures: Error[] = []
+const options = { allowHalfOpen: true, failed: (error: Error) => void failures.push(error) }
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy()
   await Promise.all(listening.splice(0).map(shut))
 })
 
 async function start(server: Server) {
-  listening.push(...(await listenTogether(server, { host, port: 0 }, true)))
+  listening.push(...(await listenTogether(server, { host, port: 0 }, options)))
   return (server.address() as AddressInfo).port
 }
 
@@ -42,10 +44,20 @@ test('a burst of connections is taken in fewer turns of the loop than it has con
   for (const answer of await Promise.all(answers)) expect(answer).toMatch(/^HTTP\/1\.1 200 /)
 })
 
+test('what fails at accept is told, on each of them and from the first moment on', async () => {
+  const server = createServer()
+  const full = new Error('EMFILE: too many open files, accept')
+  // the others begin to listen after it
+  server.once('listening', () => process.nextTick(() => server.emit('error', full)))
+  await start(server)
+  for (const one of listening) one.emit('error', full)
+  expect(failures.splice(0)).toEqual([full, ...listening.map(() => full)])
+})
+
 test('a port on which such a server listens is refused to another one, on every address', async () => {
   const port = await start(createServer())
   for (const host of ['127.0.0.1', '0.0.0.0']) {
-    const other = listenTogether(createServer(), { host, port }, true)
+    const other = listenTogether(createServer(), { host, port }, options)
     await expect(other).rejects.toThrow(/EADDRINUSE/)
   }
 })
