@@ -41,6 +41,7 @@ import {
   noSpace,
   noSuchUpload,
   otherRegistry,
+  storeAway,
   pageOf,
   partWriters,
   randomName,
@@ -101,6 +102,8 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
   await chmod(blobs, 0o700)
   await removeOldPuts(uploads)
 
+  /** The id that the store had when it was first read. */
+  let known: string | null = null
   const inTurn = gate(SYNCS)
   const folders = new Map<string, Promise<void>>()
   const loaded = new Map<string, Promise<Upload | null>>()
@@ -138,7 +141,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
 
   async function head(key: string): Promise<BlobInfo | null> {
     const found = await lstatOrNull(pathOf(key))
-    if (found === null) return null
+    if (found === null) return absent()
     if (!found.isFile()) throw notAFile()
     return { size: found.size, etag: etagOf(key) }
   }
@@ -196,7 +199,20 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
 
   async function readId(): Promise<string | null> {
     const text = await unlessCode('ENOENT', readFile(idFile, 'utf8'))
-    return text === undefined ? null : text.trim()
+    const id = text === undefined ? null : text.trim()
+    known ??= id
+    return id
+  }
+
+  /** Null, if a blob is what is missing: throws `unavailable` when the disk is not mounted, or another one is. */
+  async function absent(): Promise<null> {
+    const [stored, receiving, id] = await Promise.all([
+      lstatOrNull(blobs),
+      lstatOrNull(uploads),
+      readId(),
+    ])
+    if (stored === null || receiving === null || id !== known) throw storeAway()
+    return null
   }
 
   return {
@@ -223,7 +239,7 @@ export async function diskBlobs({ root }: { root: string }): Promise<BlobStore> 
     async get(key, range) {
       checkKeys(key)
       const file = await unlessCode('ENOENT', open(pathOf(key), O_RDONLY | O_NOFOLLOW))
-      if (file === undefined) return null
+      if (file === undefined) return absent()
       try {
         const found = await file.stat()
         if (!found.isFile()) throw notAFile()

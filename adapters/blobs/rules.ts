@@ -50,6 +50,14 @@ export function checkId(id: string): void {
   }
 }
 
+/** A missing blob says nothing where the whole store may be missing (R10, R60). */
+export const storeAway = () =>
+  new RegistryError(
+    'unavailable',
+    "The folder of this registry's blobs is away: its disk must be mounted again. Try again in a minute.",
+    { subject: 'blob', retryAfter: 30 },
+  )
+
 export const otherRegistry = () =>
   new RegistryError('conflict', 'This blob store belongs to another registry.')
 

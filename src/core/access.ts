@@ -386,6 +386,9 @@ function hasScope(identity: Identity, scope: Scope): boolean {
   )
 }
 
+/** May have the bytes of what is private and visible to them, or make copies of them (R8). */
+export const mayPull = (identity: Identity): boolean => hasScope(identity, 'pull')
+
 /** May administer: users, everybody's tokens, exports. */
 export const isAdmin = (identity: Identity): boolean =>
   identity.kind === 'operator' || (identity.kind === 'user' && identity.admin)

@@ -14,7 +14,7 @@ import type {
   Seen,
   Writer,
 } from '../ports.ts'
-import { absent, identify, manages, type Access } from './access.ts'
+import { absent, identify, manages, mayPull, type Access } from './access.ts'
 import type {
   Claims,
   Collection,
@@ -284,13 +284,17 @@ export function createCatalog(deps: Deps) {
         { subject: 'entity', level: mine ? 3 : 0, private: false },
         `the entity ${name}`,
       )
+      const owner = value.user?.id ?? ownerId
       const { row } = await catalog.createEntity({
         id: ids.next(),
         name,
         description: described(body.description),
-        ownerId: value.user?.id ?? ownerId,
+        ownerId: owner,
         writer: writerOf(identity, clock),
       })
+      // R26: it may be there, somebody else's, and not to be seen
+      if (row.ownerId !== owner && !manages(identity))
+        throw new RegistryError('conflict', `The name ${name} is taken.`, { subject: 'entity' })
       return row
     },
 
@@ -383,7 +387,9 @@ export function createCatalog(deps: Deps) {
       })
       if (row.uploaded && row.blob !== null)
         return (await holds(row.blob)) ? row : { ...row, uploaded: false, blob: null }
-      const known = await catalog.readableBlob(digest, claims, writer.now)
+      // R8: a copy gives the bytes away, so a token that may not have them copies what is public only
+      const viewer = mayPull(identity) ? claims : null
+      const known = await catalog.readableBlob(digest, viewer, writer.now)
       if (known === null || !(await holds(known))) return row
       try {
         await verdicts.admitted(row.id, () =>

@@ -15,7 +15,7 @@ import type {
   StoredBlob,
   Viewer,
 } from '../ports.ts'
-import { identify, type Access } from './access.ts'
+import { identify, mayPull, type Access } from './access.ts'
 import type { Bridge, Derived } from './bridge.ts'
 import { nameOf, writerOf } from './catalog.ts'
 import { EMPTY_JSON, IMAGE_TYPE, INDEX_TYPE, sifOf } from './derived.ts'
@@ -408,8 +408,7 @@ export function createManifests(deps: {
       claims: Claims | null,
     ): Promise<boolean> {
       const { container, writer, identity } = await pushed(path, claims)
-      const scoped = identity.kind === 'user' && identity.scopes.includes('pull')
-      if (!scoped || (publicOnly && !access.rules.anonymousPull)) return false
+      if (!mayPull(identity) || (publicOnly && !access.rules.anonymousPull)) return false
       const viewer = publicOnly ? null : claims
       const blob = await held(await manifests.readableMember(digest, from, viewer, writer.now))
       if (blob === null) return false

@@ -90,7 +90,7 @@ export function tokenIssuer(options: { registryId: string; signingKey: JWK }): T
 /**
  * Verifies tokens of this registry: algorithm exactly EdDSA, type, issuer, audience and times,
  * with a key that is looked up by `kid` in `keys`. Everything else is an explicit rejection (null).
- * Verified claims are remembered by the token until they expire.
+ * Verified claims of somebody are remembered by the token until they expire.
  */
 export const tokenVerifier = (options: VerifierOptions): TokenVerifier => verifierFor(API, options)
 
@@ -107,7 +107,7 @@ export const eitherVerifier = (other: TokenVerifier, oci: TokenVerifier): TokenV
 
 /**
  * Leaves a token to the verifier that `choose` names for it by nothing but its text. Of tokens that were
- * accepted the choice is remembered: reading it out of them takes a twentieth of a lookup.
+ * accepted, and are somebody's, the choice is remembered: reading it out of them takes a twentieth of a lookup.
  */
 export function choosing(choose: (jwt: string) => TokenVerifier): TokenVerifier {
   const chosen = new Map<string, TokenVerifier>()
@@ -118,7 +118,7 @@ export function choosing(choose: (jwt: string) => TokenVerifier): TokenVerifier 
       if (known !== undefined) return known.verify(jwt, options)
       const verifier = choose(jwt)
       const claims = await verifier.verify(jwt, options)
-      if (claims !== null) {
+      if (isSomebodys(claims)) {
         if (chosen.size >= REMEMBERED) chosen.clear()
         chosen.set(jwt, verifier)
       }
@@ -126,6 +126,9 @@ export function choosing(choose: (jwt: string) => TokenVerifier): TokenVerifier 
     },
   }
 }
+
+/** Nobody's tokens (OCI) are anybody's to ask for, as many and as long as they like: they are not kept. */
+const isSomebodys = (claims: Claims | null): boolean => claims !== null && claims.userId !== ''
 
 type VerifierOptions = {
   registryId: string
@@ -189,9 +192,9 @@ function verifierFor(kind: Kind, options: VerifierOptions): TokenVerifier {
       }
       // whatever jose throws about a token is a rejection of that token
       const claims = await check(jwt, expired).catch(() => null)
-      if (claims !== null) {
+      if (isSomebodys(claims)) {
         if (remembered.size >= REMEMBERED) remembered.clear()
-        remembered.set(jwt, claims)
+        remembered.set(jwt, claims as Claims)
       }
       return claims
     },

@@ -181,27 +181,38 @@ export function imagefileHandlers(deps: LibraryDeps) {
       const who = claims(c)
       const ref = parseRef(pathAfter(c, '/v1/imagefile/'), config)
       const arch = archOf(c)
-      const asked = c.req.header('range') !== undefined
+      const range = c.req.header('range')
+      const asked = range !== undefined
       const condition = c.req.header('if-none-match')
+      // what will be sent, nothing, a part or the whole after all, depends on the image
+      const looksFirst = condition !== undefined || asked
       const week = c.req.method === 'GET' ? deps.limits.pulls() : null
       let told: Record<string, string> = {}
-      const pulled = async (limits: PullLimits) => {
-        const found = await catalog.pull(ref, arch, who, { ...limits, counts: !asked })
+      const pulled = async (limits: PullLimits, counts: boolean) => {
+        const found = await catalog.pull(ref, arch, who, { ...limits, counts })
         told = deps.limits.pulled(c, found.counted)
         return found
       }
       let image =
-        week === null || condition !== undefined
+        week === null || looksFirst
           ? await catalog.image(ref, arch, who, 'download')
-          : await pulled(week)
+          : await pulled(week, true)
       const etag = `"sha256.${image.digest}"`
       const tag = ref.selector.kind === 'tag' ? ref.selector.tag : image.digest.slice(0, 12)
       const filename = `${image.containerName}_${tag}.sif`
       if (noneMatches(condition, etag)) return reply(null, 304, { ...PRIVATE, ETag: etag })
-      if (week !== null && condition !== undefined) image = await pulled(week)
+      const { size } = image.blob
+      const sent = parseRange(
+        ifRangeHolds(c.req.header('if-range'), etag) ? range : undefined,
+        size,
+      )
+      const whole =
+        sent.kind === 'whole' ||
+        (sent.kind === 'range' && sent.start === 0 && sent.end === size - 1)
+      if (week !== null && looksFirst) image = await pulled(week, whole)
       if (c.req.method === 'GET') {
         // a range that begins later goes on with a pull
-        if (!/^bytes=(?!0-)/.test(c.req.header('range') ?? ''))
+        if (sent.kind !== 'range' || sent.start === 0)
           deps.defer(c, tallies.pull(image.containerId))
         const notAfter = getDeadline(clock.now(), image.blob.size)
         const url = asked ? null : await storeUrl(c, image.blob, notAfter, filename)

@@ -1,5 +1,5 @@
 /** Pieces of SQL that several books share: who stands, who sees, who may write, what is indexed. */
-import { and, eq, isNull, sql, type SQL } from 'drizzle-orm'
+import { and, eq, isNull, sql, type SQL, type SQLWrapper } from 'drizzle-orm'
 import type { Level, Role } from '../core/model.ts'
 import type { Actor, Stranger, Viewer } from '../ports.ts'
 import { prepare, type Handle } from './handle.ts'
@@ -98,6 +98,10 @@ const doneLately = sql`gu.state = 'done' and gu.closed_at > ${p('now')} - ${sql.
  */
 const inGrace = sql`(exists (select 1 from uploads gu where gu.image_id = ${p('graceUpload')} and gu.token_id = tokens.id and (gu.state in ('open', 'finishing') and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from uploads gu where gu.image_id in (select id from images where id = ${p('graceTag')} union all select id from images where container_id = ${p('graceTag')}) and gu.token_id = tokens.id and ${doneLately}) or exists (select 1 from oci_uploads gu where gu.id = ${text('graceOci')} and gu.token_id = tokens.id and (gu.state = 'open' and gu.expires_at > ${p('now')} or ${doneLately})) or exists (select 1 from oci_uploads gu where instr(${p('graceOci')}, '/') > 0 and gu.token_id = tokens.id and ${doneLately} and ${nameOfContainer(sql`gu.container_id`)} = ${text('graceOci')}))`
 
+/** The user is not disabled, nor, of a robot, whoever manages it. */
+export const isEnabled = (user: SQLWrapper): SQL =>
+  sql`${user}.disabled = 0 and not exists (select 1 from users um where um.id = ${user}.manager_id and um.disabled = 1)`
+
 /** Token row and user of the viewer, when both stand. One statement, in the same trip as the object. */
 export function standingQuery(db: Handle['db']) {
   const endsAt = sql<number>`min(${t.tokens.expiresAt}, ${p('viewerUntil')})`
@@ -122,8 +126,7 @@ export function standingQuery(db: Handle['db']) {
             isNull(t.tokens.revokedAt),
             // JWT ∩ row: whichever ends first
             sql`(${endsAt} > ${p('now')} or ${inGrace})`,
-            // spelled out for the reason that `text` gives
-            sql`${t.users.disabled} = 0`,
+            isEnabled(t.users),
           ),
         ),
     // who does not stand, or only in grace, is asked for anew
@@ -161,7 +164,7 @@ const writerId = sql`wu.id`
 
 /** The writer's token and user stand; `more` is a condition on their rows `wt` and `wu`. An operator always does. */
 export const writerStands = (more: SQL): SQL =>
-  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${text('writerToken')} and wu.id = ${text('writerId')} and wt.revoked_at is null and wu.disabled = 0 and ${more}))`
+  sql`(${p('operator')} = 1 or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${text('writerToken')} and wu.id = ${text('writerId')} and wt.revoked_at is null and ${isEnabled(sql`wu`)} and ${more}))`
 
 /** The writer owns everything: by role, and through a token with that power. */
 export const writerManages = sql`(${p('writerManages')} = 1 and (wu.role = 'admin' or wu.staff = 1) and wt.collection_id = '')`

@@ -4,7 +4,7 @@ import type { KeyFacts, StoredKey } from '../core/model.ts'
 import { RegistryError } from '../errors.ts'
 import type { KeyPlace, KeysBook, KeyWriter, Seen, Viewer } from '../ports.ts'
 import { guarded } from './failure.ts'
-import { audited, dropGuard, p, text, viewerValues, writerValues } from './fragments.ts'
+import { audited, dropGuard, isEnabled, p, text, viewerValues, writerValues } from './fragments.ts'
 import { prepare, type Handle, type Statement } from './handle.ts'
 import * as t from './schema.ts'
 import { seeing } from './seeing.ts'
@@ -71,7 +71,7 @@ export function sqliteKeys(handle: Handle): KeysBook {
         .limit(p('limit')),
     )
   /** The writer's token stands and may change keys; nobody is asked for a token where none is needed. */
-  const mayChange = sql`(${p('writerToken')} = '' or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and wu.disabled = 0))`
+  const mayChange = sql`(${p('writerToken')} = '' or exists (select 1 from tokens wt join users wu on wu.id = wt.user_id where wt.id = ${p('writerToken')} and wu.id = ${p('writerId')} and wt.revoked_at is null and ${isEnabled(sql`wu`)}))`
   const mayRemove = sql`(${p('operator')} = 1 or (${mayChange} and ((${p('writerAdmin')} = 1 and exists (select 1 from users wu where wu.id = ${p('writerId')} and wu.role = 'admin')) or exists (select 1 from keys where fingerprint = ${p('fingerprint')} and owner_id = ${p('writerId')}))))`
   const { see } = seeing(handle)
   /** What one statement yields, as the viewer may see it. */

@@ -190,14 +190,22 @@ export function sqlitePeople(handle: Handle): PeopleBook {
       detail: p('detail').getSQL(),
       when: sql`exists (select 1 from users where id = ${id} and (role <> coalesce(${p('role')}, role) or staff <> coalesce(${p('staff')}, staff) or disabled <> coalesce(${p('disabled')}, disabled)))`,
     }),
-    /** R25: tickets of a disabled user end, and those of one who is enabled again do not. */
+    /** R25: tickets of a disabled user and their robots end, and those of one who is enabled again do not. */
     endUser: prepare(() =>
       db
         .insert(t.ended)
-        .select(sql`select ${id} as id, ${p('now')} as at where ${p('disabled')} = 1`)
+        .select(
+          sql`select id, ${p('now')} as at from users where (id = ${id} or manager_id = ${id}) and ${p('disabled')} = 1`,
+        )
         .onConflictDoUpdate({ target: t.ended.id, set: { at: sql`excluded.at` } }),
     ),
-    reviveUser: prepare(() => db.delete(t.ended).where(sql`id = ${id} and ${p('disabled')} = 0`)),
+    reviveUser: prepare(() =>
+      db
+        .delete(t.ended)
+        .where(
+          sql`id in (select id from users where (id = ${id} or manager_id = ${id} and disabled = 0) and ${p('disabled')} = 0)`,
+        ),
+    ),
     person: prepare(() => people().where(eq(t.users.id, text('id')))),
 
     removeGuard: prepare(() =>

@@ -23,8 +23,9 @@ const entityOfImage = sql`(select qc.entity_id from images qi join containers qn
 /** Bytes that the entity `qe` may take, 0 for no limit. */
 const allowed = sql`coalesce(qe.quota, ${p('defaultQuota')}, 0)`
 
-const heldBy = (entity: SQL, digest: SQL) =>
-  sql`exists (select 1 from holdings qh where qh.entity_id = ${entity} and qh.digest = ${digest})`
+/** It has as many bytes of that digest: who only says so has no more of them for nothing than it has. */
+const heldBy = (entity: SQL, digest: SQL, size: SQL) =>
+  sql`exists (select 1 from holdings qh where qh.entity_id = ${entity} and qh.digest = ${digest} and qh.size >= ${size})`
 
 /**
  * Bytes on their way to an entity, by the library and by OCI: what it will take when they have arrived,
@@ -33,7 +34,7 @@ const heldBy = (entity: SQL, digest: SQL) =>
  * they begin with the few uploads that run, and not with all images of the entity.
  */
 const reserved = (entity: SQL, but: SQL = sql`''`, own: SQL = sql`''`): SQL =>
-  sql`coalesce((select sum(size) from (select max(x.size) as size from (select uploads.digest as digest, uploads.size as size from uploads cross join images ri on ri.id = uploads.image_id cross join containers rn on rn.id = ri.container_id cross join collections rc on rc.id = rn.collection_id where uploads.state in ('open', 'finishing') and rc.entity_id = ${entity} union all select coalesce(substr(ou.digest, 8), ou.id) as digest, ou.reserved as size from oci_uploads ou cross join containers rn on rn.id = ou.container_id cross join collections rc on rc.id = rn.collection_id where ou.state = 'open' and ou.id <> ${own} and rc.entity_id = ${entity}) x where x.digest <> ${but} and not ${heldBy(entity, sql`x.digest`)} group by x.digest) x), 0)`
+  sql`coalesce((select sum(size) from (select max(x.size) as size from (select uploads.digest as digest, uploads.size as size from uploads cross join images ri on ri.id = uploads.image_id cross join containers rn on rn.id = ri.container_id cross join collections rc on rc.id = rn.collection_id where uploads.state in ('open', 'finishing') and rc.entity_id = ${entity} union all select coalesce(substr(ou.digest, 8), ou.id) as digest, ou.reserved as size from oci_uploads ou cross join containers rn on rn.id = ou.container_id cross join collections rc on rc.id = rn.collection_id where ou.state = 'open' and ou.id <> ${own} and rc.entity_id = ${entity}) x where x.digest <> ${but} and not ${heldBy(entity, sql`x.digest`, sql`x.size`)} group by x.digest) x), 0)`
 
 /** Bytes for an entity, as SQL over the values of the statement; `own` is the OCI upload that they come by. */
 export type Coming = { entity: SQL; digest: SQL; size: SQL; own?: SQL }
@@ -45,7 +46,7 @@ const ofImageUpload: Coming = {
 }
 
 const fits = ({ entity, digest, size }: Coming, onTheWay: SQL): SQL =>
-  sql`coalesce((select ${allowed} = 0 or ${heldBy(sql`qe.id`, digest)} or qe.used + ${onTheWay} + ${size} <= ${allowed} from entities qe where qe.id = ${entity}), 1)`
+  sql`coalesce((select ${allowed} = 0 or ${heldBy(sql`qe.id`, digest, size)} or qe.used + ${onTheWay} + ${size} <= ${allowed} from entities qe where qe.id = ${entity}), 1)`
 
 const beside = ({ entity, digest, own }: Coming): SQL =>
   reserved(entity, sql`coalesce(${digest}, '')`, own)

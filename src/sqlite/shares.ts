@@ -6,6 +6,7 @@ import { guarded } from './failure.ts'
 import {
   audited,
   dropGuard,
+  isEnabled,
   isLive,
   levelIn,
   mayWrite,
@@ -13,11 +14,11 @@ import {
   p,
   standingQuery,
   text,
+  type Place,
   viewerLevel,
   viewerValues,
   writerStands,
   writerValues,
-  type Place,
 } from './fragments.ts'
 import { prepare, type Handle } from './handle.ts'
 import { named, toStanding } from './rows.ts'
@@ -36,7 +37,7 @@ const ofShare: Place = {
  * A link of that secret that is good now: neither ended nor used up, its image is there, and who made
  * it may read that still: the public does, or somebody granted it, or they own everything.
  */
-const isGood = sql`hash = ${p('hash')} and revoked_at is null and expires_at > ${p('now')} and coalesce(left_count, 1) > 0 and exists (select 1 from images si join blobs sb on sb.id = si.blob_id and sb.state = 'live' join containers sn on sn.id = si.container_id join collections sc on sc.id = sn.collection_id join users su on su.id = shares.created_by where si.id = shares.image_id and su.disabled = 0 and ((sc.private = 0 and sn.private = 0) or su.role = 'admin' or su.staff = 1 or ${levelIn(sql`su.id`, sql`sc.id`)} > 0))`
+const isGood = sql`hash = ${p('hash')} and revoked_at is null and expires_at > ${p('now')} and coalesce(left_count, 1) > 0 and exists (select 1 from images si join blobs sb on sb.id = si.blob_id and sb.state = 'live' join containers sn on sn.id = si.container_id join collections sc on sc.id = sn.collection_id join users su on su.id = shares.created_by where si.id = shares.image_id and ${isEnabled(sql`su`)} and ((sc.private = 0 and sn.private = 0) or su.role = 'admin' or su.staff = 1 or ${levelIn(sql`su.id`, sql`sc.id`)} > 0))`
 
 export function sqliteShares(handle: Handle): SharesBook {
   const { db } = handle

@@ -10,6 +10,7 @@ import {
   readdir,
   readFile,
   readlink,
+  rename,
   rm,
   stat,
   symlink,
@@ -53,6 +54,35 @@ async function openIn(folder: string): Promise<OnDisk> {
     dispose: () => rm(folder, { recursive: true }),
   }
 }
+
+it('says that the disk is away, and not that a blob is missing (R10, R60)', async () => {
+  const { store, root, dispose } = await make()
+  try {
+    await store.writeId('registry')
+    const [key, other] = [newKey(), newKey()]
+    const body = new Uint8Array(10)
+    await store.put(key, bodyOf(body), body.length)
+    const away = async () => [await outcome(store.head(key)), await outcome(store.get(other))]
+    expect(await store.head(other)).toBeNull()
+    // nothing is mounted there, or something else, or of another registry
+    for (const folder of ['blobs', 'uploads']) {
+      await rename(join(root, folder), join(root, 'away'))
+      expect(await away()).toContain('unavailable')
+      await rename(join(root, 'away'), join(root, folder))
+    }
+    await rename(join(root, 'blobs'), join(root, 'away'))
+    await mkdir(join(root, 'blobs'))
+    await rename(join(root, 'registry-id'), join(root, 'id'))
+    expect(await away()).toEqual(['unavailable', 'unavailable'])
+    await rm(join(root, 'blobs'), { recursive: true })
+    await rename(join(root, 'away'), join(root, 'blobs'))
+    await rename(join(root, 'id'), join(root, 'registry-id'))
+    expect(await store.head(key)).toMatchObject({ size: 10 })
+    expect(await store.head(other)).toBeNull()
+  } finally {
+    await dispose()
+  }
+})
 
 const make = async () => openIn(await mkdtemp(join(DISK, 'sreg-blobs-')))
 

@@ -2,7 +2,7 @@
 import { expect } from 'vitest'
 import { SCOPES, type Role } from '../../src/core/model.ts'
 import type { Actor, Writer } from '../../src/ports.ts'
-import { at, newId, type World } from './database.ts'
+import { at, digestOf, newId, type World } from './database.ts'
 
 type Test = (title: string, run: (world: World) => Promise<void>, needsRaw?: boolean) => void
 type Person = Awaited<ReturnType<World['person']>>
@@ -103,6 +103,46 @@ export function describePeople(test: Test): void {
     const apart = { ...bound, id: newId(), collectionId: place.collectionId, containerId: newId() }
     await expect(people.issue(apart, CLI)).rejects.toMatchObject(conflict)
   })
+
+  test(
+    'a robot stands as long as who manages it is enabled (R25)',
+    async (world) => {
+      const { people, ended, tokens, catalog } = world.database
+      const { alice, bob, ci } = await household(world)
+      const path = { entity: 'bob', collection: 'owned', container: 'n' }
+      const { value: place } = await catalog.findContainer(path, bob.viewer, at())
+      const robot = { tokenId: newId(), userId: ci.id }
+      const issued = { ...tokenFor(ci.id), id: robot.tokenId }
+      await people.issue(issued, CLI)
+      const viewer = { ...alice.viewer, ...robot }
+      const writer = { ...alice.writer, ...robot }
+      const image = (word: string) =>
+        catalog.createImage({
+          id: newId(),
+          digest: digestOf(word),
+          description: '',
+          containerId: place?.container.id ?? '',
+          writer,
+        })
+      expect(await tokens.standing(viewer, at())).toMatchObject({ userName: 'ci' })
+      await image('before')
+      await people.change(alice.user.id, { disabled: true }, CLI)
+      expect(await tokens.standing(viewer, at())).toBeNull()
+      await expect(image('meanwhile')).rejects.toMatchObject(denied)
+      expect(await ended.since(at(-1))).toEqual(expect.arrayContaining([alice.user.id, ci.id]))
+      await people.change(alice.user.id, { disabled: false }, CLI)
+      expect(await tokens.standing(viewer, at())).toMatchObject({ userName: 'ci' })
+      await image('after')
+      for (const id of [alice.user.id, ci.id]) expect(await ended.since(at(-1))).not.toContain(id)
+      // one that was disabled by itself stays so
+      await people.change(ci.id, { disabled: true }, CLI)
+      await people.change(alice.user.id, { disabled: true }, CLI)
+      await people.change(alice.user.id, { disabled: false }, CLI)
+      expect(await ended.since(at(-1))).toContain(ci.id)
+      expect(await tokens.standing(viewer, at())).toBeNull()
+    },
+    true,
+  )
 
   test('an enabled administrator is always left', async (world) => {
     const { people, ended } = world.database

@@ -78,6 +78,8 @@ export function describeQuotas(test: Test): void {
         await world.record(who, place.id, 'twin'),
         await world.record(who, other.id, 'twin'),
       ]
+      // who only says that it is of what is held has no more of it for nothing
+      expect(await outcome(open(world, who, again, 101, 200).done)).toBe('quota_exceeded')
       for (const twin of twins) await open(world, who, twin, 100, 200).done
       expect(await usage(world, 'alice')).toMatchObject({ used: 100, reserved: 100 })
       const more = await world.record(who, place.id, 'more')

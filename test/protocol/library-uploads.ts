@@ -395,6 +395,22 @@ export function describeUploads(
         expect(await pull('bob/secret/x', bob)).toBe(of.hash)
       })
 
+      test('a token that may not pull copies nothing private (R8)', async () => {
+        const [bytes, shown] = ['narrow', 'narrow shown'].map((content) => sampleSif({ content }))
+        await alice.push('alice/narrow-hidden/x', bytes!, { privateCollection: true })
+        await alice.push('alice/narrow-open/x', shown!)
+        const { jwt } = await target.mint('alice', { scopes: ['push'] })
+        const pusher = libraryClient(target.url, jwt)
+        const path = '/v1/imagefile/alice/narrow-hidden/x?arch=amd64'
+        expectRefusal(await pusher.call('GET', path), 403, /pull/)
+        const { made } = await announce('alice/narrow-open/copy', bytes!, pusher)
+        expect(made).toMatchObject({ uploaded: false, size: 0 })
+        expect(await pull(`alice/narrow-open/copy:sha256.${sha256(bytes!)}`)).toBe(404)
+        // it may send them, and what anybody may have it need not send
+        expect((await pusher.push('alice/narrow-open/copy', bytes!)).uploaded).toBe(true)
+        expect((await pusher.push('alice/narrow-open/other', shown!)).uploaded).toBe(false)
+      })
+
       test('bytes lost behind our back are healed by the next push (R60)', async () => {
         const bytes = sampleSif({ content: 'lost' })
         const before = new Set(await target.store.names())

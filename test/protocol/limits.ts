@@ -202,8 +202,10 @@ export function describeLimits(
       const path = '/v1/imagefile/alice/c/one:latest?arch=amd64'
       expect((await guest.call('HEAD', path)).status).toBe(200)
       expect((await guest.call('GET', path, undefined, { 'if-none-match': etag })).status).toBe(304)
-      for (const range of ['bytes=0-99', 'bytes=100-'])
+      for (const range of ['bytes=0-99', 'bytes=100-', 'bytes=-1'])
         expect((await guest.call('GET', path, undefined, { range })).status).toBe(206)
+      const beyond = { range: `bytes=${image.length}-` }
+      expect((await guest.call('GET', path, undefined, beyond)).status).toBe(416)
       expect((await pull(guest, 'alice/c/one:none')).status).toBe(404)
 
       const first = await pull(guest, 'alice/c/one:latest')
@@ -370,6 +372,27 @@ export function describeLimits(
       const hidden = await pull(guest, 'bob/c/hidden:latest')
       expectRefusal(hidden, 404)
       expectAlike(hidden, await pull(guest, 'bob/c/nothing:latest'))
+    })
+
+    test('a range that is answered with the whole image is a pull', async () => {
+      const image = sampleSif({ content: 'alice/whole/x' })
+      await pushed('alice', 'alice/whole/x')
+      const path = '/v1/imagefile/alice/whole/x:latest?arch=amd64'
+      const guest = await at('guest')
+      for (const [headers, status] of [
+        [{ range: 'items=0-1' }, 200],
+        [{ range: 'bytes=100-', 'if-range': '"other"' }, 200],
+      ] as const) {
+        const answer = await guest.call('GET', path, undefined, headers)
+        const length = Number(answer.headers.get('content-length'))
+        expect([answer.status, length]).toEqual([status, image.length])
+      }
+      expectLimited(await pull(guest, 'alice/whole/x:latest'), 'container-week', WEEK)
+      await pushed('alice', 'alice/whole/y')
+      const other = '/v1/imagefile/alice/whole/y:latest?arch=amd64'
+      const all = await guest.call('GET', other, undefined, { range: 'bytes=0-' })
+      expect(all.status).toBe(206)
+      expectLimited(await pull(guest, 'alice/whole/y:latest'), 'collection-week', WEEK)
     })
 
     test('a ticket that was given serves its ranges, whatever is full by then (R5)', async () => {

@@ -253,6 +253,10 @@ export function describePeople(
       expectRefusal(await give(lea, 'lea', 'lea'), 409, /already/)
       expect(expectData(await give(lea, 'lea', 'max'))).toEqual({ entity: 'lea', owner: 'max' })
       expect((await lea.call('GET', '/v1/imagefile/lea/c/box:latest')).status).toBe(404)
+      // R26: that it is there is all that its name tells
+      expect((await lea.call('GET', '/v1/entities/lea')).status).toBe(404)
+      const again = await lea.call('POST', '/v1/entities', { name: 'lea', description: '' })
+      expectRefusal(again, 409, /taken/)
       await max.push('lea/c/box', sampleSif({ content: 'of max' }))
       expect((await max.call('GET', '/v1/search?value=lea')).json.data.image.length).toBe(2)
       expect((await lea.call('GET', '/v1/search?value=lea')).json.data.image.length).toBe(0)

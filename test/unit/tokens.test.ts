@@ -1,7 +1,7 @@
 /** Our own tokens: what is issued verifies, and every forgery we know of is refused (R13). */
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import type { JWK } from 'jose'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { DEFAULT_SCOPES, SCOPES, type Scope } from '../../src/core/model.ts'
 import {
   choosing,
@@ -226,6 +226,32 @@ describe('OCI tokens (R13)', () => {
       expect(await api.verify(make())).toBeNull()
       expect(await oci.verify(make())).toBeNull()
     })
+})
+
+it('of tokens only those of somebody are remembered: nobody has as many as they like', async () => {
+  const verify = vi.spyOn(crypto.subtle, 'verify')
+  try {
+    const clock = { now: () => new Date(NOW * 1000) }
+    const oci = ociTokenVerifier({ registryId: REGISTRY, keys: [ours.jwk], clock })
+    const { issueOci } = tokenIssuer({ registryId: REGISTRY, signingKey: ours.secret })
+    for (const [tokenId, userId, looks] of [
+      [TOKEN, USER, 1],
+      ['', '', 2],
+    ] as const) {
+      const times = { issuedAt: new Date(NOW * 1000), expiresAt: new Date((NOW + HOUR) * 1000) }
+      const jwt = await issueOci({ tokenId, userId, scopes: ['pull'], access: [], ...times })
+      verify.mockClear()
+      let chosen = 0
+      const either = choosing(() => {
+        chosen += 1
+        return oci
+      })
+      for (const _ of [1, 2]) expect(await either.verify(jwt)).toMatchObject({ userId })
+      expect([verify.mock.calls.length, chosen]).toEqual([looks, looks])
+    }
+  } finally {
+    verify.mockRestore()
+  }
 })
 
 describe('choosing a verifier', () => {
