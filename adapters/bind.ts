@@ -4,8 +4,8 @@ import type { BlobStore, Database, Ids, Log } from '../src/ports.ts'
 
 /**
  * The id that database and blob store share (R10). A side that holds nothing yet is bound to the
- * other; when both hold something and disagree, the registry serves, but /readyz fails and nothing
- * is swept: every blob would look like an orphan.
+ * other; when both hold something and disagree, the registry serves (Workers, or a folder whose database is new),
+ * but /readyz fails and nothing is swept: every blob would look like an orphan.
  */
 export async function bind(
   database: Database,
@@ -28,6 +28,26 @@ export async function bind(
       note: 'the database and the blob store do not belong together; nothing will be swept, /readyz fails',
     })
   return registryId
+}
+
+/**
+ * The same for a data folder whose blobs are on a disk. Where its database knows which blobs it has, and the
+ * folder has not its id, a disk is not mounted or another one is: `invalid`, for what is pushed now would lie on the
+ * wrong one, and what is asked for would be taken for lost.
+ */
+export async function bindFolder(
+  database: Database,
+  blobs: BlobStore,
+  { ids, log, folder }: { ids: Ids; log: Log; folder: string },
+): Promise<string> {
+  const [known, stored] = [await database.settings.get('registry_id'), await blobs.readId()]
+  const another = known !== null && stored !== null && stored !== known
+  if (another || (stored === null && (await database.blobs.liveCount()) > 0))
+    throw new RegistryError(
+      'invalid',
+      `The blobs of this registry are not in ${folder}, which ${another ? 'belongs to another one' : 'has no registry-id'}. Is their disk mounted? Mount it, or put them there from a backup, and start again. If they are lost for good, write ${known} into ${folder}/registry-id: then each push makes its image whole again.`,
+    )
+  return bind(database, blobs, ids, log)
 }
 
 /**

@@ -12,7 +12,7 @@ import { createApp, ENDED_MS, type App } from '../../src/app.ts'
 import type { Config } from '../../src/config.ts'
 import { RegistryError } from '../../src/errors.ts'
 import type { BlobStore, Clock, Ended, Log } from '../../src/ports.ts'
-import { bind, bindBucket } from '../bind.ts'
+import { bindBucket, bindFolder } from '../bind.ts'
 import { diskBlobs } from '../blobs/disk.ts'
 import type { OpenDatabase, OpenOptions } from '../databases/sync.ts'
 import { memoryLimiter } from '../limits/memory.ts'
@@ -72,7 +72,7 @@ export async function startRegistry(
     const blobs = await openBlobs(config, folder, clock, log)
     const registryId =
       config.s3 === null
-        ? await bind(database, blobs, ids, log)
+        ? await bindFolder(database, blobs, { ids, log, folder: folder.blobsRoot })
         : await bindBucket(database, blobs, ids)
     const keys = [signing.current, ...signing.previous]
     const { issuers } = config

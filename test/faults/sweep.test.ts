@@ -1,5 +1,5 @@
 /** The sweep under stepped clocks, with the wrong database, and before orphans (R9, R10, R43). */
-import { cp, mkdtemp, readdir, rename, rm, utimes } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -285,8 +285,14 @@ describe('R10: the wrong database', () => {
       await utimes(join(base, data, 'blobs', 'blobs', name), then, then)
     return files(data)
   }
-  async function expectHeld(data: string, before: string[]): Promise<void> {
+  /** Of what happens to the folder while its server runs, if that is `meanwhile`. */
+  async function expectHeld(
+    data: string,
+    before: string[],
+    meanwhile = async () => {},
+  ): Promise<void> {
     const { url } = await start(data)
+    await meanwhile()
     const ready = await fetch(`${url}/readyz`)
     expect(ready.status).toBe(503)
     expect(await ready.json()).toMatchObject({ checks: { database: 'ok', blobs: 'ok' } })
@@ -313,17 +319,28 @@ describe('R10: the wrong database', () => {
   test('the blob folder of another registry is left alone', async () => {
     await used('mine')
     const before = await used('theirs')
-    await rm(join(base, 'mine', 'blobs'), { recursive: true })
-    await cp(join(base, 'theirs', 'blobs'), join(base, 'mine', 'blobs'), {
-      recursive: true,
-      preserveTimestamps: true,
+    await expectHeld('mine', before, async () => {
+      await rm(join(base, 'mine', 'blobs'), { recursive: true })
+      await cp(join(base, 'theirs', 'blobs'), join(base, 'mine', 'blobs'), {
+        recursive: true,
+        preserveTimestamps: true,
+      })
     })
-    await expectHeld('mine', before)
+    await expect(start('mine')).rejects.toThrow(/belongs to another one\. Is their disk mounted/)
+    expect(await files('mine')).toEqual(before)
   })
 
   test('a blob folder that lost its id is left alone', async () => {
     const before = await used('mine')
-    await rm(join(base, 'mine', 'blobs', 'registry-id'))
-    await expectHeld('mine', before)
+    const id = join(base, 'mine', 'blobs', 'registry-id')
+    await expectHeld('mine', before, () => rm(id))
+    const refused = await start('mine').catch((error: unknown) => String(error))
+    const [, known = ''] =
+      /has no registry-id\. .* write (\S+) into (\S+): then/.exec(String(refused)) ?? []
+    expect(await files('mine')).toEqual(before)
+    // as it says
+    await writeFile(id, known)
+    const { url } = await start('mine')
+    expect((await fetch(`${url}/readyz`)).status).toBe(200)
   })
 })
