@@ -5,6 +5,7 @@
  */
 import { isRegistryError, RegistryError } from '../errors.ts'
 import type { Bytes } from '../ports.ts'
+import { EMPTY_DIGEST } from './derived.ts'
 import { hasher } from './digest.ts'
 import type { Import, ImportReport, MovedRow } from './model.ts'
 import { checkRow } from './moved-rows.ts'
@@ -135,9 +136,6 @@ export async function* writeArchive(
 
 type Place = 'entity' | 'collection' | 'container' | 'image' | 'team' | 'blob' | 'manifest'
 
-/** `{}`, the config of the manifest of a SIF: a repository that has an image has it. */
-const EMPTY_CONFIG = 'sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a'
-
 /**
  * Tells of one row after the other whether the places it needs have been read. A server of an older
  * version sends a place after what is in it, and nothing that is in teams: then nothing is left out.
@@ -173,7 +171,8 @@ function placesRead(): (row: MovedRow) => boolean {
         return (
           has('container', row.containerId) &&
           row.blobs.every(
-            (digest) => digest === EMPTY_CONFIG || has('blob', `${row.containerId}/${digest}`),
+            // the config of a SIF's manifest: a repository that has an image has it
+            (digest) => digest === EMPTY_DIGEST || has('blob', `${row.containerId}/${digest}`),
           ) &&
           add('manifest', `${row.containerId}/${row.digest}`)
         )

@@ -184,11 +184,7 @@ export function createKeyring(deps: {
     },
 
     /** One page of what is found, in the order it came; `next` goes into `after`. */
-    async lookup(
-      search: KeySearch,
-      place: Omit<KeyPlace, 'limit'> & { limit: number },
-      asker: Asker,
-    ): Promise<KeyPage> {
+    async lookup(search: KeySearch, place: KeyPlace, asker: Asker): Promise<KeyPage> {
       // the place of a page says what its first page has found by
       const [by, after = null] = place.after === null ? [null] : place.after.split(':')
       const ask = async (kind: 'n' | 't', seen: Promise<Seen<KeyPage>>): Promise<KeyPage> => {

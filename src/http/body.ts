@@ -33,18 +33,12 @@ export async function readJson<T>(
  * Reads a UTF-8 body of at most `cap` bytes: `too_large` beyond, `invalid` when it is no UTF-8.
  */
 export async function readText(c: Ctx, transfer: Transfer, cap: number): Promise<string> {
-  const tooLarge = () =>
-    new RegistryError('too_large', `The body is larger than ${cap} bytes`, { subject: 'request' })
-  if (Number(c.req.header('content-length') ?? 0) > cap) throw tooLarge()
-  const decoder = new TextDecoder('utf-8', { fatal: true })
-  let text = ''
-  let size = 0
-  for await (const chunk of transfer.receive(c)) {
-    size += chunk.length
-    if (size > cap) throw tooLarge()
-    text += decode(decoder, chunk)
+  const bytes = await readBytes(c, transfer, cap)
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (error) {
+    throw invalid('The body is not UTF-8', error)
   }
-  return text + decode(decoder)
 }
 
 /** Reads a body of at most `cap` bytes as it is: `too_large` beyond, without reading on. */
@@ -82,14 +76,6 @@ export function contentLength(c: Ctx): number {
   if (!/^\d+$/.test(header) || !Number.isSafeInteger(length))
     throw invalid('The Content-Length is no whole number of bytes')
   return length
-}
-
-function decode(decoder: TextDecoder, chunk?: Uint8Array): string {
-  try {
-    return chunk === undefined ? decoder.decode() : decoder.decode(chunk, { stream: true })
-  } catch (error) {
-    throw invalid('The body is not UTF-8', error)
-  }
 }
 
 function parse(text: string): unknown {

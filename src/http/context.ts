@@ -63,7 +63,6 @@ export type Bindings = Connection & { entry: LogEntry }
 export type Env = {
   Bindings: Bindings
   Variables: {
-    requestId: string
     /** Verified claims; null is anonymous, also on routes that look at no credentials. */
     claims: Claims | null
   }

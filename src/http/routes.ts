@@ -71,7 +71,6 @@ export function defineRoutes(table: {
     // the app is mounted, and synchronous handlers stay synchronous this way.
     return (c) => {
       c.env.entry.route = path
-      c.set('requestId', c.env.entry.requestId)
       try {
         const response = handler(c)
         return response instanceof Promise

@@ -1,17 +1,8 @@
-/** Tickets: signed, expiring permissions that travel in URLs and cookies (R12). */
+/** Tickets: signed, expiring permissions that travel in URLs, and in what the owner of a key signs (R12). */
 import { deriveKey, hmacSha256, sameBytes, sha256Hex } from '../core/digest.ts'
 import { RegistryError } from '../errors.ts'
 
-export type Purpose =
-  | 'upload'
-  | 'part'
-  | 'put'
-  | 'get'
-  | 'share'
-  | 'session'
-  | 'csrf'
-  | 'oci-upload'
-  | 'key-claim'
+export type Purpose = 'upload' | 'part' | 'put' | 'get' | 'oci-upload' | 'key-claim'
 
 /** What a ticket says. Absent is null and signed as such. Sizes in bytes, digests as hex. */
 export type TicketFields = {

@@ -67,7 +67,7 @@ test('a ticket holds until notAfter, inclusive, and not a millisecond longer', (
 })
 
 test('no ticket opens for another purpose', () => {
-  const all: Purpose[] = ['upload', 'part', 'put', 'get', 'share', 'session', 'csrf', 'oci-upload']
+  const all: Purpose[] = ['upload', 'part', 'put', 'get', 'oci-upload', 'key-claim']
   for (const signed of all)
     for (const opened of all.filter((purpose) => purpose !== signed))
       refusal(() => box.open(opened, box.sign(signed, FIELDS, LATER), NOW))
