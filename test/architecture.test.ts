@@ -308,3 +308,14 @@ test('the thread of aside.ts listens before it awaits anything: Deno drops what 
   // in a line that is not indented it stands outside of all functions
   expect(source).not.toMatch(/^(?:\S.*)?\bawait\b/m)
 })
+
+test('every rule that code names has its line in docs/rules.md', () => {
+  const rules = readFileSync(join(root, 'docs/rules.md'), 'utf8')
+  const listed = [...rules.matchAll(/^- \*\*(R\d+)\*\* \S/gm)].map(([, rule]) => rule)
+  expect(listed).toEqual(Array.from({ length: 62 }, (_, at) => `R${at + 1}`))
+  const named = sources().flatMap((file) =>
+    [...readFileSync(join(root, file), 'utf8').matchAll(/\bR\d+\b/g)].map(([rule]) => rule),
+  )
+  expect(named.filter((rule) => !listed.includes(rule))).toEqual([])
+  expect(named.length).toBeGreaterThan(100)
+})
