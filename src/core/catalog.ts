@@ -121,7 +121,10 @@ const described = (text: string) => (/^no description$/i.test(text.trim()) ? '' 
 type Present = Image & { blob: { key: string; size: number } }
 const isPresent = (image: Image): image is Present => image.blob !== null
 
-const selectorOf = ({ selector }: Ref, arch: string | null): ImageSelector =>
+export const selectorOf = (
+  { selector }: Pick<Ref, 'selector'>,
+  arch: string | null,
+): ImageSelector =>
   selector.kind === 'tag'
     ? { by: 'tag', tag: selector.tag, arch: arch ?? DEFAULT_ARCH }
     : { by: 'digest', digest: selector.digest }
@@ -458,16 +461,8 @@ export function createCatalog(deps: Deps) {
     /** By tag: that tag of that arch, and the image with its last tag. By hash: all of it. */
     async deleteImage(ref: Ref, arch: string | null, claims: Claims | null): Promise<void> {
       const { selector } = ref
-      const of = arch ?? DEFAULT_ARCH
       const { identity, value } = await look(claims, (viewer, now) =>
-        catalog.findImage(
-          ref.path,
-          selector.kind === 'tag'
-            ? { by: 'tag', tag: selector.tag, arch: of }
-            : { by: 'digest', digest: selector.digest },
-          viewer,
-          now,
-        ),
+        catalog.findImage(ref.path, selectorOf(ref, arch), viewer, now),
       )
       authorise(
         identity,
@@ -479,7 +474,7 @@ export function createCatalog(deps: Deps) {
       const writer = writerOf(identity, clock)
       const deleted =
         selector.kind === 'tag'
-          ? await catalog.deleteTag(value.containerId, of, selector.tag, writer)
+          ? await catalog.deleteTag(value.containerId, arch ?? DEFAULT_ARCH, selector.tag, writer)
           : await catalog.deleteImage({ imageId: value.id, containerId: value.containerId }, writer)
       if (!deleted) throw absent('image')
     },

@@ -2,7 +2,7 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, Ids, NewToken, Person, Seen } from '../ports.ts'
 import { absent, authoriseToken, identify, isAdmin, manages, type Access } from './access.ts'
-import { actorOf, collectionFacts, containerFacts, entityFacts } from './catalog.ts'
+import { actorOf, collectionFacts, entityFacts, factsOfContainer } from './catalog.ts'
 import { DEFAULT_LIFE_MS, DEFAULT_SCOPES, SCOPES } from './model.ts'
 import type { Claims, Identity, Role, Scope, Token } from './model.ts'
 import { checkName, isId } from './names.ts'
@@ -92,14 +92,7 @@ export function createPeople(deps: {
     const path = { entity, collection, container }
     const { identity, value } = await look(catalog.findContainer(path, claims, now), claims)
     const found = value?.container ?? null
-    const facts =
-      found === null
-        ? null
-        : containerFacts('container', {
-            ...found,
-            containerPrivate: found.private,
-            containerId: found.id,
-          })
+    const facts = found === null ? null : factsOfContainer(found)
     if (found === null || decide(identity, 'see', facts) !== 'allow') throw absent('container')
     return { collectionId: found.collectionId, containerId: found.id }
   }

@@ -5,7 +5,7 @@
 import { RegistryError } from '../errors.ts'
 import type { Clock, Database, Ids } from '../ports.ts'
 import { absent, identify, type Access } from './access.ts'
-import { actorOf, containerFacts, factsOfContainer, DEFAULT_ARCH } from './catalog.ts'
+import { actorOf, containerFacts, factsOfContainer, selectorOf } from './catalog.ts'
 import { randomHex, sha256Hex } from './digest.ts'
 import type { Claims, Identity, Share, SharedImage } from './model.ts'
 import { isId } from './names.ts'
@@ -57,12 +57,10 @@ export function createShares(deps: {
       },
       claims: Claims | null,
     ): Promise<{ id: string; secret: string; expiresAt: Date; count: number | null }> {
-      const { path, selector } = parseRef(draft.ref, { shortRefs })
+      const wanted = parseRef(draft.ref, { shortRefs })
       const found = await database.catalog.findImage(
-        path,
-        selector.kind === 'tag'
-          ? { by: 'tag', tag: selector.tag, arch: draft.arch ?? DEFAULT_ARCH }
-          : { by: 'digest', digest: selector.digest },
+        wanted.path,
+        selectorOf(wanted, draft.arch),
         claims,
         clock.now(),
       )
