@@ -13,14 +13,13 @@ import { parseIssuers } from './issuers-config.ts'
 z.config(en())
 
 const port = whole(0, 65535)
-const url = z
-  .string()
-  .check(
-    z.regex(
-      /^https?:\/\/[a-z0-9.[\]:-]+$/i,
-      'must be http(s)://host[:port] without a path or trailing slash',
-    ),
-  )
+const url = z.string().check(
+  z.regex(
+    /^https?:\/\/[a-z0-9.[\]:-]+$/i,
+    'must be http(s)://host[:port] without a path or trailing slash',
+  ),
+  z.refine((text) => URL.canParse(text), 'must be an address: its host or its port is none'),
+)
 
 /** JSON text; who uses it looks closer. */
 const json = z.string().check(
@@ -39,7 +38,18 @@ const secret = z.string().check(z.minLength(32, 'must have at least 32 character
 /** A whole number within bounds, written in digits. */
 function whole(min: number, max = Number.MAX_SAFE_INTEGER) {
   const message = `must be a whole number from ${min}${max === Number.MAX_SAFE_INTEGER ? '' : ` to ${max}`}`
-  return z.coerce.number(message).check(z.int(message), z.gte(min, message), z.lte(max, message))
+  const digits = z.string(message).check(z.regex(/^-?\d+$/, message))
+  const number = z.number(message).check(z.int(message), z.gte(min, message), z.lte(max, message))
+  return z.pipe(z.pipe(digits, z.transform(Number)), number)
+}
+
+/** An IPv4 or IPv6 address, or a network of it as 10.0.0.0/8. */
+function isNetwork(text: string): boolean {
+  const [, address = '', bits = '0'] = /^([0-9a-f.:]+)(?:\/(\d{1,3}))?$/i.exec(text) ?? []
+  if (address.includes(':')) return URL.canParse(`http://[${address}]`) && Number(bits) <= 128
+  const octets = address.split('.')
+  const isOctet = (octet: string) => /^\d{1,3}$/.test(octet) && Number(octet) <= 255
+  return octets.length === 4 && octets.every(isOctet) && Number(bits) <= 32
 }
 
 /** Where the registry runs: a process with a data folder, or Cloudflare Workers. */
@@ -438,7 +448,7 @@ export function parseConfig(
     .map((part) => part.trim())
     .filter((part) => part !== '')
   for (const proxy of proxies)
-    if (!/^[0-9a-f.:]+(\/\d{1,3})?$/i.test(proxy))
+    if (!isNetwork(proxy))
       problems.push(`SREG_TRUSTED_PROXIES: ${JSON.stringify(proxy)} is no address or network`)
   const trusted = parseIssuers(v.SREG_TRUSTED_ISSUERS ?? '')
   problems.push(...trusted.problems.map((problem) => `SREG_TRUSTED_ISSUERS: ${problem}`))

@@ -2,7 +2,7 @@
  * The command line: what can be typed, and how it ends. Machine-readable output alone goes to
  * stdout, words to stderr; exit codes are 0 success, 1 failure, 2 usage or configuration.
  */
-import { Argument, Command, CommanderError, Option } from 'commander'
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { parseConfig, SETTINGS, type Config, type Variable } from '../../src/config.ts'
 import type { Progress } from '../../src/admin.ts'
 import type { ImportReport, Policy, Scope, User } from '../../src/core/model.ts'
@@ -106,6 +106,8 @@ export async function runCommand(argv: string[], services: Services): Promise<nu
     await program.parseAsync(argv, { from: 'user' })
     return code
   } catch (error) {
+    // thrown by a command itself, which Commander has not shown
+    if (error instanceof InvalidArgumentError) services.say(`error: ${error.message}`)
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     services.say(describeFailure(error))
     return isRegistryError(error, 'invalid') ? 2 : 1
@@ -299,7 +301,7 @@ function commands(services: Services, end: (code: number) => void): Command {
     .action(async (file: string, options: TargetOptions & { withSecrets?: boolean }) => {
       const { archiveFile, importFrom } = await import('./moving.ts')
       const shown = counter()
-      const bytes = archiveFile(file, () => services.moving.bytesIn())
+      const bytes = await archiveFile(file, () => services.moving.bytesIn())
       const { report, hasSecrets } = await (async () => {
         if (options.withSecrets === true) {
           if (options.server !== undefined)
@@ -406,9 +408,10 @@ function describeFailure(error: unknown): string {
 }
 
 function settingsHelp(): string {
+  const width = Math.max(...Object.keys(SETTINGS).map((name) => name.length)) + 2
   const lines = Object.entries(SETTINGS).map(([name, setting]) => {
     const shown = setting.default === '' ? '' : ` (${setting.default})`
-    return `  ${name.padEnd(22)}${setting.help}${shown}`
+    return `  ${name.padEnd(width)}${setting.help}${shown}`
   })
   return `Settings from the environment (options go before them):\n${lines.join('\n')}`
 }

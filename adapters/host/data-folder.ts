@@ -3,7 +3,7 @@
  * on it (R19, R37, R39, R44, R45).
  */
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { chmod, mkdir, open, readFile, rename, rm, stat, statfs } from 'node:fs/promises'
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Secret } from '../../src/config.ts'
 import { isRegistryError, RegistryError } from '../../src/errors.ts'
@@ -53,6 +53,11 @@ export async function openDataFolder(
 
   const warnings: string[] = []
   if ((found.mode & 0o077) !== 0) {
+    if (!(await isOurs(root)))
+      throw new RegistryError(
+        'invalid',
+        `The folder ${root} holds other things than a registry, and is open to others. Name a folder of its own with --data (SREG_DATA): it would be closed to everybody else.`,
+      )
     await chmod(root, 0o700)
     const was = (found.mode & 0o777).toString(8)
     warnings.push(`The data folder ${root} was open to others (mode ${was}); it is 700 now.`)
@@ -147,6 +152,13 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
     )
   }
 }
+
+/** Empty, or what a registry keeps is in it: then nobody else has anything to look for there. */
+async function isOurs(root: string): Promise<boolean> {
+  const names = await readdir(root)
+  return names.length === 0 || names.some((name) => KEPT.includes(name))
+}
+const KEPT = ['sreg.sqlite3', 'lock.db', 'secret', 'signing-keys.json', 'blobs']
 
 /** Puts the secrets of another registry into a folder that has none yet; for `import --with-secrets`. */
 export async function writeSecrets(

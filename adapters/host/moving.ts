@@ -1,6 +1,6 @@
 /** `export` and `import` on a data folder and its file (decision 0013). */
 import { randomBytes } from 'node:crypto'
-import { createReadStream, existsSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import {
@@ -148,9 +148,10 @@ export async function exportTo(
   }
 }
 
-/** The bytes of an export; `-` is standard input. */
-export function archiveFile(file: string, standardInput: () => Bytes): Bytes {
-  return file === '-' ? standardInput() : createReadStream(file, { highWaterMark: CHUNK })
+/** The bytes of an export; `-` is standard input. Rejects when there is no such file. */
+export async function archiveFile(file: string, standardInput: () => Bytes): Promise<Bytes> {
+  if (file === '-') return standardInput()
+  return (await open(file)).createReadStream({ highWaterMark: CHUNK })
 }
 
 type Imported = { report: ImportReport | null; head: ArchiveHead; hasSecrets: boolean }

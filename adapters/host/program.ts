@@ -33,8 +33,16 @@ const CLOSE_MARGIN_MS = 5000
 /** npm passes a terminal's Ctrl-C on to a child that had it already: that is not a second one. */
 const SAME_SIGNAL_MS = 500
 
+/** What a shell shows for a program that ended by SIGPIPE. */
+const EPIPE_CODE = 141
+
 /** Runs the command line; resolves with the exit code when the command, or the server, has ended. */
 export async function run(platform: Platform, argv: string[]): Promise<number> {
+  // who reads our output may have had enough (`| head`): then nobody wants the rest, nor a word about it
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') say(String(error))
+    process.exit(error.code === 'EPIPE' ? EPIPE_CODE : 1)
+  })
   return runCommand(argv, {
     version: packageVersion(),
     env: process.env,

@@ -40,6 +40,9 @@ it('shows what was done beside the server and through it, and by whom', async ()
   expect(await rows('--until', '1h')).toEqual([])
   expect(await rows('--since', '2001-01-01', '--action', 'user.create')).toHaveLength(4)
   expect(await rows('--denied')).toEqual([])
-  for (const wrong of [['--limit', '0'], ['--since', 'soon'], ['--actor']])
-    expect(await local('audit', ...wrong)).toMatchObject({ code: 2, out: '' })
+  for (const wrong of [['--limit', '0'], ['--since', 'soon'], ['--actor']]) {
+    const { code, out, err } = await local('audit', ...wrong)
+    expect({ code, out }).toEqual({ code: 2, out: '' })
+    expect(err).toMatch(/^error: \S/)
+  }
 })

@@ -100,7 +100,25 @@ describe('usage', () => {
     }
     const { out } = await program(['--version'])
     expect(out).toMatch(/^[1-9\d]*\.\d+\.\d+\S*\n$/)
-    expect((await sreg(['serve', '--help'])).out).toContain('SREG_MAX_CONNECTIONS')
+    const settings = (await sreg(['serve', '--help'])).out
+    expect(settings).toContain('SREG_MAX_CONNECTIONS')
+    for (const [line] of settings.matchAll(/^ +SREG_.*$/gm)) expect(line).toMatch(/^ {2}\S+ {2}/)
+  })
+
+  it('ends without a word when nobody reads on', async () => {
+    const child = spawn(process.execPath, [main, 'serve', '--help'], { cwd: base })
+    child.stdout.destroy()
+    const [err, [code]] = await Promise.all([text(child.stderr), once(child, 'close')])
+    expect({ code, err }).toEqual({ code: 141, err: '' })
+  })
+
+  it('says that there is no such file to import', async () => {
+    await startedFolder()
+    const { code, err } = await program(['import', 'nothing.sreg', '--data', data])
+    expect({ code, err }).toEqual({
+      code: 1,
+      err: expect.stringMatching(/^[^\n]*nothing\.sreg'?\n$/),
+    })
   })
 
   it.each([

@@ -1,7 +1,17 @@
 /** The data folder: modes, owner, secrets, lock (R19, R37, R39, R44, R45). */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, chown, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  chown,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -39,6 +49,18 @@ describe('openDataFolder', () => {
     const folder = await openDataFolder(path, { create: false })
     expect(await mode(path)).toBe(0o700)
     expect(folder.warnings).toEqual([expect.stringContaining('755')])
+  })
+
+  it('leaves a folder that is open to others, and in which they have things, as it is', async () => {
+    const path = join(base, 'shared')
+    await mkdir(join(path, 'of somebody else'), { recursive: true })
+    await chmod(path, 0o777)
+    const opening = openDataFolder(path, { create: true })
+    await expect(opening).rejects.toMatchObject({
+      code: 'invalid',
+      message: expect.stringContaining('a folder of its own') as string,
+    })
+    expect(await mode(path)).toBe(0o777)
   })
 
   it('does not make a folder that an admin command names by mistake', async () => {

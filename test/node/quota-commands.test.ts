@@ -49,7 +49,11 @@ it('shows usage and sets quotas', async () => {
   expect((await local('quota', 'alice', '1B')).err).toContain('nothing new fits')
   expect((await local('quota', 'alice', 'none')).err).toContain('any amount')
   expect(await local('quota', 'alice', 'default')).toMatchObject({ code: 0 })
-  expect(await local('quota', 'alice', 'much')).toMatchObject({ code: 2 })
+  expect(await local('quota', 'alice', 'much')).toEqual({
+    code: 2,
+    out: '',
+    err: 'error: Use a size such as 100GiB or 500MB, or none, or default.\n',
+  })
   expect(await as('alice', 'quota', 'alice', 'none')).toMatchObject({ code: 1 })
   expect(await as('bob', 'usage', 'alice')).toMatchObject({ code: 1 })
   expect((await local('usage')).out.split('\n').map((line) => line.split(' ')[0])).toEqual(

@@ -12,6 +12,28 @@ describe('parseConfig', () => {
     expect(Object.isFrozen(config)).toBe(true)
   })
 
+  test.each([
+    ['SREG_PUBLIC_URL', 'https://registry.example.org:99999'],
+    ['SREG_PUBLIC_URL', 'https://:8080'],
+    ['SREG_PUBLIC_URL', 'https://[::1'],
+    ['SREG_TRUSTED_PROXIES', '10.0.0.0/33'],
+    ['SREG_TRUSTED_PROXIES', '10.0.0.256'],
+    ['SREG_TRUSTED_PROXIES', '10.0.1'],
+    ['SREG_TRUSTED_PROXIES', 'fd00::/129'],
+    ['SREG_TRUSTED_PROXIES', 'fd00:::1'],
+    ['SREG_PORT', ' '],
+    ['SREG_PORT', '0x50'],
+    ['SREG_PORT', '8e3'],
+  ])('refuses %s=%j', (name, value) => {
+    expect(() => parseConfig({ [name]: value })).toThrow(name)
+  })
+
+  test('takes addresses and networks of both kinds', () => {
+    const trustedProxies = ['10.0.0.1', '10.0.0.0/8', '::1', 'fd00::/8', '::ffff:10.0.0.1']
+    const config = parseConfig({ SREG_TRUSTED_PROXIES: trustedProxies.join(', ') })
+    expect(config).toMatchObject({ trustedProxies })
+  })
+
   test('lists every problem with its variable, in one error', () => {
     const wrong = {
       SREG_PORT: '70000',
