@@ -155,7 +155,8 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
 
 /** Empty, or what a registry keeps is in it: then nobody else has anything to look for there. */
 async function isOurs(root: string): Promise<boolean> {
-  const names = await readdir(root)
+  // a volume of its own has that
+  const names = (await readdir(root)).filter((name) => name !== 'lost+found')
   return names.length === 0 || names.some((name) => KEPT.includes(name))
 }
 const KEPT = ['sreg.sqlite3', 'lock.db', 'secret', 'signing-keys.json', 'blobs']

@@ -51,6 +51,14 @@ describe('openDataFolder', () => {
     expect(folder.warnings).toEqual([expect.stringContaining('755')])
   })
 
+  it('takes a volume of its own, which is open to others and has nothing in it', async () => {
+    const path = join(base, 'volume')
+    await mkdir(join(path, 'lost+found'), { recursive: true })
+    await chmod(path, 0o755)
+    expect((await openDataFolder(path, { create: true })).warnings).toHaveLength(1)
+    expect(await mode(path)).toBe(0o700)
+  })
+
   it('leaves a folder that is open to others, and in which they have things, as it is', async () => {
     const path = join(base, 'shared')
     await mkdir(join(path, 'of somebody else'), { recursive: true })
