@@ -17,8 +17,8 @@ import {
 /**
  * `see` a record, `download` bytes, `found` a collection in an entity, `create` something inside,
  * `push` bytes or tags, `delete`, `oversee` (see what its owner sees: quota, usage, links), `star`,
- * `share` by a link, `manage` (who may do what, privacy, freezing, links), or do what
- * only administrators may (`administer`).
+ * `share` by a link, `set the policy of` a collection, `manage` (who may do what, privacy, freezing,
+ * links), or do what only administrators may (`administer`).
  */
 export type Action =
   | 'see'
