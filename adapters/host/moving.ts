@@ -1,6 +1,7 @@
 /** `export` and `import` on a data folder and its file (decision 0013). */
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { once } from 'node:events'
+import { createReadStream, existsSync } from 'node:fs'
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import {
@@ -151,7 +152,9 @@ export async function exportTo(
 /** The bytes of an export; `-` is standard input. Rejects when there is no such file. */
 export async function archiveFile(file: string, standardInput: () => Bytes): Promise<Bytes> {
   if (file === '-') return standardInput()
-  return (await open(file)).createReadStream({ highWaterMark: CHUNK })
+  const stream = createReadStream(file, { highWaterMark: CHUNK })
+  await once(stream, 'open')
+  return stream
 }
 
 type Imported = { report: ImportReport | null; head: ArchiveHead; hasSecrets: boolean }
