@@ -41,10 +41,10 @@ import {
   noSpace,
   noSuchUpload,
   otherRegistry,
-  storeAway,
   pageOf,
   partWriters,
   randomName,
+  storeAway,
   receive,
   sizeOfParts,
 } from './rules.ts'

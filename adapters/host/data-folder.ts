@@ -51,9 +51,18 @@ export async function openDataFolder(
   const self = process.getuid?.()
   if (self !== undefined && found.uid !== self) throw await foreignOwner(root, found.uid, self)
 
+  const paths = {
+    database: join(root, 'sreg.sqlite3'),
+    blobsRoot: join(root, 'blobs'),
+    lock: join(root, 'lock.db'),
+    secretFile: join(root, 'secret'),
+    signingKeysFile: join(root, 'signing-keys.json'),
+    firstAdminToken: join(root, 'first-admin-token'),
+    serverUrl: join(root, SERVER_URL_FILE),
+  }
   const warnings: string[] = []
   if ((found.mode & 0o077) !== 0) {
-    if (!(await isOurs(root)))
+    if (!(await isOurs(root, Object.values(paths))))
       throw new RegistryError(
         'invalid',
         `The folder ${root} holds other things than a registry, and is open to others. Name a folder of its own with --data (SREG_DATA): it would be closed to everybody else.`,
@@ -68,17 +77,7 @@ export async function openDataFolder(
       `The data folder ${root} is on a network file system (${network}). SQLite's locks are not reliable there: use a local disk, or be sure that only one computer serves it.`,
     )
   }
-  return {
-    root,
-    database: join(root, 'sreg.sqlite3'),
-    blobsRoot: join(root, 'blobs'),
-    lock: join(root, 'lock.db'),
-    secretFile: join(root, 'secret'),
-    signingKeysFile: join(root, 'signing-keys.json'),
-    firstAdminToken: join(root, 'first-admin-token'),
-    serverUrl: join(root, SERVER_URL_FILE),
-    warnings,
-  }
+  return { root, ...paths, warnings }
 }
 
 /** The name of a network file system by its `statfs` magic, or null for one on this computer. */
@@ -154,12 +153,11 @@ export async function readSigningKeys(folder: DataFolder): Promise<SigningKeys> 
 }
 
 /** Empty, or what a registry keeps is in it: then nobody else has anything to look for there. */
-async function isOurs(root: string): Promise<boolean> {
+async function isOurs(root: string, kept: string[]): Promise<boolean> {
   // a volume of its own has that
   const names = (await readdir(root)).filter((name) => name !== 'lost+found')
-  return names.length === 0 || names.some((name) => KEPT.includes(name))
+  return names.length === 0 || names.some((name) => kept.includes(join(root, name)))
 }
-const KEPT = ['sreg.sqlite3', 'lock.db', 'secret', 'signing-keys.json', 'blobs']
 
 /** Puts the secrets of another registry into a folder that has none yet; for `import --with-secrets`. */
 export async function writeSecrets(

@@ -128,7 +128,8 @@ export function choosing(choose: (jwt: string) => TokenVerifier): TokenVerifier 
 }
 
 /** Nobody's tokens (OCI) are anybody's to ask for, as many and as long as they like: they are not kept. */
-const isSomebodys = (claims: Claims | null): boolean => claims !== null && claims.userId !== ''
+const isSomebodys = (claims: Claims | null): claims is Claims =>
+  claims !== null && claims.userId !== ''
 
 type VerifierOptions = {
   registryId: string
@@ -194,7 +195,7 @@ function verifierFor(kind: Kind, options: VerifierOptions): TokenVerifier {
       const claims = await check(jwt, expired).catch(() => null)
       if (isSomebodys(claims)) {
         if (remembered.size >= REMEMBERED) remembered.clear()
-        remembered.set(jwt, claims as Claims)
+        remembered.set(jwt, claims)
       }
       return claims
     },

@@ -29,7 +29,7 @@ const heldBy = (entity: SQL, digest: SQL, size: SQL) =>
 
 /**
  * Bytes on their way to an entity, by the library and by OCI: what it will take when they have arrived,
- * equal content once. Of a digest that it has already, or that is `but`, nothing is reserved, nor by the
+ * equal content once. Of a digest that it has already in that size, or that is `but`, nothing is reserved, nor by the
  * OCI upload `own`; one whose digest nobody has said yet stands for itself. The joins are crossed so that
  * they begin with the few uploads that run, and not with all images of the entity.
  */
